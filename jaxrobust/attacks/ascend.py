@@ -1,0 +1,151 @@
+"""The one loop: projected ascent on a threat set, driven by any Optax transformation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrobust import losses
+from jaxrobust.types import Array, AttackResult, LogitsFn, Loss, PyTree, ThreatModel
+
+Objective = Callable[[Array], tuple[Array, Array]]
+"""A point `z` -> (value to climb, whether `z` already fools the model)."""
+
+Stop = Callable[[Array, Array], Array]
+"""(point `z`, gradient of the objective there) -> whether this example stops at `z`."""
+
+
+class Point(NamedTuple):
+    """A point with its objective value and whether it fools the model."""
+
+    z: Array
+    value: Array
+    fooled: Array
+
+
+class Ascent(NamedTuple):
+    """The outcome of `ascend`: last and best point, and the gradient evaluations spent."""
+
+    last: Array
+    best: Point
+    gradients: Array
+
+
+def fooled(logits: Array, y: Array) -> Array:
+    """Whether the label's logit is not strictly the largest; a tie or a NaN counts as fooled."""
+    return ~(losses.margin(logits, y) < 0)
+
+
+def objective(f: LogitsFn, loss: Loss, y: Array) -> Objective:
+    """`z -> (loss(f(z), y), fooled)`, the objective of an untargeted attack."""
+
+    def evaluate(z: Array) -> tuple[Array, Array]:
+        logits = f(z)
+        return loss(logits, y), fooled(logits, y)
+
+    return evaluate
+
+
+def _better(a: Point, b: Point) -> Point:
+    """The point that fools, then the one of higher value; `a` unless `b` is strictly better."""
+    b = b._replace(value=jnp.where(jnp.isnan(b.value), jnp.inf, b.value))
+    take = jnp.where(a.fooled == b.fooled, b.value > a.value, b.fooled)
+    return jax.tree.map(lambda old, new: jnp.where(take, new, old), a, b)
+
+
+def ascend(
+    objective: Objective,
+    threat: ThreatModel,
+    x: Array,
+    start: Array,
+    optimizer: optax.GradientTransformation,
+    *,
+    steps: int,
+    stop: Stop | None = None,
+) -> Ascent:
+    """Maximizes `objective` over the threat set around `x` by `steps` projected steps.
+
+    z <- P(z + update), where `optimizer` sees the gradient of -objective (so that every Optax
+    optimizer ascends) with `z` as its parameters. A `lax.scan`; with `stop`, a `while_loop` in
+    which the example rests at the first point where `stop(z, gradient)` holds. The best point is
+    taken over the start, every iterate and the last point; one that fools beats one that does not.
+    Non-finite gradient entries count as zero: they give no direction.
+
+    Args:
+      objective: point -> (value, fooled); see `attacks.objective`.
+      x: the clean example. start: the first iterate, inside the set.
+      steps: number of steps, static.
+
+    Not differentiable when `stop` is given; otherwise reverse-mode differentiable.
+    """
+    gradient = jax.value_and_grad(objective, has_aux=True)
+
+    def evaluate(z: Array) -> tuple[Point, Array]:
+        (value, fools), g = gradient(z)
+        return Point(z, value, fools), jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g))
+
+    def move(z: Array, g: Array, state: PyTree) -> tuple[Array, PyTree]:
+        updates, state = optimizer.update(-g, state, z)
+        return threat.project(x, optax.apply_updates(z, updates)), state
+
+    worst = Point(start, jnp.full((), -jnp.inf, jnp.result_type(start)), jnp.zeros((), bool))
+    worst = worst._replace(value=worst.value.astype(jax.eval_shape(objective, start)[0].dtype))
+    state = optimizer.init(start)
+
+    if stop is None:
+
+        def step(carry: tuple, _: None) -> tuple[tuple, None]:
+            z, state, best = carry
+            here, g = evaluate(z)
+            z, state = move(z, g, state)
+            return (z, state, _better(best, here)), None
+
+        (z, _, best), _ = jax.lax.scan(step, (start, state, worst), length=steps)
+        gradients = jnp.asarray(steps, jnp.int32)
+    else:
+
+        def proceed(carry: tuple) -> Array:
+            _, _, _, count, stopped = carry
+            return (count < steps) & ~stopped
+
+        def advance(carry: tuple) -> tuple:
+            z, state, best, count, _ = carry
+            here, g = evaluate(z)
+            stopped = stop(z, g)
+            moved, state = move(z, g, state)
+            return jnp.where(stopped, z, moved), state, _better(best, here), count + 1, stopped
+
+        z, _, best, gradients, _ = jax.lax.while_loop(
+            proceed, advance, (start, state, worst, jnp.int32(0), jnp.zeros((), bool))
+        )
+    return Ascent(z, _better(best, Point(z, *objective(z))), gradients)
+
+
+def judge(
+    f: LogitsFn,
+    threat: ThreatModel,
+    x: Array,
+    y: Array,
+    z: Array,
+    loss: Loss,
+    *,
+    forwards: Array | int,
+    backwards: Array | int,
+) -> AttackResult:
+    """The evidence for point `z` on a fresh prediction, whose forward pass joins the cost."""
+    logits = f(z)
+    inside = threat.contains(x, z)
+    return AttackResult(
+        x=z,
+        success=inside & fooled(logits, y),
+        inside=inside,
+        loss=loss(logits, y),
+        margin=losses.margin(logits, y),
+        norm=threat.size(x, z),
+        forwards=jnp.asarray(forwards + 1, jnp.int32),
+        backwards=jnp.asarray(backwards, jnp.int32),
+    )

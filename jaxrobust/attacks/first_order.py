@@ -1,0 +1,108 @@
+"""Attacks that are projected ascent with an Optax optimizer: the shared builder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrobust import checks, losses
+from jaxrobust.attacks import starts
+from jaxrobust.attacks.ascend import ascend, judge, objective
+from jaxrobust.types import (
+    Array,
+    Attack,
+    AttackResult,
+    Key,
+    LogitsFn,
+    Loss,
+    Scalar,
+    ThreatModel,
+    make_attack,
+)
+
+Start = Callable[[Key, ThreatModel, Array], Array]
+"""(key, threat, clean example) -> first iterate, inside the set."""
+
+OptimizerFn = Callable[..., optax.GradientTransformation]
+"""(key, threat, **numbers) -> the optimizer of one example's attack."""
+
+KEEPS = ("best", "last")
+
+
+def _run(
+    key: Key,
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    *,
+    threat: ThreatModel,
+    optimizer: OptimizerFn,
+    steps: int,
+    start: Start,
+    loss: Loss,
+    keep: str,
+    **numbers: Scalar,
+) -> AttackResult:
+    start_key, noise_key = jax.random.split(key)
+    numbers = {name: jnp.asarray(value, x.dtype) for name, value in numbers.items()}
+    path = ascend(
+        objective(f, loss, y),
+        threat,
+        x,
+        start(start_key, threat, x),
+        optimizer(noise_key, threat, **numbers),
+        steps=steps,
+    )
+    # Keeping the last point leaves the evaluation that closes `ascend` unused: XLA drops it.
+    z, extra = (path.best.z, 1) if keep == "best" else (path.last, 0)
+    return judge(f, threat, x, y, z, loss, forwards=steps + extra, backwards=steps)
+
+
+def _stacked(numbers: dict[str, Scalar], threat: ThreatModel) -> dict[str, Scalar]:
+    """Gives scalar settings the leading axis of a stack of radii: `vmap` wants one everywhere."""
+    shape = jnp.shape(threat.radius)
+    if not shape:
+        return numbers
+    return {name: jnp.broadcast_to(jnp.asarray(v), shape) for name, v in numbers.items()}
+
+
+def first_order(
+    threat: ThreatModel,
+    optimizer: OptimizerFn,
+    *,
+    steps: int,
+    start: Start = starts.uniform,
+    loss: Loss = losses.cross_entropy,
+    keep: str = "best",
+    **numbers: Scalar,
+) -> Attack:
+    """`steps` projected steps of `optimizer(key, threat, **numbers)` that maximize `loss`.
+
+    The building block of FGSM, PGD, MI-FGSM and Langevin; use it with any Optax optimizer of your
+    own, written as if to minimize (it is given the gradient of -loss).
+
+    Args:
+      threat: the set to stay in.
+      optimizer: a module-level function (it is static); `numbers` are its traced settings, one
+        leaf of the attack each, and reach it in the dtype of `x`. Where the threat is a stack
+        of sets (an array of radii), scalars are stacked along, ready for `vmap`.
+      steps: gradient evaluations.
+      start: `attacks.starts.clean`, `uniform`, `gaussian` or your own.
+      loss: what to climb, from logits and label.
+      keep: "best" returns the best point seen (one that fools, then the highest loss),
+        "last" the last iterate.
+
+    Raises:
+      ValueError: steps < 1, an unknown `keep`, a negative or non-finite number.
+    """
+    checks.at_least("steps", steps, 1)
+    checks.choice("keep", keep, KEEPS)
+    for name, value in numbers.items():
+        checks.nonnegative(name, value)
+    leaves = {"threat": threat, **_stacked(numbers, threat)}
+    return make_attack(
+        _run, leaves, optimizer=optimizer, steps=steps, start=start, loss=loss, keep=keep
+    )

@@ -1,0 +1,70 @@
+"""Projected gradient descent, its single-step form and its momentum form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from jaxrobust.attacks import starts
+from jaxrobust.attacks.first_order import Start, first_order
+from jaxrobust.attacks.transforms import normalize_by_l1, scale_by_steepest
+from jaxrobust.types import Attack, Key, Scalar, ThreatModel
+
+
+def _steepest(key: Key, threat: ThreatModel, *, step_size: Scalar) -> optax.GradientTransformation:
+    del key
+    return optax.chain(scale_by_steepest(threat), optax.scale_by_learning_rate(step_size))
+
+
+def pgd(threat: ThreatModel, *, step_size: Scalar, steps: int, **options: Any) -> Attack:
+    """PGD: z <- P(z + step_size * steepest direction), for any norm.
+
+    Maximizes the loss (cross-entropy by default) over the threat set. Madry et al. 2018;
+    DALE eq. 2. For l1 the direction spreads over `threat.coordinates` coordinates.
+
+    Args:
+      threat: the set. step_size: length of a step in the threat's norm. steps: how many.
+      **options: `start` (default uniform), `loss`, `keep`; see `first_order`.
+    """
+    return first_order(threat, _steepest, steps=steps, step_size=step_size, **options)
+
+
+def fgsm(
+    threat: ThreatModel,
+    *,
+    step_size: Scalar | None = None,
+    start: Start = starts.clean,
+    **options: Any,
+) -> Attack:
+    """FGSM: one steepest step of length `step_size` (default: the radius) from the clean point.
+
+    Goodfellow et al. 2015. With `start=starts.uniform` it is FGSM-RS (Wong's thesis, Algorithm 7),
+    for which the thesis uses step_size = 1.25 radius. Returns the point stepped to.
+    """
+    step_size = threat.radius if step_size is None else step_size
+    return pgd(threat, step_size=step_size, steps=1, start=start, **{"keep": "last", **options})
+
+
+def _momentum(
+    key: Key, threat: ThreatModel, *, step_size: Scalar, decay: Scalar
+) -> optax.GradientTransformation:
+    del key
+    return optax.chain(
+        normalize_by_l1(),
+        optax.trace(decay),
+        scale_by_steepest(threat),
+        optax.scale_by_learning_rate(step_size),
+    )
+
+
+def momentum(
+    threat: ThreatModel, *, step_size: Scalar, steps: int, decay: Scalar = 1.0, **options: Any
+) -> Attack:
+    """MI-FGSM: v <- decay v + g / ||g||_1, then a steepest step along v.
+
+    Dong et al. 2018, Algorithm 1 (which starts at the clean point; so does this by default).
+    The velocity accumulates normalized gradients, never their signs.
+    """
+    options = {"start": starts.clean, **options}
+    return first_order(threat, _momentum, steps=steps, step_size=step_size, decay=decay, **options)

@@ -1,0 +1,137 @@
+"""Attacks made of attacks: restarts, target classes, the worst of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import checks, losses
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, make_attack
+
+TargetedLoss = Callable[[Array, Array, Array], Array]
+"""(logits, label, target class) -> scalar to maximize."""
+
+
+def worst(results: AttackResult, *, by: str = "margin") -> AttackResult:
+    """The strongest of results stacked on a leading axis: success first, then the largest `by`.
+
+    Costs are summed: every one of them was paid.
+    """
+    score = getattr(results, by)
+    score = jnp.where(jnp.isnan(score), jnp.inf, score)
+    valid = jnp.where(results.inside, score, -jnp.inf)
+    # A successful result outranks any loss: compare scores among the successful ones only.
+    ranked = jnp.where(results.success | ~jnp.any(results.success), valid, -jnp.inf)
+    # Where no score is finite above -inf, argmax of `success` still finds a successful result.
+    best = jnp.where(jnp.max(ranked) > -jnp.inf, jnp.argmax(ranked), jnp.argmax(results.success))
+    chosen = jax.tree.map(lambda a: a[best], results)
+    return chosen._replace(forwards=jnp.sum(results.forwards), backwards=jnp.sum(results.backwards))
+
+
+def _over(run: Callable[..., AttackResult], args: tuple, *, chunk: int | None) -> AttackResult:
+    """`vmap`, or with `chunk` a loop over groups of that many: less memory, same results."""
+    return jax.lax.map(lambda a: run(*a), args, batch_size=chunk) if chunk else jax.vmap(run)(*args)
+
+
+def _restarts(
+    key: Key,
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    *,
+    attack: Attack,
+    count: int,
+    chunk: int | None,
+) -> AttackResult:
+    keys = jax.random.split(key, count)
+    return worst(_over(lambda k: attack(k, f, x, y), (keys,), chunk=chunk), by="loss")
+
+
+def restarts(attack: Attack, count: int, *, chunk: int | None = None) -> Attack:
+    """The best of `count` independent runs: success first, then the attack's own loss.
+
+    Args:
+      attack: a randomized attack. count: how many runs.
+      chunk: how many run side by side (default all); memory grows with it, results do not change.
+    """
+    checks.at_least("count", count, 1)
+    _check_chunk(chunk)
+    return make_attack(_restarts, {"attack": attack}, count=count, chunk=chunk)
+
+
+def _targeted(
+    key: Key,
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    *,
+    attack: Attack,
+    loss: TargetedLoss,
+    targets: int | None,
+    chunk: int | None,
+) -> AttackResult:
+    logits = f(x)
+    rivals = logits.shape[-1] - 1
+    count = rivals if targets is None else min(targets, rivals)
+    # A NaN logit sorts last in JAX, after the label's infinity: without this the label could aim.
+    order = jnp.where(jnp.arange(rivals + 1) == y, jnp.inf, jnp.nan_to_num(-logits))
+    ranked = jnp.argsort(order)[:count]
+
+    def run(key: Key, target: Array) -> AttackResult:
+        aimed = attack.replace(loss=lambda z, label: loss(z, label, target))
+        return aimed(key, f, x, y)
+
+    result = worst(_over(run, (jax.random.split(key, count), ranked), chunk=chunk))
+    return result._replace(forwards=result.forwards + 1)
+
+
+def targeted(
+    attack: Attack,
+    *,
+    loss: TargetedLoss = losses.targeted_margin,
+    targets: int | None = None,
+    chunk: int | None = None,
+) -> Attack:
+    """Runs `attack` at each of the likeliest wrong classes and keeps the strongest result.
+
+    Any misclassification counts, not only into the target. The result has the largest margin.
+
+    Args:
+      attack: an attack with a `loss` setting, which is replaced.
+      loss: maximized per target, e.g. `losses.targeted_margin`, `losses.targeted_dlr`.
+      targets: how many wrong classes, by clean logit (default: all K - 1).
+      chunk: how many targets run side by side (default all).
+    """
+    if "loss" not in attack.settings:
+        raise ValueError("targeted needs an attack with a `loss` setting, such as pgd or langevin")
+    if targets is not None:
+        checks.at_least("targets", targets, 1)
+    _check_chunk(chunk)
+    return make_attack(_targeted, {"attack": attack}, loss=loss, targets=targets, chunk=chunk)
+
+
+def _worst_of(
+    key: Key, f: LogitsFn, x: Array, y: Array, *, attacks: tuple[Attack, ...]
+) -> AttackResult:
+    keys = jax.random.split(key, len(attacks))
+    results = [attack(k, f, x, y) for attack, k in zip(attacks, keys, strict=True)]
+    return worst(jax.tree.map(lambda *leaves: jnp.stack(leaves), *results))
+
+
+def worst_of(*attacks: Attack) -> Attack:
+    """Runs every attack and keeps the per-example worst: success first, then the largest margin.
+
+    With attacks on different threat sets this is the union of threats: `inside` and `norm` are
+    those of the winning attack's own set.
+    """
+    if not attacks:
+        raise ValueError("worst_of needs at least one attack, got none")
+    return make_attack(_worst_of, {"attacks": attacks})
+
+
+def _check_chunk(chunk: Any) -> None:
+    if chunk is not None:
+        checks.at_least("chunk", chunk, 1)

@@ -1,0 +1,109 @@
+"""Which examples make up which batch, and on which device: index arithmetic without state.
+
+Images stay where they are and batches are gathered from them by index.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust import checks
+from jaxrobust.types import Array
+
+
+def to_float(x: Array | np.ndarray) -> Array:
+    """8-bit images of any shape as float32 in [0, 1]: x / 255.
+
+    Meant to run inside a compiled step, so that only bytes cross to the device.
+
+    Raises:
+      ValueError: `x` is not uint8, for then it may be scaled already.
+    """
+    if x.dtype != np.uint8:
+        raise ValueError(f"expected uint8 images in [0, 255], got {x.dtype}; scale them only once")
+    return jnp.asarray(x).astype(jnp.float32) / 255
+
+
+def permutation(seed: int, epoch: int | Array, size: int, batch_size: int) -> Array:
+    """The batches of one epoch, int32 `[size // batch_size, batch_size]`, each index at most once.
+
+    A function of (seed, epoch) alone: a run resumed at any epoch, and every process of a
+    multi-host run, sees the same batches. The `size % batch_size` examples that fill no batch
+    are left out, others in each epoch. Can be jitted over `epoch`.
+
+    Raises:
+      ValueError: `size` or `batch_size` below 1, or `size` below `batch_size`.
+    """
+    checks.at_least("size", size, 1)
+    checks.at_least("batch_size", batch_size, 1)
+    if size < batch_size:
+        raise ValueError(
+            f"{size} examples fill no batch of {batch_size}; use batch_size={size} or smaller"
+        )
+    # The generator is named because the session's default may differ, and with it the order.
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), epoch)
+    order = jax.random.permutation(key, jnp.arange(size, dtype=jnp.int32))
+    steps = size // batch_size
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+def padded_batches(size: int, batch_size: int) -> tuple[Array, Array]:
+    """Every example once, in order, in batches of one shape, for evaluation that counts exactly.
+
+    Returns (indices int32 `[steps, batch_size]`, mask bool of the same shape) with
+    `steps = ceil(size / batch_size)`. The mask is False on the padding of the last batch, whose
+    index is 0, a row that can be gathered and must not be counted.
+
+    Raises:
+      ValueError: `size` or `batch_size` below 1.
+    """
+    checks.at_least("size", size, 1)
+    checks.at_least("batch_size", batch_size, 1)
+    steps = -(-size // batch_size)
+    indices = jnp.arange(steps * batch_size, dtype=jnp.int32).reshape(steps, batch_size)
+    mask = indices < size
+    return jnp.where(mask, indices, 0), mask
+
+
+def shard(indices: Array | np.ndarray, devices: int) -> Array:
+    """Deals the last axis out to devices: `[..., B]` -> `[devices, ..., B / devices]`.
+
+    Device d gets the d-th run of B / devices neighbors, so that the shards put side by side are
+    the batch again.
+
+    Raises:
+      ValueError: B is not a multiple of `devices`.
+    """
+    return _deal(indices, devices, "devices")
+
+
+def process_slice(indices: Array | np.ndarray, *, process_index: int, process_count: int) -> Array:
+    """The part of a global batch that one process reads: `[..., B]` -> `[..., B / process_count]`.
+
+    For multi-host runs: make the global batches with `permutation` on every process, slice with
+    `jax.process_index()` and `jax.process_count()`, then `shard` over `jax.local_device_count()`.
+
+    Raises:
+      ValueError: B is not a multiple of `process_count`, or no such process.
+    """
+    shards = _deal(indices, process_count, "processes")
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index must lie in [0, {process_count}) for process_count={process_count}, "
+            f"got {process_index}"
+        )
+    return shards[process_index]
+
+
+def _deal(indices: Array | np.ndarray, parts: int, unit: str) -> Array:
+    checks.at_least(unit, parts, 1)
+    *leading, batch = indices.shape
+    if batch % parts:
+        nearest = max(1, (batch + parts // 2) // parts) * parts
+        raise ValueError(
+            f"a batch of {batch} does not divide over {parts} {unit}; "
+            f"the nearest batch size that does is {nearest}"
+        )
+    return jnp.moveaxis(jnp.asarray(indices).reshape(*leading, parts, batch // parts), -2, 0)

@@ -1,0 +1,75 @@
+"""`load`: one call from a name to a data set in memory."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from jaxrobust import checks
+from jaxrobust.data.digits import digits
+from jaxrobust.data.synthetic import synthetic
+from jaxrobust.data.tfds import tfds
+from jaxrobust.data.types import Dataset, Source
+
+EMBEDDED = {"digits": digits, "synthetic": synthetic}
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    validation: int = 0,
+    seed: int = 0,
+    limit: int | None = None,
+) -> Dataset:
+    """Reads a data set by name: uint8 images `[N, H, W, C]` and int32 labels on the host.
+
+    Names: "digits" (scikit-learn's 8x8 digits, needs no files), "synthetic" (separable made-up
+    images, needs no files), and every image-classification set of TensorFlow Datasets, read
+    without TensorFlow: "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100",
+    "svhn_cropped", ... A TFDS set keeps the order in which it is stored, which is not the order
+    of the original files: TFDS shuffles when it prepares a set.
+
+    Args:
+      name: the data set.
+      data_dir: folder of prepared TFDS sets; see `jaxrobust.data.tfds.tfds`.
+      validation: number of training images to hold out, drawn without regard to class; the
+        images that stay keep their order.
+      seed: of that draw, and of nothing else.
+      limit: keep at most so many images of each split (the first ones, after the draw); only
+        these are decoded.
+
+    Raises:
+      ValueError: unknown name, impossible `validation` or `limit`, or an unsuitable set.
+      FileNotFoundError: a TFDS set that is not prepared in `data_dir`.
+    """
+    source = EMBEDDED[name]() if name in EMBEDDED else tfds(name, data_dir=data_dir)
+    return assemble(name, source, validation=validation, seed=seed, limit=limit)
+
+
+def assemble(
+    name: str, source: Source, *, validation: int = 0, seed: int = 0, limit: int | None = None
+) -> Dataset:
+    """Draws the validation split and reads all three; `load` for a source of your own.
+
+    Arguments and errors as in `load`.
+    """
+    checks.at_least("validation", validation, 0)
+    if limit is not None:
+        checks.at_least("limit", limit, 1)
+    if validation >= source.train_size:
+        raise ValueError(
+            f"validation={validation} leaves no training images: {name!r} has "
+            f"{source.train_size}; ask for at most {source.train_size - 1}"
+        )
+    order = np.random.default_rng(seed).permutation(source.train_size)
+    held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])
+    return Dataset(
+        name=name,
+        label=source.label,
+        num_classes=source.num_classes,
+        train=source.read("train", kept[:limit]),
+        validation=source.read("train", held_out[:limit]),
+        test=source.read("test", np.arange(source.test_size)[:limit]),
+    )

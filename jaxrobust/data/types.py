@@ -1,0 +1,83 @@
+"""What a data set is to the rest of the library: labeled 8-bit images held in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrobust import checks
+
+
+class Split(NamedTuple):
+    """Labeled images on the host, in a fixed order."""
+
+    x: np.ndarray
+    """uint8 `[N, H, W, C]`, 0 to 255; `batches.to_float` makes model inputs of them."""
+    y: np.ndarray
+    """int32 `[N]`, 0 to `num_classes - 1`."""
+
+    @property
+    def size(self) -> int:
+        """Number of examples N."""
+        return len(self.y)
+
+
+class Source(NamedTuple):
+    """A data set not read yet, so that only the images asked for are ever decoded."""
+
+    label: str
+    num_classes: int
+    train_size: int
+    test_size: int
+    read: Callable[[str, np.ndarray], Split]
+    """`read("train" or "test", indices [n]) -> Split` of those images, in that order."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """An image-classification data set in host memory.
+
+    `label` is the name to print beside figures; it says what the pixels are when they are not
+    the published ones. `validation` may be empty (`[0, H, W, C]`). Images of all splits share
+    one shape.
+
+    Raises:
+      ValueError: pixels are not uint8 `[N, H, W, C]`, a label lies outside
+        `[0, num_classes)`, there are fewer than 2 classes, or the splits differ in shape.
+    """
+
+    name: str
+    label: str
+    num_classes: int
+    train: Split
+    validation: Split
+    test: Split
+
+    def __post_init__(self) -> None:
+        for title in ("train", "validation", "test"):
+            self._check(title, getattr(self, title))
+
+    def _check(self, title: str, split: Split) -> None:
+        x, y = split
+        where = f"the {title} split of {self.name!r}"
+        if x.dtype != np.uint8 or x.ndim != 4:
+            raise ValueError(
+                f"{where} must hold uint8 images [N, H, W, C], got {x.dtype} of shape {x.shape}"
+            )
+        if x.shape[1:] != self.shape:
+            raise ValueError(
+                f"{where} has images of shape {x.shape[1:]}, the train split {self.shape}"
+            )
+        try:
+            checks.labels(y, count=len(x), num_classes=self.num_classes)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        height, width, channels = self.train.x.shape[1:]
+        return height, width, channels

@@ -1,0 +1,192 @@
+"""The one signature of every training method, and what the methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import attacks, checks, losses
+from jaxrobust.types import Array, Attack, Batch, Key, Loss, Model, PyTree, Scalar, Variables
+
+EXAMPLES = "examples"
+"""Name of the mapped axis over a batch's examples inside an attack."""
+
+ATTACK_MODES = ("eval", "train")
+
+
+class Aux(NamedTuple):
+    """What a defense's loss returns beside the loss."""
+
+    stats: PyTree
+    """The model's renewed batch statistics."""
+    state: PyTree
+    """The method's renewed state."""
+    metrics: dict[str, Array]
+    """Means over the batch, by name."""
+    violation: Array | None = None
+    """g(theta) of the constraint g <= 0, a mean over the batch; None without a constraint."""
+
+
+class Defense(NamedTuple):
+    """A training method as two pure functions.
+
+    `init() -> state`, the method's own state (`()` for most).
+
+    `loss(key, model, variables, batch, *, nu, state, progress, axes) -> (loss, Aux)`, the mean
+    over the batch that training minimizes; differentiable in `variables.params`. `nu` is the
+    Lagrange multiplier (None without one), `progress` runs from 0 to 1 over training, `axes` are
+    the device axes over which training batch statistics are averaged.
+    """
+
+    init: Callable[[], PyTree]
+    loss: Callable[..., tuple[Array, Aux]]
+    constrained: bool = False
+    """Whether `loss` needs a multiplier and reports a violation."""
+
+
+def no_state() -> tuple:
+    """The state of a method without state."""
+    return ()
+
+
+def check_attack_mode(attack_mode: str) -> None:
+    """Raises ValueError unless the mode is "eval" or "train"."""
+    checks.choice("attack_mode", attack_mode, ATTACK_MODES)
+
+
+def perturb(
+    key: Key,
+    attack: Attack,
+    model: Model,
+    variables: Variables,
+    batch: Batch,
+    *,
+    attack_mode: str,
+    axes: tuple[str, ...],
+    make_loss: Callable[[Array], Loss] | None = None,
+) -> Array:
+    """Adversarial points `[B, ...]` for a batch, constants for the training loss.
+
+    Args:
+      attack_mode: "eval" attacks the classifier with its running statistics and no dropout (the
+        default everywhere); "train" with the statistics of the batch of iterates itself, averaged
+        over `axes`, and dropout, as the fast-adversarial and robust-overfitting code do. In "train"
+        mode alone, examples influence one another.
+      make_loss: clean logits -> loss, for an attack on a divergence from the clean prediction.
+    """
+    variables = jax.lax.stop_gradient(variables)
+    if attack_mode == "eval":
+        f, axis_name = model.logits_fn(variables), None
+    else:
+        drop_key = jax.random.fold_in(key, 0)
+
+        def f(x: Array) -> Array:
+            own = jax.random.fold_in(drop_key, jax.lax.axis_index(EXAMPLES))
+            return model.apply(
+                variables, x[None], train=True, key=own, axes=(EXAMPLES, *axes)
+            )[0][0]  # fmt: skip
+
+        axis_name = EXAMPLES
+
+    def run(key: Key, f: Callable[[Array], Array], x: Array, y: Array):
+        aimed = attack.replace(loss=make_loss(f(x))) if make_loss else attack
+        return aimed(key, f, x, y)
+
+    result = attacks.batched(run, key, f, batch.x, batch.y, index=batch.index, axis_name=axis_name)
+    return jax.lax.stop_gradient(result.x)
+
+
+def forward(
+    key: Key,
+    model: Model,
+    variables: Variables,
+    x: Array,
+    *,
+    axes: tuple[str, ...],
+) -> tuple[Array, Variables]:
+    """Training-mode logits `[B, K]`, and the variables with renewed statistics.
+
+    Dropout differs between the devices of the mapped `axes`.
+    """
+    for axis in axes:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+    logits, stats = model.apply(variables, x, train=True, key=key, axes=axes)
+    return logits, variables._replace(stats=stats)
+
+
+def mean_loss(loss: Loss, logits: Array, y: Array) -> Array:
+    """The batch mean of a per-example loss."""
+    return jnp.mean(jax.vmap(loss)(logits, y))
+
+
+def mean_cross_entropy(logits: Array, y: Array) -> Array:
+    """The batch mean of the cross-entropy."""
+    return mean_loss(losses.cross_entropy, logits, y)
+
+
+def accuracy(logits: Array, y: Array) -> Array:
+    """The share of the batch predicted as its label."""
+    return jnp.mean((jnp.argmax(logits, axis=-1) == y).astype(jnp.float32))
+
+
+def metrics_of(
+    y: Array, *, clean: Array | None = None, adversarial: Array | None = None
+) -> dict[str, Array]:
+    """Cross-entropy and accuracy of clean and adversarial logits, where given."""
+    metrics = {}
+    for name, logits in (("clean", clean), ("adversarial", adversarial)):
+        if logits is not None:
+            metrics[f"{name}_loss"] = mean_cross_entropy(logits, y)
+            metrics[f"{name}_accuracy"] = accuracy(logits, y)
+    return metrics
+
+
+PairObjective = Callable[[Array, Array, Array, Array | None], tuple[Array, Array | None]]
+"""(clean logits, adversarial logits, labels, nu) -> (loss, violation or None), batch means."""
+
+
+def paired(
+    attack: Attack,
+    objective: PairObjective,
+    *,
+    attack_mode: str = "eval",
+    make_loss: Callable[[Array], Loss] | None = None,
+    constrained: bool = False,
+) -> Defense:
+    """A defense whose loss compares a batch's clean and adversarial predictions.
+
+    The two are separate training-mode forward passes, clean first; running statistics see both.
+
+    Args:
+      attack, attack_mode, make_loss: see `perturb`.
+      objective: what to minimize. constrained: whether it uses `nu` and returns a violation.
+    """
+    check_attack_mode(attack_mode)
+
+    def loss(
+        key: Key,
+        model: Model,
+        variables: Variables,
+        batch: Batch,
+        *,
+        nu: Array | None,
+        state: PyTree,
+        progress: Scalar,
+        axes: tuple[str, ...],
+    ) -> tuple[Array, Aux]:
+        del progress
+        attack_key, clean_key, adversarial_key = jax.random.split(key, 3)
+        points = perturb(
+            attack_key, attack, model, variables, batch,
+            attack_mode=attack_mode, axes=axes, make_loss=make_loss,
+        )  # fmt: skip
+        clean, variables = forward(clean_key, model, variables, batch.x, axes=axes)
+        adversarial, variables = forward(adversarial_key, model, variables, points, axes=axes)
+        value, violation = objective(clean, adversarial, batch.y, nu)
+        metrics = metrics_of(batch.y, clean=clean, adversarial=adversarial)
+        return value, Aux(variables.stats, state, metrics, violation)
+
+    return Defense(no_state, loss, constrained)

@@ -1,0 +1,69 @@
+"""DALE: adversarial training under a constraint on the clean loss, by a Lagrange multiplier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxrobust import attacks, checks
+from jaxrobust.defenses.base import Defense, mean_cross_entropy, paired
+from jaxrobust.defenses.trades import divergence_from, mean_divergence, trades_attack
+from jaxrobust.types import Array, Scalar, ThreatModel
+
+
+def dale(
+    threat: ThreatModel,
+    *,
+    rho: Scalar,
+    reverse: bool = False,
+    attack_mode: str = "eval",
+    **options: Any,
+) -> Defense:
+    """Minimizes CE(x') subject to mean CE(x) <= rho, x' drawn by Langevin steps.
+
+    The training loss is the Lagrangian mean CE(x') + nu mean CE(x); the violation is
+    mean CE(x) - rho, on which `lagrangian.dual_ascent` moves nu in the train state. With a fixed nu
+    (dual step size 0) it is the regularized DALE of Table 2. DALE (Robey et al. 2021), P-CON and
+    Algorithm 1.
+
+    Args:
+      threat: where x' may lie. rho: the clean loss to hold (the paper: .5, .8, 1.0).
+      reverse: minimize CE(x) subject to mean CE(x') <= rho instead.
+      **options: `step_size`, `steps`, `temperature`, `noise`, `place`, and others of
+        `attacks.langevin`.
+    """
+    checks.nonnegative("rho", rho)
+
+    def objective(clean: Array, adversarial: Array, y: Array, nu: Array) -> tuple[Array, Array]:
+        primal, bounded = (clean, adversarial) if reverse else (adversarial, clean)
+        constraint = mean_cross_entropy(bounded, y)
+        return mean_cross_entropy(primal, y) + nu * constraint, constraint - rho
+
+    return paired(
+        attacks.langevin(threat, **options), objective, attack_mode=attack_mode, constrained=True
+    )
+
+
+def kl_dale(
+    threat: ThreatModel, *, rho: Scalar, attack_mode: str = "eval", **options: Any
+) -> Defense:
+    """Minimizes mean KL(p(x) || p(x')) subject to mean CE(x) <= rho, with TRADES' attack.
+
+    TRADES' two terms with the fixed weight replaced by a multiplier, as in the released DALE code.
+
+    Args:
+      threat: where x' may lie. rho: the clean loss to hold.
+      **options: `step_size`, `steps`, and others of `attacks.pgd`.
+    """
+    checks.nonnegative("rho", rho)
+
+    def objective(clean: Array, adversarial: Array, y: Array, nu: Array) -> tuple[Array, Array]:
+        constraint = mean_cross_entropy(clean, y)
+        return mean_divergence(clean, adversarial) + nu * constraint, constraint - rho
+
+    return paired(
+        trades_attack(threat, **options),
+        objective,
+        attack_mode=attack_mode,
+        make_loss=divergence_from,
+        constrained=True,
+    )

@@ -1,0 +1,52 @@
+"""TRADES: trade clean accuracy against the stability of the prediction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import attacks, checks, losses
+from jaxrobust.defenses.base import Defense, mean_cross_entropy, paired
+from jaxrobust.types import Array, Attack, Loss, Scalar, ThreatModel
+
+
+def divergence_from(reference: Array) -> Loss:
+    """The loss that TRADES' attack climbs: KL(softmax(reference) || softmax(logits))."""
+    return lambda logits, y: losses.kl(logits, reference)
+
+
+def mean_divergence(clean: Array, adversarial: Array) -> Array:
+    """The batch mean of KL(p(x) || p(x')), with gradients through both."""
+    return jnp.mean(jax.vmap(losses.kl)(adversarial, clean))
+
+
+def trades_attack(threat: ThreatModel, **options: Any) -> Attack:
+    """PGD as TRADES runs it: started at x + 1e-3 N(0, I), last iterate."""
+    return attacks.pgd(threat, **{"start": attacks.gaussian, "keep": "last", **options})
+
+
+def trades(
+    threat: ThreatModel, *, beta: Scalar, attack_mode: str = "eval", **options: Any
+) -> Defense:
+    """Minimizes mean CE(x) + beta * mean KL(p(x) || p(x')), x' the attack's maximizer of the KL.
+
+    TRADES (Zhang et al. 2019), eq. 5 and Algorithm 1, with beta = 1 / lambda.
+
+    Args:
+      threat: where x' may lie. beta: weight of the regularizer (paper: 1 or 6); 0 is ERM.
+      **options: `step_size`, `steps`, and others of `attacks.pgd`.
+    """
+    checks.nonnegative("beta", beta)
+
+    def objective(clean: Array, adversarial: Array, y: Array, nu: None) -> tuple[Array, None]:
+        del nu
+        return mean_cross_entropy(clean, y) + beta * mean_divergence(clean, adversarial), None
+
+    return paired(
+        trades_attack(threat, **options),
+        objective,
+        attack_mode=attack_mode,
+        make_loss=divergence_from,
+    )

@@ -1,0 +1,110 @@
+"""Robust accuracy against the radius of the threat."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from jaxrobust.evaluation.passes import (
+    AttackLike,
+    Examples,
+    attack_pass,
+    clean_pass,
+    prepare,
+    progress_bars,
+)
+from jaxrobust.evaluation.report import standard_error
+from jaxrobust.types import Attack, Key, Model, PyTree
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curve:
+    """Robust accuracy at each radius, example by example."""
+
+    radii: np.ndarray
+    """float64 `[R]`, increasing."""
+    clean: np.ndarray
+    """bool `[N]`: classified correctly."""
+    robust: np.ndarray
+    """bool `[R, N]`: correct, and the attack found nothing at this radius or a smaller one."""
+
+    @property
+    def accuracies(self) -> np.ndarray:
+        """Robust accuracy in % at each radius, `[R]`; never rises."""
+        return 100.0 * self.robust.mean(axis=1)
+
+    @property
+    def standard_errors(self) -> np.ndarray:
+        """Binomial standard errors of `accuracies`, in percentage points, `[R]`."""
+        return np.asarray([standard_error(row) for row in self.robust])
+
+
+def curve(
+    key: Key,
+    model: Model,
+    variables: PyTree,
+    examples: Examples,
+    attack: Attack | Callable[[float], AttackLike],
+    radii: Sequence[float],
+    *,
+    batch_size: int,
+    devices: Sequence[jax.Device] | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+) -> Curve:
+    """Attacks every example at every radius, with one compiled program for all radii.
+
+    Balls of one norm are nested, so an example broken at one radius counts as broken at every
+    larger one: an adversary may use the smaller perturbation. Every radius sees the same random
+    numbers.
+
+    Args:
+      attack: a function radius -> attack, for example
+        `lambda r: pgd(Linf(r), step_size=r / 4, steps=10)`; or an `Attack` with a `threat`
+        setting, whose radius is replaced while its step size stays.
+      radii: increasing, at least 0.
+      key, model, variables, examples, batch_size, devices, progress, num_classes: see `evaluate`.
+
+    Raises:
+      ValueError: radii empty, negative or not increasing, an attack without a `threat`, or what
+        `evaluate` raises.
+    """
+    radii = np.asarray(radii, np.float64)
+    increasing = radii.ndim == 1 and radii.size and radii[0] >= 0 and (np.diff(radii) > 0).all()
+    if not (increasing and np.isfinite(radii).all()):
+        raise ValueError(f"radii must be finite, at least 0 and strictly increasing, got {radii}")
+    at_radius = _with_radius(attack) if isinstance(attack, Attack) else attack
+    job = prepare(
+        model,
+        variables,
+        examples,
+        batch_size=batch_size,
+        devices=devices,
+        num_classes=num_classes,
+    )
+    robust = []
+    with progress_bars(progress, len(job.index)) as bar:
+        clean, _ = clean_pass(job, bar("clean"))
+        for radius in radii.tolist():
+            result, _ = attack_pass(
+                job,
+                key,
+                at_radius(radius),
+                keep_examples=False,
+                tick=bar(f"radius {radius:.4g}"),
+            )
+            robust.append(clean & ~result.success)
+    return Curve(radii, clean, np.logical_and.accumulate(robust))
+
+
+def _with_radius(attack: Attack) -> Callable[[float], Attack]:
+    threat = attack.settings.get("threat")
+    if threat is None:
+        raise ValueError(
+            "this attack has no `threat` setting to take the radius; "
+            "give a function instead: lambda radius: ..."
+        )
+    return lambda radius: attack.replace(threat=dataclasses.replace(threat, radius=radius))

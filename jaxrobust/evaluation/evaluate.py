@@ -1,0 +1,107 @@
+"""Clean and robust accuracy of a classifier over a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from jaxrobust.evaluation.passes import (
+    AttackLike,
+    Examples,
+    attack_key,
+    attack_pass,
+    clean_pass,
+    prepare,
+    progress_bars,
+)
+from jaxrobust.evaluation.report import AttackReport, Metadata, Report
+from jaxrobust.types import Key, Model, PyTree
+
+
+def evaluate(
+    key: Key,
+    model: Model,
+    variables: PyTree,
+    examples: Examples,
+    attacks: Mapping[str, AttackLike],
+    *,
+    batch_size: int,
+    devices: Sequence[jax.Device] | None = None,
+    keep_examples: bool = False,
+    progress: bool = True,
+    num_classes: int | None = None,
+    metadata: Metadata | None = None,
+) -> Report:
+    """Runs the model and every attack on every example; counts exactly.
+
+    An example is clean-correct when its label's logit is strictly the largest, and robust under an
+    attack when it is clean-correct and the attack did not succeed. NaN counts as wrong. The
+    accuracies bound the true robust accuracy from above; their intersection, the per-example
+    worst case, is the tightest of them.
+
+    Results depend on the batch size and the number of devices only through float rounding. The
+    randomness of an example comes from `key`, the attack's name and the example's index, so that
+    other attacks beside it change nothing. One program is compiled per attack structure and reused
+    over batches and calls; another radius, step size or set of weights does not recompile, a
+    plain function made anew for each call does.
+
+    With several processes every one of them calls this with the same arguments, data included,
+    and gets the whole report.
+
+    Args:
+      key: of the whole evaluation.
+      model, variables: the classifier, used in evaluation mode.
+      examples: (x, y), for example a `data.Split`: x `[N, ...]` uint8 images, sent to the devices
+        as bytes and scaled there, or floats in [0, 1]; y `[N]` integers.
+      attacks: by name; `Attack`s, or functions `(key, f, x, y) -> AttackResult` of one example.
+        May be empty.
+      batch_size: examples at a time over all devices together; rounded up to a multiple of the
+        number of devices.
+      devices: to spread the examples over (default all).
+      keep_examples: keep the points found (as many floats as the data per attack).
+      progress: show a bar per pass on process 0.
+      num_classes: of the data, if known: must be that of the model.
+      metadata: what to print and save beside the figures, such as {"data": ..., "model": ...}.
+
+    Raises:
+      ValueError: no examples, batch size below 1, inputs not finite or outside [0, 1], labels
+        of the wrong shape, type or range, a model of other than `num_classes` or below 2 classes.
+    """
+    job = prepare(
+        model,
+        variables,
+        examples,
+        batch_size=batch_size,
+        devices=devices,
+        num_classes=num_classes,
+    )
+    outcomes = {}
+    with progress_bars(progress, len(job.index)) as bar:
+        clean, clean_timing = clean_pass(job, bar("clean"))
+        for name, attack in attacks.items():
+            result, timing = attack_pass(
+                job,
+                attack_key(key, name),
+                attack,
+                keep_examples=keep_examples,
+                tick=bar(name),
+            )
+            outcomes[name] = AttackReport(
+                robust=clean & ~result.success,
+                inside=result.inside,
+                norm=result.norm.astype(np.float64),
+                margin=result.margin.astype(np.float64),
+                forwards=float(result.forwards.mean()),
+                backwards=float(result.backwards.mean()),
+                timing=timing,
+                examples=result.x,
+            )
+    about = {
+        **(metadata or {}),
+        "devices": f"{job.mesh.size} x {job.mesh.devices.flat[0].device_kind}",
+        "batch size": job.index.shape[1],
+        "jax": jax.__version__,
+    }
+    return Report(clean=clean, clean_timing=clean_timing, attacks=outcomes, metadata=about)

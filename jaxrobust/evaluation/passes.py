@@ -1,0 +1,118 @@
+"""One pass over a data set: padded batches in, exact per-example results out."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rich.progress import Progress
+
+from jaxrobust import checks
+from jaxrobust.data import padded_batches
+from jaxrobust.evaluation import programs
+from jaxrobust.evaluation.report import Timing
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Model, PyTree
+
+AttackLike = Attack | Callable[[Key, LogitsFn, Array, Array], AttackResult]
+Examples = tuple[np.ndarray, np.ndarray]
+Tick = Callable[[], None]
+
+
+class Job(NamedTuple):
+    """A model and a data set, checked and cut into batches, ready for any number of passes."""
+
+    model: Model
+    mesh: Mesh
+    variables: PyTree
+    x: np.ndarray
+    y: np.ndarray
+    index: np.ndarray
+    """int32 `[steps, B]`, see `data.padded_batches`."""
+    mask: np.ndarray
+    """bool `[steps, B]`, False on padding."""
+
+
+def prepare(
+    model: Model,
+    variables: PyTree,
+    examples: Examples,
+    *,
+    batch_size: int,
+    devices: Sequence[jax.Device] | None,
+    num_classes: int | None,
+) -> Job:
+    """Checks everything that can be known before compiling; arguments and errors of `evaluate`."""
+    checks.at_least("batch_size", batch_size, 1)
+    x, y = (np.asarray(part) for part in examples)
+    if not len(x):
+        raise ValueError("there is nothing to evaluate: the split holds no examples")
+    if x.dtype != np.uint8:
+        checks.images(x)
+    # NumPy's default is 64 bits, which JAX may be told not to use.
+    x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
+    shape = programs.logits_shape(model, variables, x)
+    if len(shape) != 1:
+        raise ValueError(f"the model must give logits [K] per example, got shape {shape}")
+    if num_classes not in (None, shape[0]):
+        raise ValueError(f"the model has {shape[0]} classes, the data {num_classes}")
+    checks.labels(y, count=len(x), num_classes=shape[0])
+
+    mesh = programs.make_mesh(devices)
+    rows = min(batch_size, len(x))
+    rows = -(-rows // mesh.size) * mesh.size
+    index, mask = (np.asarray(a) for a in padded_batches(len(x), rows))
+    placed = programs.place_whole(mesh, variables)
+    return Job(model, mesh, placed, x, y.astype(np.int32), index, mask)
+
+
+def clean_pass(job: Job, tick: Tick) -> tuple[np.ndarray, Timing]:
+    """Which examples `[N]` are predicted as their label, strictly and without NaN."""
+    program = programs.clean_program(job.model, job.mesh)
+    return _each_batch(job, lambda *rows: program(job.variables, *rows), tick)
+
+
+def attack_pass(
+    job: Job, key: Key, attack: AttackLike, *, keep_examples: bool, tick: Tick
+) -> tuple[AttackResult, Timing]:
+    """The attack's results `[N, ...]`; field `x` is None unless `keep_examples`."""
+    program = programs.attack_program(job.model, job.mesh, keep_examples)
+    attack = attack if isinstance(attack, Attack) else Attack(run=attack)
+    attack, key = programs.place_whole(job.mesh, (attack, key))
+    return _each_batch(job, lambda *rows: program(job.variables, attack, key, *rows), tick)
+
+
+def attack_key(key: Key, name: str) -> Key:
+    """The key of the attack called `name`, whatever other attacks there are."""
+    return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
+
+
+@contextlib.contextmanager
+def progress_bars(wanted: bool, steps: int) -> Iterator[Callable[[str], Tick]]:
+    """Yields `bar(title) -> tick`, bars of `steps` ticks; shown by process 0 alone."""
+    with Progress(disable=not wanted or jax.process_index() != 0) as progress:
+
+        def bar(title: str) -> Tick:
+            task = progress.add_task(title, total=steps)
+            return lambda: progress.advance(task)
+
+        yield bar
+
+
+def _each_batch(
+    job: Job, run: Callable[[Array, Array, Array], PyTree], tick: Tick
+) -> tuple[PyTree, Timing]:
+    parts, seconds = [], []
+    for index, mask in zip(job.index, job.mask, strict=True):
+        start = time.perf_counter()
+        rows = (programs.place_rows(job.mesh, a) for a in (index, job.x[index], job.y[index]))
+        parts.append(programs.host(run(*rows), mask))
+        seconds.append(time.perf_counter() - start)
+        tick()
+    timing = Timing(first=seconds[0], rest=sum(seconds[1:]), batches=len(seconds))
+    return jax.tree.map(lambda *a: np.concatenate(a), *parts), timing

@@ -1,0 +1,250 @@
+"""What an evaluation found, per example and in sum."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from jaxrobust.files import PathLike, write_text_atomic
+
+Metadata = Mapping[str, str | int | float]
+
+COLUMNS = (
+    "Attack",
+    "Accuracy (%)",
+    "Std. error",
+    "Mean norm",
+    "Forwards",
+    "Backwards",
+    "First batch (s)",
+    "Other batches (s)",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds spent on the first batch, which includes compiling, and on all the others."""
+
+    first: float
+    rest: float
+    batches: int
+
+    @property
+    def steady(self) -> float:
+        """Seconds per batch once compiled; NaN when there was one batch only."""
+        return self.rest / (self.batches - 1) if self.batches > 1 else float("nan")
+
+
+def accuracy(mask: np.ndarray) -> float:
+    """Percentage of True."""
+    return 100.0 * float(np.mean(mask))
+
+
+def standard_error(mask: np.ndarray) -> float:
+    """Binomial standard error of `accuracy(mask)`, in percentage points: sqrt(p (1 - p) / N)."""
+    p = float(np.mean(mask))
+    return 100.0 * float(np.sqrt(p * (1.0 - p) / mask.size))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AttackReport:
+    """One attack on every example; arrays are `[N]` in the order of the data."""
+
+    robust: np.ndarray
+    """bool: classified correctly, and still so after the attack."""
+    inside: np.ndarray
+    """bool: the attack's point lay in its threat set; one that did not never counts as success."""
+    norm: np.ndarray
+    """float64: distance moved, in the units of the threat's radius."""
+    margin: np.ndarray
+    """float64: largest wrong logit minus the label's, at the attack's point."""
+    forwards: float
+    """Forward passes per example, on average."""
+    backwards: float
+    """Backward passes per example, on average."""
+    timing: Timing
+    examples: np.ndarray | None = None
+    """The points found, `[N, ...]`, where they were kept; never saved."""
+
+    @property
+    def accuracy(self) -> float:
+        """Robust accuracy in %."""
+        return accuracy(self.robust)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Report:
+    """Clean accuracy and every attack's robust accuracy, example by example."""
+
+    clean: np.ndarray
+    """bool `[N]`: classified correctly (label's logit strictly largest)."""
+    clean_timing: Timing
+    attacks: Mapping[str, AttackReport]
+    metadata: Metadata
+
+    @property
+    def count(self) -> int:
+        """Number of examples N."""
+        return len(self.clean)
+
+    @property
+    def worst_case(self) -> np.ndarray:
+        """bool `[N]`: correct and robust under every attack."""
+        return np.logical_and.reduce([self.clean, *(a.robust for a in self.attacks.values())])
+
+    @property
+    def clean_accuracy(self) -> float:
+        """In %."""
+        return accuracy(self.clean)
+
+    @property
+    def worst_case_accuracy(self) -> float:
+        """In %: at most every attack's robust accuracy."""
+        return accuracy(self.worst_case)
+
+    def mean_norm(self, name: str) -> float:
+        """Mean norm of the perturbations that turned a right prediction wrong; NaN if none did."""
+        attack = self.attacks[name]
+        norms = attack.norm[self.clean & ~attack.robust]
+        return float(norms.mean()) if norms.size else float("nan")
+
+    def table(self) -> Table:
+        """The figures as a Rich table."""
+        table = Table(title=escape(self._title()))
+        for i, column in enumerate(COLUMNS):
+            table.add_column(column, justify="right" if i else "left")
+        for row in self._rows():
+            table.add_row(*(escape(cell) for cell in row))
+        return table
+
+    def print(self, console: Console | None = None) -> None:
+        """Shows `table()` on the terminal."""
+        (console or Console()).print(self.table())
+
+    def to_markdown(self) -> str:
+        """The figures as a Markdown table under a line that says what was evaluated."""
+        rows = [COLUMNS, ["---"] + ["---:"] * (len(COLUMNS) - 1), *self._rows()]
+        lines = ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
+        return "\n".join([self._title(), "", *lines, ""])
+
+    def to_csv(self) -> str:
+        """One line per example: its index, and per attack whether it is robust, norm and margin."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        header = ["index", "clean", "worst_case"]
+        columns = [np.arange(self.count), self.clean.astype(int), self.worst_case.astype(int)]
+        for name, attack in self.attacks.items():
+            header += [f"{name}:robust", f"{name}:norm", f"{name}:margin"]
+            columns += [attack.robust.astype(int), attack.norm, attack.margin]
+        writer.writerow(header)
+        writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+        return text.getvalue()
+
+    def save(self, stem: PathLike) -> None:
+        """Writes `stem`.json (everything but kept examples), .csv (per example) and .md (figures).
+
+        Each file is written atomically and its folder made; with several processes, call it on
+        one of them. Metadata that JSON does not know is saved as text.
+
+        Raises:
+          OSError: a file cannot be written; the message names it.
+        """
+        content = {
+            "metadata": dict(self.metadata),
+            "clean": self.clean.astype(int).tolist(),
+            "clean_timing": dataclasses.asdict(self.clean_timing),
+            "attacks": {name: _to_json(attack) for name, attack in self.attacks.items()},
+        }
+        write_text_atomic(_named(stem, ".json"), json.dumps(content, default=str) + "\n")
+        write_text_atomic(_named(stem, ".csv"), self.to_csv())
+        write_text_atomic(_named(stem, ".md"), self.to_markdown())
+
+    @staticmethod
+    def load(stem: PathLike) -> Report:
+        """Reads back what `save(stem)` wrote, bit for bit.
+
+        Raises:
+          FileNotFoundError: there is no `stem`.json.
+          ValueError: the file is not a saved report.
+        """
+        path = _named(stem, ".json")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return Report(
+                clean=np.asarray(content["clean"], bool),
+                clean_timing=Timing(**content["clean_timing"]),
+                attacks={name: _from_json(a) for name, a in content["attacks"].items()},
+                metadata=content["metadata"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not a saved report: {error!r}") from error
+
+    def _title(self) -> str:
+        about = "; ".join(f"{name}: {value}" for name, value in self.metadata.items())
+        return f"{self.count} examples" + (f"; {about}" if about else "")
+
+    def _rows(self) -> list[list[str]]:
+        rows = [_row("clean", self.clean, float("nan"), 1.0, 0.0, self.clean_timing)]
+        for name, a in self.attacks.items():
+            norm = self.mean_norm(name)
+            rows.append(_row(name, a.robust, norm, a.forwards, a.backwards, a.timing))
+            if not a.inside.all():
+                rows[-1][0] += f" ({int((~a.inside).sum())} points outside the threat set)"
+        if len(self.attacks) > 1:
+            rows.append([*_scores("worst case", self.worst_case), *[""] * (len(COLUMNS) - 3)])
+        return rows
+
+
+def _scores(name: str, mask: np.ndarray) -> list[str]:
+    return [name, f"{accuracy(mask):.2f}", f"{standard_error(mask):.2f}"]
+
+
+def _row(
+    name: str, mask: np.ndarray, norm: float, forwards: float, backwards: float, timing: Timing
+) -> list[str]:
+    return [
+        *_scores(name, mask),
+        "" if np.isnan(norm) else f"{norm:.4g}",
+        f"{forwards:.1f}",
+        f"{backwards:.1f}",
+        f"{timing.first:.2f}",
+        f"{timing.rest:.2f}",
+    ]
+
+
+def _named(stem: PathLike, suffix: str) -> Path:
+    # Not `with_suffix`: a stem such as "eps_0.3" has a dot that is not a suffix's.
+    path = Path(stem)
+    return path.with_name(path.name + suffix)
+
+
+_MASKS = ("robust", "inside")
+_NUMBERS = ("norm", "margin")
+
+
+def _to_json(attack: AttackReport) -> dict[str, Any]:
+    fields = {f.name: getattr(attack, f.name) for f in dataclasses.fields(attack)}
+    del fields["examples"]
+    for name in _MASKS:
+        fields[name] = fields[name].astype(int).tolist()
+    for name in _NUMBERS:
+        # JSON has no NaN and no infinity; as text they read back.
+        fields[name] = [v if np.isfinite(v) else str(v) for v in fields[name].tolist()]
+    return {**fields, "timing": dataclasses.asdict(attack.timing)}
+
+
+def _from_json(fields: Mapping[str, Any]) -> AttackReport:
+    masks = {name: np.asarray(fields[name], bool) for name in _MASKS}
+    numbers = {name: np.asarray(fields[name], np.float64) for name in _NUMBERS}
+    timing = Timing(**fields["timing"])
+    return AttackReport(**{**fields, **masks, **numbers, "timing": timing})

@@ -1,0 +1,211 @@
+"""Every plot. Each function returns a Matplotlib `Figure`; `save_figure` writes it.
+
+Made with Matplotlib's objects alone: no display, no global state, safe in threads.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxrobust.files import PathLike, write_bytes_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from jaxrobust.evaluation.curve import Curve
+
+NAMES = {
+    "train_clean_loss": "clean",
+    "train_adv_loss": "adversarial",
+    "val_clean_accuracy": "clean",
+    "val_pgd_accuracy": "PGD",
+}
+"""Legends of the usual columns of a training history; others show their own names."""
+
+
+def save_figure(figure: Figure, path: PathLike, *, dpi: int = 150) -> Path:
+    """Writes a figure atomically, in the format of the path's suffix (png, pdf, svg).
+
+    Raises:
+      ValueError: a suffix Matplotlib does not know. OSError: the file cannot be written.
+    """
+    data = io.BytesIO()
+    figure.savefig(data, format=Path(path).suffix.lstrip(".") or "png", dpi=dpi)
+    return write_bytes_atomic(path, data.getvalue())
+
+
+def principal_components(data: np.ndarray, count: int = 2) -> np.ndarray:
+    """The `count` orthonormal directions `[count, D]` along which `data [N, D]` varies most.
+
+    Largest variance first; each direction's entry of largest magnitude is positive.
+
+    Raises:
+      ValueError: `data` is not a matrix, or N or D is below `count`.
+    """
+    data = np.asarray(data)
+    if data.ndim != 2 or min(data.shape) < count:
+        raise ValueError(
+            f"{count} principal components need data [N, D] with N and D of at least {count}, "
+            f"got shape {data.shape}"
+        )
+    # The triangular factor has the same right singular vectors, without the N rows of the left.
+    triangle = np.linalg.qr(data - data.mean(axis=0), mode="r")
+    directions = np.linalg.svd(triangle, full_matrices=False)[2][:count]
+    largest = np.abs(directions).argmax(axis=1)
+    return directions * np.sign(directions[np.arange(count), largest])[:, None]
+
+
+def perturbation_pca(images: np.ndarray, perturbations: Mapping[str, np.ndarray]) -> Figure:
+    """Perturbations projected onto the data's first two principal components (DALE, Figure 1).
+
+    One panel per method, all with the same equal axes; titles give the standard deviation along
+    each component. Perturbations are not centered: the origin is the clean image.
+
+    Args:
+      images: `[N, D]` or `[N, ...]`, the data whose components span the plane.
+      perturbations: by method, `[M, D]` or `[M, ...]`, perturbed minus clean.
+    """
+    _need("perturbations", perturbations)
+    directions = principal_components(_flat(images))
+    points = {name: _flat(delta) @ directions.T for name, delta in perturbations.items()}
+    reach = 1.05 * max(float(np.abs(p).max()) for p in points.values()) or 1.0
+    figure = Figure(figsize=(3.4 * len(points), 3.9), layout="constrained")
+    panels = figure.subplots(1, len(points), sharex=True, sharey=True, squeeze=False)[0]
+    for panel, (name, p) in zip(panels, points.items(), strict=True):
+        panel.scatter(p[:, 0], p[:, 1], s=6, alpha=0.5, linewidths=0)
+        first, second = p.std(axis=0)
+        panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        panel.set_title(f"{name}\nspread {first:.3g} (1st), {second:.3g} (2nd)", fontsize=10)
+        panel.set_xlabel("1st principal component")
+    panels[0].set_ylabel("2nd principal component")
+    return figure
+
+
+def training_curves(
+    history: Sequence[Mapping[str, float]], *, rho: float | None = None
+) -> Figure:
+    """Accuracies, losses and multiplier over the epochs (DALE, Figure 2), in three panels.
+
+    Args:
+      history: a row per epoch with `epoch` (default: its position) and any of the columns
+        `*_accuracy` (in %), `*_loss` and `multiplier`; rows may lack a column, and a panel
+        without one stays empty.
+      rho: the constraint on the clean loss, drawn as a dashed line among the losses.
+    """
+    _need("history", history)
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    figure = Figure(figsize=(11.5, 3.4), layout="constrained")
+    accuracies, losses, multiplier = figure.subplots(1, 3)
+    _lines(accuracies, history, [c for c in columns if c.endswith("_accuracy")])
+    _lines(losses, history, [c for c in columns if c.endswith("_loss")])
+    if rho is not None:
+        losses.axhline(rho, color="black", linestyle="--", linewidth=1, label=f"rho = {rho:g}")
+    _lines(multiplier, history, [c for c in columns if c == "multiplier"])
+    accuracies.set_ylabel("accuracy (%)")
+    losses.set_ylabel("loss")
+    multiplier.set_ylabel("multiplier")
+    for panel in (accuracies, losses, multiplier):
+        panel.set_xlabel("epoch")
+        panel.grid(alpha=0.3)
+    for panel in (accuracies, losses):
+        if panel.lines:
+            panel.legend()
+    return figure
+
+
+def robustness_curve(curves: Mapping[str, Curve], *, unit: str = "radius") -> Figure:
+    """Robust accuracy against radius, a line per curve with a band of one standard error.
+
+    The clean accuracy stands at radius 0. `unit` names the horizontal axis.
+    """
+    _need("curves", curves)
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    panel = figure.subplots()
+    for name, curve in curves.items():
+        # A radius of 0 was attacked like any other; without it the clean accuracy takes its place.
+        extra = [] if curve.radii[0] == 0 else [0.0]
+        radii = np.concatenate([extra, curve.radii])
+        values = np.concatenate([[100.0 * curve.clean.mean()] * len(extra), curve.accuracies])
+        errors = 10.0 * np.sqrt(values * (1 - values / 100) / curve.clean.size * 1.0)
+        (line,) = panel.plot(radii, values, marker="o", markersize=4, label=name)
+        panel.fill_between(radii, values - errors, values + errors, color=line.get_color(), alpha=0.2)
+    panel.set(xlabel=unit, ylabel="robust accuracy (%)", ylim=(0, 102))
+    panel.grid(alpha=0.3)
+    panel.legend()
+    return figure
+
+
+def examples_grid(
+    clean: np.ndarray,
+    perturbed: np.ndarray,
+    labels: Sequence[int],
+    predictions: Sequence[int],
+    *,
+    names: Sequence[str] | None = None,
+) -> Figure:
+    """Clean images above perturbed ones above their differences, a column per example.
+
+    Args:
+      clean, perturbed: `[M, H, W]` or `[M, H, W, C]` with C 1 or 3, floats in [0, 1].
+      labels, predictions: `[M]`, the true class, and the one predicted on the perturbed image.
+      names: the classes' names (default their numbers).
+
+    Differences are magnified to the full range, gray being none; the titles give their largest
+    absolute entry.
+    """
+    _need("clean", clean)
+    clean, perturbed = _pictures(clean), _pictures(perturbed)
+    if not len(clean) == len(perturbed) == len(labels) == len(predictions):
+        raise ValueError(
+            f"need as many labels and predictions as images, got {len(clean)} clean and "
+            f"{len(perturbed)} perturbed images, {len(labels)} labels, {len(predictions)} predictions"
+        )
+    name = (lambda k: str(int(k))) if names is None else (lambda k: names[int(k)])
+    count = len(clean)
+    figure = Figure(figsize=(1.35 * count + 0.4, 4.9), layout="constrained")
+    grid = figure.subplots(3, count, squeeze=False)
+    for column in range(count):
+        delta = perturbed[column] - clean[column]
+        largest = float(np.abs(delta).max())
+        shown = (clean[column], perturbed[column], 0.5 + delta / (2 * (largest or 1.0)))
+        titles = (
+            f"label {name(labels[column])}",
+            f"predicted {name(predictions[column])}",
+            f"max {largest:.3g}",
+        )
+        for panel, image, title in zip(grid[:, column], shown, titles, strict=True):
+            panel.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1)
+            panel.set(xticks=[], yticks=[])
+            panel.set_title(title, fontsize=9)
+    for panel, title in zip(grid[:, 0], ("clean", "perturbed", "difference"), strict=True):
+        panel.set_ylabel(title)
+    return figure
+
+
+def _lines(panel: Axes, history: Sequence[Mapping[str, float]], columns: Sequence[str]) -> None:
+    for column in columns:
+        points = [(row.get("epoch", i), row[column]) for i, row in enumerate(history) if column in row]
+        panel.plot(*zip(*points, strict=True), label=NAMES.get(column, column))
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images)
+    if not np.issubdtype(images.dtype, np.floating):
+        images = images.astype(np.float32)
+    return images.reshape(len(images), -1)
+
+
+def _pictures(images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images, np.float64)
+    return images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
+
+
+def _need(name: str, value: Sequence | Mapping | np.ndarray) -> None:
+    if not len(value):
+        raise ValueError(f"nothing to draw: {name} is empty")

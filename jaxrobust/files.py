@@ -1,0 +1,50 @@
+"""Writing a file whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+PathLike = str | os.PathLike[str]
+
+
+def write_bytes_atomic(path: PathLike, data: bytes) -> Path:
+    """Writes `data` to `path`, which at every moment holds the old or the new content, complete.
+
+    Writes a neighboring temporary file and renames it over `path`; missing folders are made.
+    Returns the path.
+
+    Raises:
+      OSError: the folder cannot be written or the disk is full; the message names `path`. The old
+        file is untouched and no temporary file stays behind.
+    """
+    path = Path(path)
+    # Not `tempfile`: its files are readable by their owner alone, also after the rename.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        message = f"could not write {path} ({error.strerror or error}); the old file, if any, stays"
+        raise OSError(error.errno or 0, message) from error
+    finally:
+        _remove(temporary)
+    return path
+
+
+def write_text_atomic(path: PathLike, text: str) -> Path:
+    """`write_bytes_atomic` of `text` in UTF-8."""
+    return write_bytes_atomic(path, text.encode())
+
+
+def _remove(temporary: Path) -> None:
+    # On a folder that cannot be reached the first error is the one to report.
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:
+        return

@@ -1,0 +1,107 @@
+"""Losses of one example: logits `[K]` and an integer label to a scalar. Batches are `vmap` axes.
+
+Attacks maximize them; training minimizes their means. All are differentiable in the logits
+(at ties, JAX's subgradient) and stay finite for logit gaps far beyond float32's exp range.
+Logits carry no softmax.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrobust.types import Array
+
+
+def cross_entropy(logits: Array, y: Array) -> Array:
+    """-log p_y."""
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y)
+
+
+def _wrong(logits: Array, y: Array) -> Array:
+    """The logits with the label's replaced by -inf."""
+    return jnp.where(jnp.arange(logits.shape[-1]) == y, -jnp.inf, logits)
+
+
+def margin(logits: Array, y: Array) -> Array:
+    """max_{j != y} z_j - z_y: positive exactly when the example is misclassified (C&W's f)."""
+    return jnp.max(_wrong(logits, y)) - logits[y]
+
+
+def targeted_margin(logits: Array, y: Array, target: Array) -> Array:
+    """z_t - z_y, BETA's M_t (BETA, eq. 15 ff.)."""
+    return logits[target] - logits[y]
+
+
+def targeted_cross_entropy(logits: Array, y: Array, target: Array) -> Array:
+    """log p_t: maximized when the target class is certain; the label is not used."""
+    del y
+    return -cross_entropy(logits, target)
+
+
+def error_log_odds(logits: Array, y: Array) -> Array:
+    """log((1 - p_y) / p_y) = logsumexp(z_{j != y}) - z_y, a smooth `margin`; exact at any gap."""
+    return jax.nn.logsumexp(_wrong(logits, y)) - logits[y]
+
+
+def log_error_probability(logits: Array, y: Array) -> Array:
+    """log(1 - p_y) = logsumexp(z_{j != y}) - logsumexp(z): DALE's U for l_pert = 1 - p_y.
+
+    Computed as -softplus(-error_log_odds): 1 - p_y itself underflows in float32 at a logit gap of
+    about 17, and the difference of the two log-sum-exps loses its gradient to rounding once p_y
+    is small (an attack would then follow noise). DALE, Algorithm 1 line 5.
+    """
+    return -jax.nn.softplus(-error_log_odds(logits, y))
+
+
+def log_cross_entropy(logits: Array, y: Array) -> Array:
+    """log CE(z, y): DALE's U for l_pert = cross-entropy.
+
+    CE = softplus(u) with u = `error_log_odds`, which rounds to zero for u far below 0; there
+    log CE = u to within exp(u) / 2 stands in, so that value and gradient stay finite and exact.
+    """
+    u = error_log_odds(logits, y)
+    return jnp.where(u < -40, u, jnp.log(jax.nn.softplus(jnp.maximum(u, -40))))
+
+
+def dlr(logits: Array, y: Array) -> Array:
+    """Difference of logits ratio, -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)); needs K >= 3.
+
+    Croce & Hein 2020, eq. 6. Raises ValueError for fewer classes (use `margin`).
+    """
+    if logits.shape[-1] < 3:
+        raise ValueError(f"dlr needs at least 3 classes, got {logits.shape[-1]}; use margin")
+    top = jax.lax.top_k(logits, 3)[0]
+    return margin(logits, y) / (top[0] - top[2] + 1e-12)
+
+
+def targeted_dlr(logits: Array, y: Array, target: Array) -> Array:
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2); needs K >= 4. Croce & Hein 2020, eq. 7."""
+    if logits.shape[-1] < 4:
+        raise ValueError(
+            f"targeted_dlr needs at least 4 classes, got {logits.shape[-1]}; use targeted_margin"
+        )
+    top = jax.lax.top_k(logits, 4)[0]
+    return targeted_margin(logits, y, target) / (top[0] - (top[2] + top[3]) / 2 + 1e-12)
+
+
+def kl(logits: Array, reference: Array) -> Array:
+    """KL(softmax(reference) || softmax(logits)); gradients flow through both. TRADES, eq. 5."""
+    log_p = jax.nn.log_softmax(reference)
+    return jnp.sum(jnp.exp(log_p) * (log_p - jax.nn.log_softmax(logits)))
+
+
+def boosted_cross_entropy(logits: Array, y: Array) -> Array:
+    """MART's BCE: CE - log(1 - p_k), k the likeliest wrong class (Wang et al. 2020, eq. 7).
+
+    log(1 - p_k) is taken in log-sum-exp form instead of the released code's 1.0001 - p_k
+    offset, with which it agrees to 1e-4 / (1 - p_k).
+    """
+    rival = jnp.argmax(_wrong(logits, y))
+    return cross_entropy(logits, y) - log_error_probability(logits, rival)
+
+
+def hinge(score: Array, y: Array) -> Array:
+    """max(0, 1 - y f) for a scalar score f and y in {-1, +1}. TRADES, section 5.2."""
+    return jnp.maximum(0.0, 1.0 - y.astype(score.dtype) * score)

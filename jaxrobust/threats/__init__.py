@@ -1,0 +1,7 @@
+"""Threat models: the set of points an adversary may move one example to."""
+
+from jaxrobust.threats.l1 import L1
+from jaxrobust.threats.l2 import L2
+from jaxrobust.threats.linf import Linf
+
+__all__ = ["L1", "L2", "Linf"]

@@ -1,0 +1,123 @@
+"""Checkpoints of a training run: Orbax, written atomically, the last epoch and the best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxrobust.training.state import TrainState
+from jaxrobust.types import PyTree
+
+LAST, BEST = "last", "best"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read, or that belongs to another run."""
+
+
+class Checkpoint(NamedTuple):
+    """A restored checkpoint."""
+
+    state: TrainState
+    history: list[dict[str, Any]]
+    """One row of metrics per finished epoch."""
+
+
+def _manager(run: Path, kind: str) -> ocp.CheckpointManager:
+    # Each process reads for itself and only the first writes: no barrier between processes.
+    me = jax.process_index()
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1,
+        create=False,
+        enable_async_checkpointing=False,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"p{me}"
+        ),
+    )
+    return ocp.CheckpointManager((run / kind).absolute(), options=options)
+
+
+def _plain(state: TrainState) -> PyTree:
+    """The state as host arrays, its key as raw numbers."""
+    state = state._replace(key=jax.random.key_data(state.key))
+    return jax.tree.map(np.asarray, state)
+
+
+def save(run: Path, kind: str, state: TrainState, history: list[dict[str, Any]]) -> None:
+    """Writes the state and the history under `run / kind`, then drops the one before it.
+
+    A kill at any moment leaves the one before or the new one, never half of one.
+
+    Raises:
+      OSError: the folder cannot be written (the message names it).
+    """
+    try:
+        (run / kind).mkdir(parents=True, exist_ok=True)
+        with _manager(run, kind) as manager:
+            manager.save(
+                len(history),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(_plain(state)), history=ocp.args.JsonSave(history)
+                ),
+                force=True,
+            )
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write a checkpoint under {run} ({error.strerror or error}); "
+            "free some space or choose a writable --out",
+        ) from error
+
+
+def restore(run: Path, kind: str, like: TrainState) -> Checkpoint | None:
+    """The checkpoint under `run / kind`, or None where there is none yet.
+
+    Args:
+      like: a state of the expected structure, shapes and types.
+
+    Raises:
+      CheckpointError: broken files, or a checkpoint of another model, optimizer or method.
+    """
+    if not (run / kind).is_dir():
+        return None
+    with _manager(run, kind) as manager:
+        epoch = manager.latest_step()
+        if epoch is None:
+            return None
+        template = _plain(like)
+        where = run / kind / str(epoch)
+        try:
+            found = manager.restore(
+                epoch,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(template), history=ocp.args.JsonRestore()
+                ),
+            )
+        except Exception as error:
+            raise CheckpointError(
+                f"{where} is broken or belongs to another model, optimizer or method "
+                f"({type(error).__name__}: {_first_line(error)}); "
+                "delete the run folder or choose another"
+            ) from error
+    state = found.state
+    for (path, ours), theirs in zip(
+        jax.tree_util.tree_leaves_with_path(template), jax.tree.leaves(state), strict=True
+    ):
+        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+            name = jax.tree_util.keystr(path)
+            raise CheckpointError(
+                f"{where} belongs to another run: {name} is {theirs.dtype}{list(theirs.shape)} "
+                f"there and {ours.dtype}{list(ours.shape)} here; choose another run folder"
+            )
+    impl = jax.random.key_impl(like.key)
+    return Checkpoint(
+        state._replace(key=jax.random.wrap_key_data(state.key, impl=impl)), list(found.history)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]

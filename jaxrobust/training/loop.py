@@ -1,0 +1,247 @@
+"""A training run from data set to trained state: epochs, metrics, checkpoints, resume."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
+
+from jaxrobust import checks
+from jaxrobust.data import Dataset, permutation, process_slice, shard
+from jaxrobust.defenses import Defense
+from jaxrobust.files import write_csv, write_jsonl, write_text_atomic
+from jaxrobust.lagrangian import Multiplier
+from jaxrobust.training import checkpoint
+from jaxrobust.training.parallel import pmapped_steps, replicate, unreplicate
+from jaxrobust.training.state import TrainState, init_state
+from jaxrobust.training.step import Augment, make_step
+from jaxrobust.types import Model, Variables
+
+STEPS_PER_CALL = 100
+"""Training steps in one call of the compiled program; progress shows between calls."""
+
+Validate = Callable[[Variables], Mapping[str, float]]
+"""Trained variables -> metrics of held-out data, by name."""
+
+
+class Run(NamedTuple):
+    """A finished training run."""
+
+    state: TrainState
+    history: list[dict[str, Any]]
+    """One row of metrics per epoch."""
+    best: TrainState
+    """The state of the best epoch by validation; the last one where none was asked for."""
+
+
+def fit(
+    seed: int,
+    model: Model,
+    defense: Defense,
+    dataset: Dataset,
+    optimizer: optax.GradientTransformation,
+    *,
+    epochs: int,
+    batch_size: int,
+    run: str | Path,
+    config: Mapping[str, Any],
+    multiplier: Multiplier | None = None,
+    augment: Augment | None = None,
+    validate: Validate | None = None,
+    best_by: str | None = None,
+    progress: bool = True,
+) -> Run:
+    """Trains `model` with `defense` on all local devices, resuming where `run` left off.
+
+    Every epoch visits a new seeded permutation of the training images (the remainder that fills no
+    batch sits out), and ends with validation and an atomic checkpoint; `run` then holds
+    `config.json`, `metrics.jsonl`, `metrics.csv`, `last/` and, with `best_by`, `best/`. With
+    several processes (`jax.distributed.initialize()`) each takes its share of every batch and the
+    first one writes.
+
+    Args:
+      seed: of parameters, batches, attacks and augmentation.
+      optimizer, multiplier: built for the run's length; see `steps_per_epoch`.
+      batch_size: of the global batch, over all devices of all processes.
+      config: JSON-able settings that identify the run. Resuming with others is an error.
+      validate: called after every epoch; its metrics join the row.
+      best_by: name of the metric whose largest value marks the best epoch.
+
+    Raises:
+      ValueError: a batch that does not divide over the devices, an impossible setting, or a run
+        folder with another config.
+      FloatingPointError: a loss that is not finite; names the step.
+      CheckpointError: a checkpoint that is broken or another run's.
+      OSError: the run folder cannot be written.
+    """
+    checks.at_least("epochs", epochs, 1)
+    folder = Path(run)
+    per_epoch = steps_per_epoch(dataset, batch_size)
+    devices = jax.local_devices()
+    if batch_size % jax.device_count():
+        raise ValueError(
+            f"batch_size={batch_size} does not divide over {jax.device_count()} devices"
+        )
+    _claim(folder, config)
+
+    sample = jnp.zeros((1, *dataset.shape), jnp.float32)
+    state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
+    history: list[dict[str, Any]] = []
+    found = checkpoint.restore(folder, checkpoint.LAST, state)
+    if found is not None:
+        state, history = found
+
+    step = make_step(
+        model,
+        defense,
+        optimizer,
+        multiplier=multiplier,
+        augment=augment,
+        total_steps=epochs * per_epoch,
+    )
+    steps = pmapped_steps(step, devices=devices)
+    data = replicate(dataset.train, devices)
+    template, state = state, replicate(state, devices)
+
+    with Progress(
+        *Progress.get_default_columns()[:-1],
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        disable=not progress or jax.process_index() != 0,
+    ) as bar:
+        task = bar.add_task(
+            folder.name, total=epochs * per_epoch, completed=len(history) * per_epoch, note=""
+        )
+        for epoch in range(len(history), epochs):
+            began = time.perf_counter()
+            order = permutation(seed, epoch, dataset.train.size, batch_size)
+            mine = process_slice(
+                order, process_index=jax.process_index(), process_count=jax.process_count()
+            )
+            parts, first = [], 0.0
+            for chunk in _chunks(np.asarray(mine), STEPS_PER_CALL):
+                state, metrics = steps(state, data, shard(chunk, len(devices)))
+                parts.append({name: np.asarray(value[0]) for name, value in metrics.items()})
+                _require_finite(parts[-1], epoch, epoch * per_epoch + _count(parts[:-1]))
+                first = first or time.perf_counter() - began
+                bar.update(task, advance=len(chunk), note=_note(parts[-1]))
+            trained = time.perf_counter() - began
+
+            current = unreplicate(state)
+            row = _row(epoch, per_epoch, parts, current)
+            row |= {name: float(v) for name, v in (validate or _nothing)(current.variables).items()}
+            row["seconds"] = round(trained, 3)
+            rest = per_epoch - len(parts[0]["loss"])
+            row["images_per_second"] = (
+                round(rest * batch_size / (trained - first), 1)
+                if rest
+                else round(per_epoch * batch_size / trained, 1)
+            )
+            history = [*history, row]
+            if jax.process_index() == 0:
+                _write(folder, current, history, best_by)
+
+    last = unreplicate(state)
+    best = checkpoint.restore(folder, checkpoint.BEST, template) if best_by else None
+    return Run(last, history, best.state if best else last)
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Whole batches in one pass over the training images."""
+    checks.at_least("batch_size", batch_size, 1)
+    size = dataset.train.size
+    if size < batch_size:
+        raise ValueError(
+            f"{size} training images fill no batch of {batch_size}; use a smaller batch_size"
+        )
+    return size // batch_size
+
+
+def _claim(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes the config of a new run, or checks that an old one is the same run."""
+    config = json.loads(json.dumps(config))
+    file = folder / "config.json"
+    if file.exists():
+        try:
+            held = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{file} is not JSON; delete the run folder or choose another"
+            ) from error
+        changed = sorted(
+            name for name in held.keys() | config.keys() if held.get(name) != config.get(name)
+        )
+        if changed:
+            told = "; ".join(f"{n}: {held.get(n)!r} there, {config.get(n)!r} here" for n in changed)
+            raise ValueError(
+                f"{folder} holds a run with other settings ({told}); "
+                "choose another folder or delete that one"
+            )
+    elif jax.process_index() == 0:
+        write_text_atomic(file, json.dumps(config, indent=2) + "\n")
+
+
+def _chunks(order: np.ndarray, limit: int) -> list[np.ndarray]:
+    """Runs of equal length where the count allows it, so that one program serves them all."""
+    even = [c for c in range(limit, limit // 2, -1) if len(order) % c == 0]
+    size = even[0] if even else limit
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def _count(parts: list[dict[str, np.ndarray]]) -> int:
+    return sum(len(part["loss"]) for part in parts)
+
+
+def _require_finite(metrics: dict[str, np.ndarray], epoch: int, before: int) -> None:
+    for name, values in metrics.items():
+        bad = ~np.isfinite(values)
+        if bad.any():
+            raise FloatingPointError(
+                f"{name} became {values[bad.argmax()]} at step {before + int(bad.argmax())} "
+                f"(epoch {epoch + 1}); the last good checkpoint stands. "
+                "Lower the learning rate or clip the gradient"
+            )
+
+
+def _note(metrics: dict[str, np.ndarray]) -> str:
+    shown = ("loss", "clean_accuracy", "adversarial_accuracy", "multiplier")
+    return "  ".join(f"{n} {metrics[n].mean():.3f}" for n in shown if n in metrics)
+
+
+def _row(
+    epoch: int, per_epoch: int, parts: list[dict[str, np.ndarray]], state: TrainState
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"epoch": epoch + 1, "step": (epoch + 1) * per_epoch}
+    for name in parts[0]:
+        row[f"train_{name}"] = float(np.concatenate([part[name] for part in parts]).mean())
+    if state.multiplier is not None:
+        row["multiplier"] = float(state.multiplier.value)
+    return row
+
+
+def _nothing(variables: Variables) -> dict[str, float]:
+    del variables
+    return {}
+
+
+def _write(
+    folder: Path, state: TrainState, history: list[dict[str, Any]], best_by: str | None
+) -> None:
+    if best_by is not None:
+        if best_by not in history[-1]:
+            known = ", ".join(sorted(history[-1]))
+            raise ValueError(f"best_by={best_by!r} is no metric of this run; it has: {known}")
+        # The best first: after a kill between the two, the epoch is repeated and wins again.
+        if all(row[best_by] < history[-1][best_by] for row in history[:-1]):
+            checkpoint.save(folder, checkpoint.BEST, state, history)
+    checkpoint.save(folder, checkpoint.LAST, state, history)
+    write_jsonl(folder / "metrics.jsonl", history)
+    write_csv(folder / "metrics.csv", history)

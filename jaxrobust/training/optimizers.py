@@ -1,0 +1,52 @@
+"""The optimizers of the papers, as one Optax chain."""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+from jaxrobust import checks
+from jaxrobust.types import PyTree
+
+OPTIMIZERS = ("sgd", "adam")
+
+
+def weights_only(params: PyTree) -> PyTree:
+    """True for weight matrices and kernels, False for biases and normalization parameters."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def optimizer(
+    name: str,
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    decay_all: bool = True,
+    clip: float | None = None,
+) -> optax.GradientTransformation:
+    """SGD with momentum, or Adam, with coupled (l2) weight decay and gradient clipping.
+
+    Args:
+      name: "sgd" or "adam". learning_rate: a number or a schedule.
+      momentum: of SGD. weight_decay: added to the gradient, as the papers' PyTorch code does.
+      decay_all: False leaves biases and normalization parameters undecayed.
+      clip: largest global norm of the gradient, before decay.
+
+    Raises:
+      ValueError: an unknown name or a negative number.
+    """
+    checks.choice("optimizer", name, OPTIMIZERS)
+    checks.nonnegative("momentum", momentum)
+    checks.nonnegative("weight_decay", weight_decay)
+    parts = []
+    if clip is not None:
+        checks.positive("clip", clip)
+        parts.append(optax.clip_by_global_norm(clip))
+    if weight_decay:
+        mask = None if decay_all else weights_only
+        parts.append(optax.add_decayed_weights(weight_decay, mask))
+    parts.append(
+        optax.sgd(learning_rate, momentum=momentum) if name == "sgd" else optax.adam(learning_rate)
+    )
+    return optax.chain(*parts)

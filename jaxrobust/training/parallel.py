@@ -1,0 +1,43 @@
+"""Running the step on every local device with `jax.pmap`, many steps per call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.data import Split, to_float
+from jaxrobust.training.state import TrainState
+from jaxrobust.training.step import DEVICES, Step
+from jaxrobust.types import Array, Batch, PyTree
+
+StepsFn = Callable[[TrainState, Split, Array], tuple[TrainState, dict[str, Array]]]
+
+
+def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
+    """A copy per device, along a new leading axis."""
+    copy = jax.pmap(lambda _, t: t, in_axes=(0, None), devices=devices)
+    return copy(jnp.arange(len(devices)), tree)
+
+
+def unreplicate(tree: PyTree) -> PyTree:
+    """The first local device's copy."""
+    return jax.tree.map(lambda a: a[0], tree)
+
+
+def pmapped_steps(step: Step, *, devices: Sequence[jax.Device] | None = None) -> StepsFn:
+    """`run(state, data, indices)`: a compiled scan of training steps on all local devices.
+
+    State and data carry a leading device axis (see `replicate`); `indices`, `[D, S, B / D]`, picks
+    every device's share of S batches from the device-resident data. Returns the new state and the
+    metrics `[D, S]`, equal on every device. The state is donated.
+    """
+
+    def run(state: TrainState, data: Split, indices: Array):
+        def body(state: TrainState, index: Array):
+            return step(state, Batch(to_float(data.x[index]), data.y[index], index))
+
+        return jax.lax.scan(body, state, indices)
+
+    return jax.pmap(run, axis_name=DEVICES, donate_argnums=0, devices=devices)

@@ -1,0 +1,73 @@
+"""Learning-rate schedules by name: step -> rate, over a run of known length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import optax
+
+from jaxrobust import checks
+
+
+def constant(peak: float, steps: int) -> optax.Schedule:
+    """The peak rate throughout."""
+    del steps
+    return optax.constant_schedule(peak)
+
+
+def piecewise(
+    peak: float, steps: int, *, at: Sequence[float] = (0.5, 0.75), factor: float = 0.1
+) -> optax.Schedule:
+    """Multiplied by `factor` at each fraction of the run in `at`.
+
+    (.5, .75) is robust overfitting's; (75/120, 90/120, 100/120) DALE's and MART's.
+    """
+    return optax.piecewise_constant_schedule(peak, {round(f * steps): factor for f in at})
+
+
+def linear(peak: float, steps: int) -> optax.Schedule:
+    """From the peak straight down to 0."""
+    return optax.linear_schedule(peak, 0.0, steps)
+
+
+def cosine(peak: float, steps: int) -> optax.Schedule:
+    """From the peak down to 0 along half a cosine."""
+    return optax.cosine_decay_schedule(peak, steps)
+
+
+def cyclic(peak: float, steps: int, *, top: float = 0.4) -> optax.Schedule:
+    """A triangle: up from 0 to the peak at the fraction `top` of the run, and down to 0."""
+    rise = max(round(top * steps), 1)
+    up = optax.linear_schedule(0.0, peak, rise)
+    down = optax.linear_schedule(peak, 0.0, max(steps - rise, 1))
+    return optax.join_schedules([up, down], [rise])
+
+
+def multi_step(
+    peak: float, steps: int, *, start: float = 0.1, factor: float = 0.5, every: float = 0.1
+) -> optax.Schedule:
+    """Multiplied by `factor` at the fraction `start` of the run and each `every` after it."""
+    count = int((1.0 - start) / every + 1e-9) + 1
+    return piecewise(peak, steps, at=[start + i * every for i in range(count)], factor=factor)
+
+
+SCHEDULES: Mapping[str, Callable[..., optax.Schedule]] = {
+    "constant": constant,
+    "piecewise": piecewise,
+    "linear": linear,
+    "cosine": cosine,
+    "cyclic": cyclic,
+    "multi_step": multi_step,
+}
+
+
+def schedule(name: str, peak: float, steps: int, **options: float) -> optax.Schedule:
+    """The named schedule of a run of `steps` steps with the given peak rate.
+
+    Raises:
+      ValueError: an unknown name, a negative rate, fewer than one step.
+    """
+    checks.choice("schedule", name, SCHEDULES)
+    checks.nonnegative("peak", peak)
+    checks.at_least("steps", steps, 1)
+    return SCHEDULES[name](peak, steps, **options)

@@ -1,0 +1,90 @@
+"""The training step: a pure function of one device's shard of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrobust.defenses import Defense
+from jaxrobust.lagrangian import Multiplier
+from jaxrobust.training.state import TrainState
+from jaxrobust.types import Array, Batch, Key, Model, Variables
+
+DEVICES = "devices"
+"""Name of the mapped axis over devices."""
+
+Augment = Callable[[Key, Array], Array]
+"""(key, one image) -> the augmented image."""
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+def make_step(
+    model: Model,
+    defense: Defense,
+    optimizer: optax.GradientTransformation,
+    *,
+    multiplier: Multiplier | None = None,
+    augment: Augment | None = None,
+    total_steps: int = 1,
+    axis: str = DEVICES,
+) -> Step:
+    """`step(state, shard) -> (state, metrics)`, one primal step and one dual step.
+
+    Primal: the optimizer on the gradient of the defense's loss. Dual: the multiplier on the
+    violation, after the primal step, both measured on the same batch. Gradients, batch statistics,
+    violation and metrics are means over the named axis, so the state stays equal on every device:
+    run the step under `jax.pmap(..., axis_name=axis)` or `jax.shard_map` over a mesh axis of that
+    name. Randomness is drawn per example from its data-set index (dropout: per device), so that
+    a batch gives the same step on any number of devices.
+
+    Args:
+      augment: applied to each image before everything else.
+      total_steps: of the whole run; `progress` is step / total_steps.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(state.key, state.step)
+        augment_key, loss_key = jax.random.split(key)
+        if augment is not None:
+            keys = jax.vmap(lambda i: jax.random.fold_in(augment_key, i))(batch.index)
+            batch = batch._replace(x=jax.vmap(augment)(keys, batch.x))
+
+        nu = None if state.multiplier is None else state.multiplier.value
+
+        def objective(params):
+            return defense.loss(
+                loss_key,
+                model,
+                Variables(params, state.variables.stats),
+                batch,
+                nu=nu,
+                state=state.method,
+                progress=state.step / total_steps,
+                axes=(axis,),
+            )
+
+        (loss, aux), gradient = jax.value_and_grad(objective, has_aux=True)(state.variables.params)
+        metrics = {"loss": loss, **aux.metrics}
+        gradient, stats, violation, metrics = jax.lax.pmean(
+            (gradient, aux.stats, aux.violation, metrics), axis
+        )
+        metrics["gradient_norm"] = optax.global_norm(gradient)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.variables.params)
+        moved = state.multiplier
+        if multiplier is not None:
+            moved = multiplier.update(state.multiplier, violation)
+            metrics |= {"violation": violation, "multiplier": moved.value}
+        return TrainState(
+            variables=Variables(optax.apply_updates(state.variables.params, updates), stats),
+            opt_state=opt_state,
+            multiplier=moved,
+            method=aux.state,
+            step=state.step + jnp.int32(1),
+            key=state.key,
+        ), metrics
+
+    return step

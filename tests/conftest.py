@@ -1,0 +1,32 @@
+"""Strict settings for the whole suite, set before JAX starts."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "error:::jaxrobust")
+    config.addinivalue_line("filterwarnings", "error:::experiments")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of released weights, data and reference figures; its tests skip without it."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared folder of reference figures is not here")
+    return SHARED
