@@ -87,9 +87,7 @@ def perturbation_pca(images: np.ndarray, perturbations: Mapping[str, np.ndarray]
     return figure
 
 
-def training_curves(
-    history: Sequence[Mapping[str, float]], *, rho: float | None = None
-) -> Figure:
+def training_curves(history: Sequence[Mapping[str, float]], *, rho: float | None = None) -> Figure:
     """Accuracies, losses and multiplier over the epochs (DALE, Figure 2), in three panels.
 
     Args:
@@ -122,19 +120,21 @@ def training_curves(
 def robustness_curve(curves: Mapping[str, Curve], *, unit: str = "radius") -> Figure:
     """Robust accuracy against radius, a line per curve with a band of one standard error.
 
-    The clean accuracy stands at radius 0. `unit` names the horizontal axis.
+    Lines start at radius 0: with the clean accuracy, unless that radius was attacked too.
+    `unit` names the horizontal axis.
     """
     _need("curves", curves)
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     panel = figure.subplots()
     for name, curve in curves.items():
-        # A radius of 0 was attacked like any other; without it the clean accuracy takes its place.
+        # A radius of 0 that was attacked stands for itself; else the clean accuracy does.
         extra = [] if curve.radii[0] == 0 else [0.0]
         radii = np.concatenate([extra, curve.radii])
         values = np.concatenate([[100.0 * curve.clean.mean()] * len(extra), curve.accuracies])
-        errors = 10.0 * np.sqrt(values * (1 - values / 100) / curve.clean.size * 1.0)
+        errors = np.sqrt(values * (100.0 - values) / curve.clean.size)
         (line,) = panel.plot(radii, values, marker="o", markersize=4, label=name)
-        panel.fill_between(radii, values - errors, values + errors, color=line.get_color(), alpha=0.2)
+        low, high = values - errors, values + errors
+        panel.fill_between(radii, low, high, color=line.get_color(), alpha=0.2)
     panel.set(xlabel=unit, ylabel="robust accuracy (%)", ylim=(0, 102))
     panel.grid(alpha=0.3)
     panel.legend()
@@ -163,8 +163,8 @@ def examples_grid(
     clean, perturbed = _pictures(clean), _pictures(perturbed)
     if not len(clean) == len(perturbed) == len(labels) == len(predictions):
         raise ValueError(
-            f"need as many labels and predictions as images, got {len(clean)} clean and "
-            f"{len(perturbed)} perturbed images, {len(labels)} labels, {len(predictions)} predictions"
+            f"need as many labels and predictions as images, got {len(clean)} clean images, "
+            f"{len(perturbed)} perturbed, {len(labels)} labels, {len(predictions)} predictions"
         )
     name = (lambda k: str(int(k))) if names is None else (lambda k: names[int(k)])
     count = len(clean)
@@ -190,8 +190,11 @@ def examples_grid(
 
 def _lines(panel: Axes, history: Sequence[Mapping[str, float]], columns: Sequence[str]) -> None:
     for column in columns:
-        points = [(row.get("epoch", i), row[column]) for i, row in enumerate(history) if column in row]
-        panel.plot(*zip(*points, strict=True), label=NAMES.get(column, column))
+        points = [
+            (row.get("epoch", i), row[column]) for i, row in enumerate(history) if column in row
+        ]
+        epochs, values = zip(*points, strict=True)
+        panel.plot(epochs, values, label=NAMES.get(column, column))
 
 
 def _flat(images: np.ndarray) -> np.ndarray:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 PathLike = str | os.PathLike[str]
 
@@ -40,6 +45,21 @@ def write_bytes_atomic(path: PathLike, data: bytes) -> Path:
 def write_text_atomic(path: PathLike, text: str) -> Path:
     """`write_bytes_atomic` of `text` in UTF-8."""
     return write_bytes_atomic(path, text.encode())
+
+
+def write_jsonl(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """`write_text_atomic` of one JSON object per line."""
+    return write_text_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_csv(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """`write_text_atomic` of a header of every column that any row has, then the rows."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return write_text_atomic(path, text.getvalue())
 
 
 def _remove(temporary: Path) -> None:

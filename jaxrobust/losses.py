@@ -104,4 +104,4 @@ def boosted_cross_entropy(logits: Array, y: Array) -> Array:
 
 def hinge(score: Array, y: Array) -> Array:
     """max(0, 1 - y f) for a scalar score f and y in {-1, +1}. TRADES, section 5.2."""
-    return jnp.maximum(0.0, 1.0 - y.astype(score.dtype) * score)
+    return jnp.maximum(0.0, 1.0 - jnp.asarray(y, jnp.result_type(score)) * score)

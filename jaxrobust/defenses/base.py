@@ -9,7 +9,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import attacks, checks, losses
-from jaxrobust.types import Array, Attack, Batch, Key, Loss, Model, PyTree, Scalar, Variables
+from jaxrobust.types import (
+    Array,
+    Attack,
+    AttackResult,
+    Batch,
+    Key,
+    LogitsFn,
+    Loss,
+    Model,
+    PyTree,
+    Scalar,
+    Variables,
+)
 
 EXAMPLES = "examples"
 """Name of the mapped axis over a batch's examples inside an attack."""
@@ -78,24 +90,23 @@ def perturb(
       make_loss: clean logits -> loss, for an attack on a divergence from the clean prediction.
     """
     variables = jax.lax.stop_gradient(variables)
-    if attack_mode == "eval":
-        f, axis_name = model.logits_fn(variables), None
-    else:
-        drop_key = jax.random.fold_in(key, 0)
 
-        def f(x: Array) -> Array:
-            own = jax.random.fold_in(drop_key, jax.lax.axis_index(EXAMPLES))
-            return model.apply(
-                variables, x[None], train=True, key=own, axes=(EXAMPLES, *axes)
-            )[0][0]  # fmt: skip
+    def training_fn(key: Key) -> LogitsFn:
+        return lambda x: model.apply(
+            variables, x[None], train=True, key=key, axes=(EXAMPLES, *axes)
+        )[0][0]
 
-        axis_name = EXAMPLES
-
-    def run(key: Key, f: Callable[[Array], Array], x: Array, y: Array):
+    def run(key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        # Dropout too is drawn from the example's own key: the same mask on any number of devices.
+        attack_key, drop_key = jax.random.split(key)
+        f = f if attack_mode == "eval" else training_fn(drop_key)
         aimed = attack.replace(loss=make_loss(f(x))) if make_loss else attack
-        return aimed(key, f, x, y)
+        return aimed(attack_key, f, x, y)
 
-    result = attacks.batched(run, key, f, batch.x, batch.y, index=batch.index, axis_name=axis_name)
+    result = attacks.batched(
+        run, key, model.logits_fn(variables), batch.x, batch.y,
+        index=batch.index, axis_name=None if attack_mode == "eval" else EXAMPLES,
+    )  # fmt: skip
     return jax.lax.stop_gradient(result.x)
 
 
@@ -128,8 +139,8 @@ def mean_cross_entropy(logits: Array, y: Array) -> Array:
 
 
 def accuracy(logits: Array, y: Array) -> Array:
-    """The share of the batch predicted as its label."""
-    return jnp.mean((jnp.argmax(logits, axis=-1) == y).astype(jnp.float32))
+    """The share of the batch predicted as its label, in %."""
+    return 100.0 * jnp.mean((jnp.argmax(logits, axis=-1) == y).astype(jnp.float32))
 
 
 def metrics_of(

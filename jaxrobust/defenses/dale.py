@@ -10,6 +10,11 @@ from jaxrobust.defenses.trades import divergence_from, mean_divergence, trades_a
 from jaxrobust.types import Array, Scalar, ThreatModel
 
 
+def lagrangian(value: Array, nu: Array, constraint: Array) -> Array:
+    """value + nu constraint, in the dtype of the losses (the multiplier keeps its own)."""
+    return value + nu.astype(constraint.dtype) * constraint
+
+
 def dale(
     threat: ThreatModel,
     *,
@@ -36,7 +41,7 @@ def dale(
     def objective(clean: Array, adversarial: Array, y: Array, nu: Array) -> tuple[Array, Array]:
         primal, bounded = (clean, adversarial) if reverse else (adversarial, clean)
         constraint = mean_cross_entropy(bounded, y)
-        return mean_cross_entropy(primal, y) + nu * constraint, constraint - rho
+        return lagrangian(mean_cross_entropy(primal, y), nu, constraint), constraint - rho
 
     return paired(
         attacks.langevin(threat, **options), objective, attack_mode=attack_mode, constrained=True
@@ -58,7 +63,7 @@ def kl_dale(
 
     def objective(clean: Array, adversarial: Array, y: Array, nu: Array) -> tuple[Array, Array]:
         constraint = mean_cross_entropy(clean, y)
-        return mean_divergence(clean, adversarial) + nu * constraint, constraint - rho
+        return lagrangian(mean_divergence(clean, adversarial), nu, constraint), constraint - rho
 
     return paired(
         trades_attack(threat, **options),

@@ -68,7 +68,9 @@ def prepare(
     rows = -(-rows // mesh.size) * mesh.size
     index, mask = (np.asarray(a) for a in padded_batches(len(x), rows))
     placed = programs.place_whole(mesh, variables)
-    return Job(model, mesh, placed, x, y.astype(np.int32), index, mask)
+    # Labels take the width of `jnp.arange`, with which losses compare them.
+    y = y.astype(jax.dtypes.canonicalize_dtype(np.int64))
+    return Job(model, mesh, placed, x, y, index, mask)
 
 
 def clean_pass(job: Job, tick: Tick) -> tuple[np.ndarray, Timing]:

@@ -107,4 +107,3 @@ def place_whole(mesh: Mesh, tree: PyTree) -> PyTree:
 def host(tree: PyTree, mask: np.ndarray) -> PyTree:
     """The rows of `tree` where `mask` holds, as NumPy arrays; waits for the devices."""
     return jax.tree.map(lambda a: np.asarray(a)[mask], jax.block_until_ready(tree))
-

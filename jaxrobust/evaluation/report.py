@@ -178,15 +178,16 @@ class Report:
           ValueError: the file is not a saved report.
         """
         path = _named(stem, ".json")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
         try:
+            content = json.loads(text)
             return Report(
                 clean=np.asarray(content["clean"], bool),
                 clean_timing=Timing(**content["clean_timing"]),
                 attacks={name: _from_json(a) for name, a in content["attacks"].items()},
                 metadata=content["metadata"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} is not a saved report: {error!r}") from error
 
     def _title(self) -> str:

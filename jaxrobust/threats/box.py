@@ -81,6 +81,11 @@ def numbers(threat: BoxedBall, x: Array) -> tuple[Array, Array, Array]:
     )
 
 
+def magnitude(v: Array) -> Array:
+    """|v| with derivative 0 at 0, where that of `jnp.abs` is 1 and would push off the center."""
+    return v * jnp.sign(v)
+
+
 def rounding(x: Array, z: Array) -> Array:
     """How far float rounding may have moved each coordinate of `z`, in the shape of `x`.
 

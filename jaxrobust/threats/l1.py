@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.threats.box import in_box, numbers, rounding, stack_leaves, validate, within
+from jaxrobust.threats.box import (
+    in_box,
+    magnitude,
+    numbers,
+    rounding,
+    stack_leaves,
+    validate,
+    within,
+)
 from jaxrobust.threats.search import largest_where
 from jaxrobust.types import Array, Key, Scalar
 
@@ -75,18 +83,18 @@ class L1:
         room = jnp.maximum(jnp.where(step > 0, upper - x, x - lower), 0)
         most = jnp.minimum(wish, room)
         wishes, mosts, budget = jax.lax.stop_gradient((wish, most, radius))
-        threshold = largest_where(
+        overspending = largest_where(
             lambda t: jnp.sum(jnp.clip(wishes - t, 0, mosts)) > budget, jnp.max(wishes)
         )
 
-        # One Newton step on the threshold: its spacing is coarse far from `x`, where differences
-        # of neighbors are exact; and it carries the threshold's derivative past the search.
-        rest = wish - threshold
-        free = jnp.maximum(jnp.sum((rest > 0) & (rest <= most)), 1).astype(rest.dtype)
-        excess = (jnp.sum(jnp.clip(rest, 0, most)) - radius) / free
-        moves = jnp.clip(rest - excess, 0, most)
-        spent = jnp.sum(moves)
-        moves = moves * jnp.minimum(radius / jnp.where(spent == 0, 1, spent), 1)
+        # The last float that spends too much and the next one bracket the threshold. The free
+        # coordinates share what the upper end leaves unspent: far from `x` the floats are coarse
+        # but differences of neighbors are exact, and this line, unlike the search, has the
+        # threshold's derivative.
+        rest = wish - jnp.nextafter(overspending, jnp.full_like(overspending, jnp.inf))
+        free = jnp.maximum(jnp.sum((rest >= 0) & (rest < most)), 1).astype(rest.dtype)
+        unspent = radius - jnp.sum(jnp.clip(rest, 0, most))
+        moves = jnp.clip(rest + unspent / free, 0, most)
 
         inside = jnp.sum(most) <= radius
         return jnp.clip(jnp.where(inside, z, x + jnp.sign(step) * moves), lower, upper)
@@ -117,11 +125,11 @@ class L1:
 
     def dual_norm(self, gradient: Array) -> Array:
         """max_i |gradient_i|, a scalar. Differentiable, with derivative 0 at 0."""
-        return jnp.max(jnp.abs(gradient))
+        return jnp.max(magnitude(gradient))
 
     def size(self, x: Array, z: Array) -> Array:
         """sum_i |z_i - x_i|, a scalar. Differentiable, with derivative 0 where `z` equals `x`."""
-        return jnp.sum(jnp.abs(z - x))
+        return jnp.sum(magnitude(z - x))
 
     def contains(self, x: Array, z: Array) -> Array:
         """bool scalar: `z` is in ball and box up to the l1 norm of `box.rounding`.

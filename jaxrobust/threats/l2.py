@@ -90,8 +90,10 @@ class L2:
 
 
 def _rescaled(v: Array) -> tuple[Array, Array]:
-    """`v` over its largest magnitude, and that magnitude (1 for zero), so that squares are safe."""
+    """`v` over about its largest magnitude, and that divisor (1 for zero): its squares are safe."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(v)))
+    # Compilers divide by multiplying with the reciprocal, which is flushed to 0 near the maximum.
+    largest = jnp.minimum(largest, jnp.finfo(v.dtype).max / 8)
     largest = jnp.where(largest == 0, 1, largest)
     return v / largest, largest
 

@@ -7,7 +7,15 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.threats.box import in_box, numbers, rounding, stack_leaves, validate, within
+from jaxrobust.threats.box import (
+    in_box,
+    magnitude,
+    numbers,
+    rounding,
+    stack_leaves,
+    validate,
+    within,
+)
 from jaxrobust.types import Array, Key, Scalar
 
 
@@ -60,11 +68,11 @@ class Linf:
 
     def dual_norm(self, gradient: Array) -> Array:
         """The l1 norm of `gradient`, a scalar. Differentiable, with derivative 0 at 0."""
-        return jnp.sum(jnp.abs(gradient))
+        return jnp.sum(magnitude(gradient))
 
     def size(self, x: Array, z: Array) -> Array:
         """max_i |z_i - x_i|, a scalar. Differentiable, with derivative 0 where `z` equals `x`."""
-        return jnp.max(jnp.abs(z - x))
+        return jnp.max(magnitude(z - x))
 
     def contains(self, x: Array, z: Array) -> Array:
         """bool scalar: `z` is in ball and box up to `box.rounding` (about 1e-6 in float32).

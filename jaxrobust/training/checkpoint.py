@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,18 +59,23 @@ def save(run: Path, kind: str, state: TrainState, history: list[dict[str, Any]])
     try:
         (run / kind).mkdir(parents=True, exist_ok=True)
         with _manager(run, kind) as manager:
+            # Numbered by saves, not epochs: Orbax refuses a number twice, and an epoch that is
+            # repeated after a kill is saved twice.
+            latest = manager.latest_step()
             manager.save(
-                len(history),
+                0 if latest is None else latest + 1,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(_plain(state)), history=ocp.args.JsonSave(history)
                 ),
                 force=True,
             )
-    except OSError as error:
+    # TensorStore reports a full disk as a ValueError.
+    except (OSError, ValueError) as error:
         raise OSError(
-            error.errno,
-            f"cannot write a checkpoint under {run} ({error.strerror or error}); "
-            "free some space or choose a writable --out",
+            getattr(error, "errno", None) or errno.EIO,
+            f"cannot write a checkpoint under {run / kind} "
+            f"({getattr(error, 'strerror', None) or _first_line(error)}); "
+            "free some space or choose a writable run folder",
         ) from error
 
 
@@ -85,14 +91,14 @@ def restore(run: Path, kind: str, like: TrainState) -> Checkpoint | None:
     if not (run / kind).is_dir():
         return None
     with _manager(run, kind) as manager:
-        epoch = manager.latest_step()
-        if epoch is None:
+        number = manager.latest_step()
+        if number is None:
             return None
         template = _plain(like)
-        where = run / kind / str(epoch)
+        where = run / kind / str(number)
         try:
             found = manager.restore(
-                epoch,
+                number,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardRestore(template), history=ocp.args.JsonRestore()
                 ),

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from jaxrobust import checks
@@ -59,13 +60,13 @@ def fit(
     best_by: str | None = None,
     progress: bool = True,
 ) -> Run:
-    """Trains `model` with `defense` on all local devices, resuming where `run` left off.
+    """Trains `model` with `defense` on all devices, resuming where `run` left off.
 
     Every epoch visits a new seeded permutation of the training images (the remainder that fills no
     batch sits out), and ends with validation and an atomic checkpoint; `run` then holds
     `config.json`, `metrics.jsonl`, `metrics.csv`, `last/` and, with `best_by`, `best/`. With
-    several processes (`jax.distributed.initialize()`) each takes its share of every batch and the
-    first one writes.
+    several processes (`jax.distributed.initialize()`) each takes its share of every batch, the
+    first one writes, and `run` must lie on storage that all of them read.
 
     Args:
       seed: of parameters, batches, attacks and augmentation.
@@ -73,13 +74,14 @@ def fit(
       batch_size: of the global batch, over all devices of all processes.
       config: JSON-able settings that identify the run. Resuming with others is an error.
       validate: called after every epoch; its metrics join the row.
-      best_by: name of the metric whose largest value marks the best epoch.
+      best_by: name of the metric of `validate` whose largest value marks the best epoch; a new
+        run then validates once before the first epoch too, to refuse an unknown name at once.
 
     Raises:
       ValueError: a batch that does not divide over the devices, an impossible setting, or a run
         folder with another config.
-      FloatingPointError: a loss that is not finite; names the step.
-      CheckpointError: a checkpoint that is broken or another run's.
+      FloatingPointError: a metric of training that is not finite; names the step, counted from 0.
+      CheckpointError: a checkpoint that is broken or another run's, or that not all processes see.
       OSError: the run folder cannot be written.
     """
     checks.at_least("epochs", epochs, 1)
@@ -90,6 +92,8 @@ def fit(
         raise ValueError(
             f"batch_size={batch_size} does not divide over {jax.device_count()} devices"
         )
+    if best_by is not None and validate is None:
+        raise ValueError(f"best_by={best_by!r} names a metric of `validate`, which is not given")
     _claim(folder, config)
 
     sample = jnp.zeros((1, *dataset.shape), jnp.float32)
@@ -98,6 +102,12 @@ def fit(
     found = checkpoint.restore(folder, checkpoint.LAST, state)
     if found is not None:
         state, history = found
+        if jax.process_index() == 0:
+            # A kill between checkpoint and metrics left these one epoch behind.
+            _write_metrics(folder, history)
+    _require_agreement(folder, len(history))
+    if best_by is not None and not history:
+        _require_metric(best_by, validate(state.variables))
 
     step = make_step(
         model,
@@ -107,7 +117,7 @@ def fit(
         augment=augment,
         total_steps=epochs * per_epoch,
     )
-    steps = pmapped_steps(step, devices=devices)
+    steps = pmapped_steps(step)
     data = replicate(dataset.train, devices)
     template, state = state, replicate(state, devices)
 
@@ -149,6 +159,8 @@ def fit(
             if jax.process_index() == 0:
                 _write(folder, current, history, best_by)
 
+    # The other processes may read the best checkpoint only once the first has written it.
+    _meet("written")
     last = unreplicate(state)
     best = checkpoint.restore(folder, checkpoint.BEST, template) if best_by else None
     return Run(last, history, best.state if best else last)
@@ -171,10 +183,10 @@ def _claim(folder: Path, config: Mapping[str, Any]) -> None:
     file = folder / "config.json"
     if file.exists():
         try:
-            held = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
+            held = dict(json.loads(file.read_text()))
+        except (ValueError, TypeError) as error:
             raise ValueError(
-                f"{file} is not JSON; delete the run folder or choose another"
+                f"{file} holds no JSON object; delete the run folder or choose another"
             ) from error
         changed = sorted(
             name for name in held.keys() | config.keys() if held.get(name) != config.get(name)
@@ -201,14 +213,16 @@ def _count(parts: list[dict[str, np.ndarray]]) -> int:
 
 
 def _require_finite(metrics: dict[str, np.ndarray], epoch: int, before: int) -> None:
-    for name, values in metrics.items():
-        bad = ~np.isfinite(values)
-        if bad.any():
-            raise FloatingPointError(
-                f"{name} became {values[bad.argmax()]} at step {before + int(bad.argmax())} "
-                f"(epoch {epoch + 1}); the last good checkpoint stands. "
-                "Lower the learning rate or clip the gradient"
-            )
+    first = {n: int(np.argmax(~np.isfinite(v))) for n, v in metrics.items()}
+    broken = [n for n, i in first.items() if not np.isfinite(metrics[n][i])]
+    if broken:
+        # The metric that broke first shows the cause: a gradient does before the losses it spoils.
+        name = min(broken, key=first.__getitem__)
+        raise FloatingPointError(
+            f"{name} became {metrics[name][first[name]]} at step {before + first[name]} "
+            f"(epoch {epoch + 1}); the last good checkpoint stands. "
+            "Lower the learning rate or clip the gradient"
+        )
 
 
 def _note(metrics: dict[str, np.ndarray]) -> str:
@@ -235,13 +249,43 @@ def _nothing(variables: Variables) -> dict[str, float]:
 def _write(
     folder: Path, state: TrainState, history: list[dict[str, Any]], best_by: str | None
 ) -> None:
-    if best_by is not None:
-        if best_by not in history[-1]:
-            known = ", ".join(sorted(history[-1]))
-            raise ValueError(f"best_by={best_by!r} is no metric of this run; it has: {known}")
-        # The best first: after a kill between the two, the epoch is repeated and wins again.
-        if all(row[best_by] < history[-1][best_by] for row in history[:-1]):
-            checkpoint.save(folder, checkpoint.BEST, state, history)
+    # The best first: after a kill between the two, the epoch is repeated and wins again.
+    if best_by is not None and _is_best(history, best_by):
+        checkpoint.save(folder, checkpoint.BEST, state, history)
     checkpoint.save(folder, checkpoint.LAST, state, history)
+    _write_metrics(folder, history)
+
+
+def _write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
     write_jsonl(folder / "metrics.jsonl", history)
     write_csv(folder / "metrics.csv", history)
+
+
+def _is_best(history: list[dict[str, Any]], best_by: str) -> bool:
+    """Whether the last row beats all before it; NaN beats nothing and is beaten by anything."""
+    _require_metric(best_by, history[-1])
+    *before, last = (
+        -np.inf if np.isnan(score := row.get(best_by, np.nan)) else score for row in history
+    )
+    return not before or last > max(before)
+
+
+def _require_metric(best_by: str, metrics: Mapping[str, float]) -> None:
+    if best_by not in metrics:
+        known = ", ".join(sorted(metrics))
+        raise ValueError(f"best_by={best_by!r} is no metric of this run; it has: {known}")
+
+
+def _require_agreement(folder: Path, epochs: int) -> None:
+    """Processes that start at different epochs would wait for one another forever."""
+    found = np.ravel(multihost_utils.process_allgather(np.int32(epochs)))
+    if (found != found[0]).any():
+        raise checkpoint.CheckpointError(
+            f"the processes find {', '.join(map(str, found))} finished epochs under {folder}; "
+            "put the run folder on storage that all of them share"
+        )
+
+
+def _meet(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,4 +1,4 @@
-"""Running the step on every local device with `jax.pmap`, many steps per call."""
+"""Running the step on every device with `jax.pmap`, many steps per call."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ def unreplicate(tree: PyTree) -> PyTree:
 
 
 def pmapped_steps(step: Step, *, devices: Sequence[jax.Device] | None = None) -> StepsFn:
-    """`run(state, data, indices)`: a compiled scan of training steps on all local devices.
+    """`run(state, data, indices)`: a compiled scan of training steps on all devices.
 
     State and data carry a leading device axis (see `replicate`); `indices`, `[D, S, B / D]`, picks
     every device's share of S batches from the device-resident data. Returns the new state and the
     metrics `[D, S]`, equal on every device. The state is donated.
+
+    With several processes D counts the local devices, and the means run over those of all.
+
+    Args:
+      devices: of all processes, in the same order everywhere (default: all there are).
     """
 
     def run(state: TrainState, data: Split, indices: Array):

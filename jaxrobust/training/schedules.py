@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import optax
@@ -22,7 +23,9 @@ def piecewise(
 
     (.5, .75) is robust overfitting's; (75/120, 90/120, 100/120) DALE's and MART's.
     """
-    return optax.piecewise_constant_schedule(peak, {round(f * steps): factor for f in at})
+    # In a short run two fractions may fall on one step, which then takes both factors.
+    falls = Counter(round(f * steps) for f in at)
+    return optax.piecewise_constant_schedule(peak, {s: factor**n for s, n in falls.items()})
 
 
 def linear(peak: float, steps: int) -> optax.Schedule:

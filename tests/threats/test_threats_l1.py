@@ -73,7 +73,8 @@ def test_projection_without_a_box_is_the_known_one():
     rng = np.random.default_rng(5)
     x, z = (jnp.asarray(rng.normal(size=(4, 5)), jnp.float32) for _ in range(2))
     for radius in (0.1, 3.0, 1e3):
-        oracle = x + optax.projections.projection_l1_ball(z - x, radius)
+        with jax.numpy_dtype_promotion("standard"):
+            oracle = x + optax.projections.projection_l1_ball(z - x, radius)
         u = project(L1(radius, -jnp.inf, jnp.inf), x, z)
         np.testing.assert_allclose(u, oracle, atol=2e-6)
 

@@ -1,0 +1,1 @@
+"""One script per paper: `python -m experiments.<name>`."""

@@ -1,0 +1,38 @@
+"""Reference networks of the papers (Flax linen) and the bridge from linen to `Model`."""
+
+from jaxrobust.models.convnet import ConvNet, digits_cnn, wong_large, wong_small
+from jaxrobust.models.convolution import Conv, convolve
+from jaxrobust.models.dale import DaleMnist
+from jaxrobust.models.fosc import FoscCNN, fosc_cifar, fosc_mnist
+from jaxrobust.models.layers import max_pool
+from jaxrobust.models.linen import from_linen
+from jaxrobust.models.mlp import MLP
+from jaxrobust.models.preact_resnet import PreActResNet, wide_resnet
+from jaxrobust.models.pretrained import binarized, load_cascade, load_pretrained
+from jaxrobust.models.registry import build
+from jaxrobust.models.resnet import ResNet
+from jaxrobust.models.trades import TradesSmall
+
+__all__ = [
+    "MLP",
+    "Conv",
+    "ConvNet",
+    "DaleMnist",
+    "FoscCNN",
+    "PreActResNet",
+    "ResNet",
+    "TradesSmall",
+    "binarized",
+    "build",
+    "convolve",
+    "digits_cnn",
+    "fosc_cifar",
+    "fosc_mnist",
+    "from_linen",
+    "load_cascade",
+    "load_pretrained",
+    "max_pool",
+    "wide_resnet",
+    "wong_large",
+    "wong_small",
+]

@@ -1,0 +1,84 @@
+"""Pre-activation residual networks, narrow and wide: one family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxrobust.models.convolution import Conv
+from jaxrobust.models.layers import as_logits, batch_norm, dense, he_fan_out, prepare
+from jaxrobust.types import Array
+
+
+class PreActResNet(nn.Module):
+    """Residual network whose blocks normalize before they convolve; the defaults are depth 18.
+
+    He et al. 2016 (arXiv:1603.05027) and, with wider stages, Zagoruyko and Komodakis 2016
+    (arXiv:1605.07146). Stages of `features` with `blocks` blocks each, every stage after the
+    first halving the image; where shapes change, the shortcut is a 1 x 1 convolution of
+    relu(bn(x)); a final batch norm and ReLU, then a global average. Input `[B, H, W, C]` in raw
+    units, any size; output logits `[B, num_classes]`, at least float32. `dtype` is the compute
+    type; `mean` and `std` normalize channels inside the model; `axes` names mapped axes over
+    which training statistics are averaged. Differentiable.
+    """
+
+    num_classes: int = 10
+    stem: int = 64
+    features: tuple[int, ...] = (64, 128, 256, 512)
+    blocks: int = 2
+    dtype: Any = jnp.float32
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    axes: tuple[str, ...] = ()
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool = False) -> Array:
+        """Logits; `train` normalizes by the batch's statistics and renews the running ones."""
+
+        def conv(x: Array, features: int, side: int, stride: int, name: str) -> Array:
+            return Conv(
+                features,
+                (side, side),
+                strides=stride,
+                padding=side // 2,
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=he_fan_out,
+                name=name,
+            )(x)
+
+        def activate(x: Array, name: str) -> Array:
+            return nn.relu(batch_norm(x, train=train, axes=self.axes, dtype=self.dtype, name=name))
+
+        x = prepare(x, self.mean, self.std, self.dtype)
+        x = conv(x, self.stem, 3, 1, "stem_conv")
+        for s, features in enumerate(self.features, 1):
+            for b in range(1, self.blocks + 1):
+                name, stride = f"stage{s}_block{b}", 2 if s > 1 and b == 1 else 1
+                h = activate(x, f"{name}_norm1")
+                if stride != 1 or x.shape[-1] != features:
+                    x = conv(h, features, 1, stride, f"{name}_shortcut")
+                h = conv(h, features, 3, stride, f"{name}_conv1")
+                x = x + conv(activate(h, f"{name}_norm2"), features, 3, 1, f"{name}_conv2")
+        x = activate(x, "final_norm")
+        return as_logits(dense(self.num_classes, self.dtype, "dense")(x.mean((1, 2))))
+
+
+def wide_resnet(
+    num_classes: int = 10, *, depth: int = 34, width: int = 10, **options: Any
+) -> PreActResNet:
+    """WideResNet-`depth`-`width` without dropout; 34-10 has 46,160,474 parameters.
+
+    Raises ValueError unless `depth` is 6 n + 4 with n >= 1 and `width` at least 1. `options` are
+    `PreActResNet`'s.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(
+            f"depth must be 6 n + 4 with n >= 1 (10, 16, 22, 28, 34, ...), got {depth}"
+        )
+    if width < 1:
+        raise ValueError(f"width must be at least 1, got {width}")
+    features = (16 * width, 32 * width, 64 * width)
+    return PreActResNet(num_classes, 16, features, (depth - 4) // 6, **options)

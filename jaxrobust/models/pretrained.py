@@ -1,0 +1,125 @@
+"""Released PyTorch weights of Wong's small network, as models of this library."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.models.convnet import wong_small
+from jaxrobust.models.linen import from_linen
+from jaxrobust.types import Array, Model, PyTree, Variables
+
+CIFAR_MEAN = (0.485, 0.456, 0.406)
+"""Channel means the released CIFAR models subtract."""
+CIFAR_STD = (0.225, 0.225, 0.225)
+"""What the released CIFAR models then divide by: .225 in every channel."""
+
+_SHAPES = {"conv1": 4, "conv2": 4, "dense1": 2, "dense2": 2}
+_KEYS = {f"{layer}/{kind}" for layer in _SHAPES for kind in ("weight", "bias")}
+
+Weights = dict[str, np.ndarray]
+
+
+def load_pretrained(
+    name: str | os.PathLike[str], directory: str | os.PathLike[str] = "."
+) -> tuple[Model, Variables]:
+    """One released network: `name` is a path to an .npz file, or a file's stem in `directory`.
+
+    Three-channel networks normalize inside the model, so that all take raw pixels `[B, H, W, C]`
+    in [0, 1]. Raises FileNotFoundError for a missing file and ValueError for one that does not
+    hold the small network's arrays, naming the path and the keys (`load_cascade` reads cascades).
+    """
+    path = _find(name, directory)
+    return _convert(path, _read(path))
+
+
+def load_cascade(
+    name: str | os.PathLike[str], directory: str | os.PathLike[str] = "."
+) -> list[tuple[Model, Variables]]:
+    """The stages of a released cascade, first to last; arguments and errors as `load_pretrained`.
+
+    A file holding a single network is a cascade of one stage.
+    """
+    path = _find(name, directory)
+    weights = _read(path)
+    if not any(key.startswith("stage") for key in weights):
+        return [_convert(path, weights)]
+    stages: dict[str, Weights] = {}
+    for key, value in weights.items():
+        stage, _, rest = key.partition("/")
+        stages.setdefault(stage, {})[rest] = value
+    order = [f"stage{index}" for index in range(len(stages))]
+    if set(order) != set(stages):
+        raise ValueError(f"{path}: expected the stages {order}, found {sorted(stages)}")
+    return [_convert(path, stages[stage]) for stage in order]
+
+
+def binarized(model: Model, threshold: float = 0.5) -> Model:
+    """The model behind an input threshold: it sees 1 where `x >= threshold` and 0 elsewhere.
+
+    The defense of Wong et al. 2019 (arXiv:1902.07906, section 5). Its gradient in `x` is zero
+    everywhere: a gradient attack needs the plain model.
+    """
+
+    def apply(variables: Variables, x: Array, **options: object) -> tuple[Array, PyTree]:
+        return model.apply(variables, (x >= threshold).astype(x.dtype), **options)
+
+    return Model(model.init, apply)
+
+
+def _find(name: str | os.PathLike[str], directory: str | os.PathLike[str]) -> Path:
+    path = Path(name)
+    if path.suffix != ".npz":
+        # not with_suffix: a name such as mnist_linf_0.1 already holds a dot
+        path = Path(directory) / f"{name}.npz"
+    if not path.is_file():
+        there = sorted(p.stem for p in path.parent.glob("*.npz"))
+        raise FileNotFoundError(f"no weights at {path}; its folder holds: {there or 'none'}")
+    return path
+
+
+def _read(path: Path) -> Weights:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
+        raise ValueError(f"{path} is not a NumPy archive of arrays: {error}") from error
+
+
+def _convert(path: Path, weights: Weights) -> tuple[Model, Variables]:
+    if set(weights) != _KEYS:
+        hint = "; use load_cascade" if any(key.startswith("stage") for key in weights) else ""
+        raise ValueError(
+            f"{path}: expected the keys {sorted(_KEYS)}, found {sorted(weights)}{hint}"
+        )
+    kernels = {layer: weights[f"{layer}/weight"] for layer in _SHAPES}
+    shapes = {layer: kernel.shape for layer, kernel in kernels.items()}
+    if any(len(shapes[layer]) != rank for layer, rank in _SHAPES.items()):
+        raise ValueError(f"{path}: not the layout of Wong's small network: {shapes}")
+    planes = shapes["conv2"][0]
+    side = round((shapes["dense1"][1] / planes) ** 0.5)
+    if planes * side**2 != shapes["dense1"][1]:
+        raise ValueError(f"{path}: dense1 does not read square images of {planes} planes: {shapes}")
+    # PyTorch flattened [C, H, W]; images here are [H, W, C]
+    dense1 = kernels["dense1"].reshape(-1, planes, side, side).transpose(2, 3, 1, 0)
+    converted = {
+        "conv1": kernels["conv1"].transpose(2, 3, 1, 0),
+        "conv2": kernels["conv2"].transpose(2, 3, 1, 0),
+        "dense1": dense1.reshape(-1, shapes["dense1"][0]),
+        "dense2": kernels["dense2"].T,
+    }
+    params = {
+        layer: {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(weights[f"{layer}/bias"])}
+        for layer, kernel in converted.items()
+    }
+    color = shapes["conv1"][1] == 3
+    module = wong_small(
+        shapes["dense2"][0],
+        mean=CIFAR_MEAN if color else None,
+        std=CIFAR_STD if color else None,
+    )
+    return from_linen(module), Variables(params, {})

@@ -1,0 +1,43 @@
+"""Networks by name, for command lines and saved configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+
+from jaxrobust import checks
+from jaxrobust.models.convnet import digits_cnn, wong_large, wong_small
+from jaxrobust.models.dale import DaleMnist
+from jaxrobust.models.fosc import fosc_cifar, fosc_mnist
+from jaxrobust.models.mlp import MLP
+from jaxrobust.models.preact_resnet import PreActResNet, wide_resnet
+from jaxrobust.models.resnet import ResNet
+from jaxrobust.models.trades import TradesSmall
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    "digits_cnn": digits_cnn,
+    "dale_mnist": DaleMnist,
+    "wong_small": wong_small,
+    "wong_large": wong_large,
+    "trades_small": TradesSmall,
+    "fosc_mnist": fosc_mnist,
+    "fosc_cifar": fosc_cifar,
+    "resnet18": ResNet,
+    "preact_resnet18": PreActResNet,
+    "wide_resnet": wide_resnet,
+}
+"""Every network `build` knows: name -> factory taking `num_classes` and its own options."""
+
+
+def build(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
+    """The network called `name` with `num_classes` logits and its factory's `options`.
+
+    Raises ValueError for an unknown name, naming the nearest, and for fewer than 2 classes;
+    TypeError for an option the network does not have.
+    """
+    checks.choice("network", name, NETWORKS)
+    checks.at_least("num_classes", num_classes, 2)
+    return NETWORKS[name](num_classes=num_classes, **options)
