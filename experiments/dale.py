@@ -21,7 +21,16 @@ import tyro
 from rich.console import Console
 
 from experiments.recipes import Recipe, recipe
-from experiments.study import Method, Outcome, network, publish, run, summarize, table_attacks
+from experiments.study import (
+    Method,
+    Outcome,
+    Study,
+    publish,
+    run,
+    study,
+    summarize,
+    table_attacks,
+)
 from jaxrobust import attacks, checks, data, defenses, figures, training
 from jaxrobust.data import Dataset, Split
 from jaxrobust.evaluation import evaluate
@@ -154,17 +163,18 @@ def sampling_attacks(settings: Recipe) -> dict[str, Attack]:
 
 
 def figure_1(
-    outcomes: Sequence[Outcome], settings: Recipe, dataset: Dataset, *, count: int = 500
+    shared: Study, outcomes: Sequence[Outcome], *, count: int = 500
 ) -> figures.Figure | None:
     """Training perturbations of FGSM, PGD and DALE, each on its own model; None without runs."""
+    dataset = shared.dataset
     x = dataset.train.x[:count].astype(np.float32) / 255
     shifts = {}
-    for name, attack in sampling_attacks(settings).items():
+    for name, attack in sampling_attacks(shared.recipe).items():
         own = next((o for o in outcomes if o.method.split()[0] == name), None)
         if own is not None:
             report = evaluate(
                 jax.random.key(own.seed),
-                network(settings, dataset),
+                shared.model,
                 own.variables,
                 Split(x, dataset.train.y[:count]),
                 {name: attack},
@@ -212,15 +222,15 @@ def main(config: Config) -> list[dict]:
     }
     per_epoch = training.steps_per_epoch(dataset, settings.batch_size)
     rows = methods(config, settings, per_epoch)
+    shared = study(settings, dataset)
     outcomes, by_rho = [], {}
     for method in rows:
         for seed in config.seeds:
             own = folder / f"{method.name.replace(' ', '-')}-seed{seed}"
             outcome = run(
+                shared,
                 method,
                 seed,
-                settings,
-                dataset,
                 folder=own,
                 config={**identity, "method": method.name, "seed": seed},
                 select=config.select,
@@ -235,7 +245,7 @@ def main(config: Config) -> list[dict]:
     table = summarize(outcomes, PUBLISHED.get(config.dataset))
     publish(folder / "table", _title(config, settings, dataset), table)
     drawn = [folder / "table.md"]
-    scatter = figure_1(outcomes, settings, dataset)
+    scatter = figure_1(shared, outcomes)
     if scatter is not None:
         drawn.append(figures.save_figure(scatter, folder / "figure1_perturbations.png"))
     for method, outcome in by_rho.items():

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +28,7 @@ from jaxrobust.types import Attack, Model, Variables
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 EVAL_BATCH = 500
+AUGMENT = training.crop_flip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +59,32 @@ class Outcome:
         return {"Clean": self.report.clean_accuracy, **robust}
 
 
-def network(recipe: Recipe, dataset: Dataset) -> Model:
-    """The recipe's model for a data set; color images are normalized inside it."""
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What all rows of a table share. Built once: runs that share it share compiled programs."""
+
+    recipe: Recipe
+    dataset: Dataset
+    model: Model
+    optimizer: optax.GradientTransformation
+    validate: training.Validate | None
+
+
+def study(recipe: Recipe, dataset: Dataset) -> Study:
+    """The recipe's model and optimizer for a data set; color images are normalized in the model."""
     options: dict[str, Any] = {"dtype": jnp.dtype(recipe.dtype)}
     if dataset.shape[-1] == 3:
         options |= {"mean": CIFAR_MEAN, "std": CIFAR_STD}
-    return from_linen(build(recipe.model, dataset.num_classes, **options))
+    model = from_linen(build(recipe.model, dataset.num_classes, **options))
+    total = recipe.epochs * training.steps_per_epoch(dataset, recipe.batch_size)
+    rate = training.schedule(
+        recipe.schedule, recipe.learning_rate, total, **recipe.schedule_options
+    )
+    optimizer = training.optimizer(
+        recipe.optimizer, rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    validate = _validator(model, recipe, dataset.validation) if recipe.validation else None
+    return Study(recipe, dataset, model, optimizer, validate)
 
 
 def table_attacks(recipe: Recipe) -> dict[str, Attack]:
@@ -73,10 +95,9 @@ def table_attacks(recipe: Recipe) -> dict[str, Attack]:
 
 
 def run(
+    study: Study,
     method: Method,
     seed: int,
-    recipe: Recipe,
-    dataset: Dataset,
     *,
     folder: Path,
     config: Mapping[str, Any],
@@ -89,34 +110,27 @@ def run(
       folder: of this run. config: what identifies it.
       select: evaluate the "last" epoch, or the "best" by PGD accuracy on the validation images.
     """
-    model = network(recipe, dataset)
-    total = recipe.epochs * training.steps_per_epoch(dataset, recipe.batch_size)
-    rate = training.schedule(
-        recipe.schedule, recipe.learning_rate, total, **recipe.schedule_options
-    )
-    validated = bool(recipe.validation)
+    recipe, dataset = study.recipe, study.dataset
     result = training.fit(
         seed,
-        model,
+        study.model,
         method.defense,
         dataset,
-        training.optimizer(
-            recipe.optimizer, rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        ),
+        study.optimizer,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         run=folder,
         config=config,
         multiplier=method.multiplier,
-        augment=training.crop_flip() if recipe.augment else None,
-        validate=_validator(model, recipe, dataset.validation) if validated else None,
-        best_by="val_pgd_accuracy" if validated else None,
+        augment=AUGMENT if recipe.augment else None,
+        validate=study.validate,
+        best_by="val_pgd_accuracy" if study.validate else None,
         progress=progress,
     )
     state = result.best if select == "best" else result.state
     report = evaluate(
         jax.random.key(seed),
-        model,
+        study.model,
         state.variables,
         dataset.test,
         table_attacks(recipe),

@@ -21,7 +21,8 @@ def cross_entropy(logits: Array, y: Array) -> Array:
 
 def _wrong(logits: Array, y: Array) -> Array:
     """The logits with the label's replaced by -inf."""
-    return jnp.where(jnp.arange(logits.shape[-1]) == y, -jnp.inf, logits)
+    classes = jnp.arange(logits.shape[-1], dtype=jnp.result_type(y))
+    return jnp.where(classes == y, -jnp.inf, logits)
 
 
 def margin(logits: Array, y: Array) -> Array:

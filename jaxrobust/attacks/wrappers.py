@@ -77,7 +77,7 @@ def _targeted(
     rivals = logits.shape[-1] - 1
     count = rivals if targets is None else min(targets, rivals)
     # A NaN logit sorts last in JAX, after the label's infinity: without this the label could aim.
-    order = jnp.where(jnp.arange(rivals + 1) == y, jnp.inf, jnp.nan_to_num(-logits))
+    order = jnp.nan_to_num(-logits).at[y].set(jnp.inf)
     ranked = jnp.argsort(order)[:count]
 
     def run(key: Key, target: Array) -> AttackResult:

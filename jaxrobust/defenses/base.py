@@ -140,7 +140,8 @@ def mean_cross_entropy(logits: Array, y: Array) -> Array:
 
 def accuracy(logits: Array, y: Array) -> Array:
     """The share of the batch predicted as its label, in %."""
-    return 100.0 * jnp.mean((jnp.argmax(logits, axis=-1) == y).astype(jnp.float32))
+    predicted = jnp.argmax(logits, axis=-1).astype(y.dtype)
+    return 100.0 * jnp.mean((predicted == y).astype(jnp.float32))
 
 
 def metrics_of(

@@ -100,8 +100,25 @@ def place_rows(mesh: Mesh, rows: np.ndarray) -> Array:
 
 
 def place_whole(mesh: Mesh, tree: PyTree) -> PyTree:
-    """Arrays of `tree` on every device of the mesh; Python numbers keep their weak types."""
-    return jax.device_put(tree, replicated(mesh))
+    """The arrays and keys of `tree`, equal in every process, on every device of the mesh.
+
+    Python numbers stay what they are: programs take them as weakly typed scalars.
+    """
+    whole = replicated(mesh)
+
+    def place(leaf: PyTree) -> PyTree:
+        if isinstance(leaf, int | float):
+            return leaf
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, whole)
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = place(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        # Not `device_put`, which over several processes refuses keys and scalars (JAX 0.10).
+        held = np.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype))
+        return jax.make_array_from_callback(held.shape, whole, lambda part: held[part])
+
+    return jax.tree.map(place, tree)
 
 
 def host(tree: PyTree, mask: np.ndarray) -> PyTree:

@@ -26,7 +26,7 @@ _Pair = tuple[int, int]
 
 def parameter_dtype(dtype: Any) -> Any:
     """The type parameters have under the compute type `dtype`: never below float32."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return dtype if jnp.finfo(dtype).bits > 32 else jnp.float32
 
 
 def _pads(x: Array, kernel: Array, strides: _Pair, padding: Padding) -> _Pads:

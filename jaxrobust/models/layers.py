@@ -15,6 +15,8 @@ from jaxrobust.types import Array
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """N(0, 2 / (kh kw F)), the convolution initialization of Wong's and the residual networks."""
 
+_lecun = nn.initializers.lecun_normal()
+
 
 def prepare(
     x: Array, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, dtype: Any
@@ -75,7 +77,7 @@ def dense(
     features: int,
     dtype: Any,
     name: str,
-    kernel_init: Callable[..., Array] = nn.initializers.lecun_normal(),
+    kernel_init: Callable[..., Array] = _lecun,
 ) -> nn.Dense:
     """A `flax.linen.Dense` that computes in `dtype` with parameters of at least float32."""
     return nn.Dense(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -18,8 +19,8 @@ CIFAR_MEAN = (0.485, 0.456, 0.406)
 CIFAR_STD = (0.225, 0.225, 0.225)
 """What the released CIFAR models then divide by: .225 in every channel."""
 
-_SHAPES = {"conv1": 4, "conv2": 4, "dense1": 2, "dense2": 2}
-_KEYS = {f"{layer}/{kind}" for layer in _SHAPES for kind in ("weight", "bias")}
+_LAYERS = ("conv1", "conv2", "dense1", "dense2")
+_KEYS = {f"{layer}/{kind}" for layer in _LAYERS for kind in ("weight", "bias")}
 
 Weights = dict[str, np.ndarray]
 
@@ -86,7 +87,7 @@ def _read(path: Path) -> Weights:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, TypeError) as error:
         raise ValueError(f"{path} is not a NumPy archive of arrays: {error}") from error
 
 
@@ -96,29 +97,33 @@ def _convert(path: Path, weights: Weights) -> tuple[Model, Variables]:
         raise ValueError(
             f"{path}: expected the keys {sorted(_KEYS)}, found {sorted(weights)}{hint}"
         )
-    kernels = {layer: weights[f"{layer}/weight"] for layer in _SHAPES}
-    shapes = {layer: kernel.shape for layer, kernel in kernels.items()}
-    if any(len(shapes[layer]) != rank for layer, rank in _SHAPES.items()):
-        raise ValueError(f"{path}: not the layout of Wong's small network: {shapes}")
-    planes = shapes["conv2"][0]
-    side = round((shapes["dense1"][1] / planes) ** 0.5)
-    if planes * side**2 != shapes["dense1"][1]:
-        raise ValueError(f"{path}: dense1 does not read square images of {planes} planes: {shapes}")
+    kernels = {layer: weights[f"{layer}/weight"] for layer in _LAYERS}
+    found = {layer: kernel.shape for layer, kernel in kernels.items()}
+    channels, inputs, classes = found["conv1"][1:2], found["dense1"][1:2], found["dense2"][:1]
+    expected = {
+        "conv1": (16, *channels, 4, 4),
+        "conv2": (32, 16, 4, 4),
+        "dense1": (100, *inputs),
+        "dense2": (*classes, 100),
+    }
+    side = math.isqrt(sum(inputs) // 32)
+    if found != expected or inputs != (32 * side**2,):
+        raise ValueError(f"{path}: not the layout of Wong's small network: {found}")
     # PyTorch flattened [C, H, W]; images here are [H, W, C]
-    dense1 = kernels["dense1"].reshape(-1, planes, side, side).transpose(2, 3, 1, 0)
+    dense1 = kernels["dense1"].reshape(100, 32, side, side).transpose(2, 3, 1, 0)
     converted = {
         "conv1": kernels["conv1"].transpose(2, 3, 1, 0),
         "conv2": kernels["conv2"].transpose(2, 3, 1, 0),
-        "dense1": dense1.reshape(-1, shapes["dense1"][0]),
+        "dense1": dense1.reshape(-1, 100),
         "dense2": kernels["dense2"].T,
     }
     params = {
         layer: {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(weights[f"{layer}/bias"])}
         for layer, kernel in converted.items()
     }
-    color = shapes["conv1"][1] == 3
+    color = channels == (3,)
     module = wong_small(
-        shapes["dense2"][0],
+        classes[0],
         mean=CIFAR_MEAN if color else None,
         std=CIFAR_STD if color else None,
     )

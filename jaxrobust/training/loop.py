@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -21,13 +22,15 @@ from jaxrobust.defenses import Defense
 from jaxrobust.files import write_csv, write_jsonl, write_text_atomic
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.training import checkpoint
-from jaxrobust.training.parallel import pmapped_steps, replicate, unreplicate
+from jaxrobust.training.parallel import StepsFn, pmapped_steps, replicate, unreplicate
 from jaxrobust.training.state import TrainState, init_state
 from jaxrobust.training.step import Augment, make_step
 from jaxrobust.types import Model, Variables
 
 STEPS_PER_CALL = 100
 """Training steps in one call of the compiled program; progress shows between calls."""
+
+CONFIG = "config.json"
 
 Validate = Callable[[Variables], Mapping[str, float]]
 """Trained variables -> metrics of held-out data, by name."""
@@ -94,7 +97,8 @@ def fit(
         )
     if best_by is not None and validate is None:
         raise ValueError(f"best_by={best_by!r} names a metric of `validate`, which is not given")
-    _claim(folder, config)
+    config = json.loads(json.dumps(config))
+    _require_same(folder, config)
 
     sample = jnp.zeros((1, *dataset.shape), jnp.float32)
     state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
@@ -102,22 +106,15 @@ def fit(
     found = checkpoint.restore(folder, checkpoint.LAST, state)
     if found is not None:
         state, history = found
-        if jax.process_index() == 0:
-            # A kill between checkpoint and metrics left these one epoch behind.
-            _write_metrics(folder, history)
     _require_agreement(folder, len(history))
     if best_by is not None and not history:
         _require_metric(best_by, validate(state.variables))
+    if jax.process_index() == 0:
+        write_text_atomic(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+        # A kill between checkpoint and metrics left these one epoch behind.
+        _write_metrics(folder, history)
 
-    step = make_step(
-        model,
-        defense,
-        optimizer,
-        multiplier=multiplier,
-        augment=augment,
-        total_steps=epochs * per_epoch,
-    )
-    steps = pmapped_steps(step)
+    steps = _program(model, defense, optimizer, multiplier, augment, epochs * per_epoch)
     data = replicate(dataset.train, devices)
     template, state = state, replicate(state, devices)
 
@@ -166,6 +163,22 @@ def fit(
     return Run(last, history, best.state if best else last)
 
 
+@functools.lru_cache(maxsize=8)
+def _program(
+    model: Model,
+    defense: Defense,
+    optimizer: optax.GradientTransformation,
+    multiplier: Multiplier | None,
+    augment: Augment | None,
+    total_steps: int,
+) -> StepsFn:
+    """The compiled steps, shared by runs that differ in their seed alone."""
+    step = make_step(
+        model, defense, optimizer, multiplier=multiplier, augment=augment, total_steps=total_steps
+    )
+    return pmapped_steps(step)
+
+
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     """Whole batches in one pass over the training images."""
     checks.at_least("batch_size", batch_size, 1)
@@ -177,10 +190,9 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     return size // batch_size
 
 
-def _claim(folder: Path, config: Mapping[str, Any]) -> None:
-    """Writes the config of a new run, or checks that an old one is the same run."""
-    config = json.loads(json.dumps(config))
-    file = folder / "config.json"
+def _require_same(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises ValueError if the folder holds a run with another config."""
+    file = folder / CONFIG
     if file.exists():
         try:
             held = dict(json.loads(file.read_text()))
@@ -197,8 +209,6 @@ def _claim(folder: Path, config: Mapping[str, Any]) -> None:
                 f"{folder} holds a run with other settings ({told}); "
                 "choose another folder or delete that one"
             )
-    elif jax.process_index() == 0:
-        write_text_atomic(file, json.dumps(config, indent=2) + "\n")
 
 
 def _chunks(order: np.ndarray, limit: int) -> list[np.ndarray]:

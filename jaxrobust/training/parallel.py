@@ -17,7 +17,8 @@ StepsFn = Callable[[TrainState, Split, Array], tuple[TrainState, dict[str, Array
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
     """A copy per device, along a new leading axis."""
-    copy = jax.pmap(lambda _, t: t, in_axes=(0, None), devices=devices)
+    # Under the step's own axis name: with another, the step's second call would compile again.
+    copy = jax.pmap(lambda _, t: t, in_axes=(0, None), axis_name=DEVICES, devices=devices)
     return copy(jnp.arange(len(devices)), tree)
 
 

@@ -72,7 +72,7 @@ def make_step(
         gradient, stats, violation, metrics = jax.lax.pmean(
             (gradient, aux.stats, aux.violation, metrics), axis
         )
-        metrics["gradient_norm"] = optax.global_norm(gradient)
+        metrics["gradient_norm"] = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.variables.params)
         moved = state.multiplier
         if multiplier is not None:

@@ -63,7 +63,6 @@ def test_results_do_not_depend_on_batches_devices_or_other_attacks():
     assert 0 < first.robust.sum() < len(first.robust)
     for other in (
         robustness(jax.devices(), 7),
-        robustness(jax.devices(), 64),
         robustness(jax.devices()[:1], 64, fgsm=fgsm(Linf(0.1))),
     ):
         np.testing.assert_array_equal(other.robust, first.robust)
@@ -84,6 +83,18 @@ def test_an_example_is_attacked_as_it_would_be_alone():
     np.testing.assert_allclose(report.attacks["pgd"].examples[i], alone.x, atol=1e-6)
     assert report.attacks["pgd"].forwards == int(alone.forwards)
     assert report.attacks["pgd"].backwards == int(alone.backwards)
+
+
+def test_weights_and_keys_may_live_on_another_device():
+    away = jax.device_put((weights(), jax.random.PRNGKey(0)), jax.devices()[3])
+    attack = pgd(Linf(jnp.asarray(0.04)), step_size=0.03, steps=2)
+    model, _ = linear()
+    options = {"batch_size": 16, "progress": False, "devices": jax.devices()[:2]}
+    report = evaluate(away[1], model, away[0], data(), {"pgd": attack}, **options)
+    near = run({"pgd": attack}, model=model)
+    # The old-style key 0 draws what the new-style key 0 draws.
+    np.testing.assert_array_equal(report.attacks["pgd"].robust, near.attacks["pgd"].robust)
+    np.testing.assert_allclose(report.attacks["pgd"].margin, near.attacks["pgd"].margin, atol=1e-5)
 
 
 def test_bytes_give_the_results_of_scaled_floats():

@@ -1,0 +1,239 @@
+"""What every defense promises, and how attacks use batch statistics."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training.training_cases import (
+    CLASSES,
+    SHAPE,
+    assert_close,
+    normalized,
+)
+
+from jaxrobust import attacks, defenses, losses
+from jaxrobust.defenses import Defense
+from jaxrobust.threats import Linf
+from jaxrobust.types import Array, Attack, Batch, Key, Model, Variables
+
+THREAT = Linf(0.1)
+OPTIONS = {"step_size": 0.05, "steps": 2}
+RHO = 0.5
+MAKE = {
+    "fgsm": lambda mode: defenses.fgsm(THREAT, attack_mode=mode),
+    "pgd": lambda mode: defenses.pgd(THREAT, attack_mode=mode, **OPTIONS),
+    "trades": lambda mode: defenses.trades(THREAT, beta=6.0, attack_mode=mode, **OPTIONS),
+    "dale": lambda mode: defenses.dale(
+        THREAT, rho=RHO, temperature=1e-3, attack_mode=mode, **OPTIONS
+    ),
+    "kl_dale": lambda mode: defenses.kl_dale(THREAT, rho=RHO, attack_mode=mode, **OPTIONS),
+}
+CASES: dict[str, Defense] = {
+    "erm": defenses.erm(),
+    **{f"{name}_{mode}": make(mode) for name, make in MAKE.items() for mode in ("eval", "train")},
+}
+ADVERSARIAL = {"adversarial_loss", "adversarial_accuracy"}
+CLEAN = {"clean_loss", "clean_accuracy"}
+METRICS = {"erm": CLEAN, "fgsm": ADVERSARIAL, "pgd": ADVERSARIAL}
+
+
+def batch_of(size: int = 8) -> Batch:
+    draw = np.random.default_rng(1)
+    x = jnp.asarray(draw.uniform(size=(size, *SHAPE)), jnp.float32)
+    return Batch(x, jnp.asarray(draw.integers(0, CLASSES, size), jnp.int32), jnp.arange(size))
+
+
+def start(model: Model) -> Variables:
+    """Initial parameters, and running statistics far from those of any batch."""
+    params, stats = model.init(jax.random.key(0), batch_of().x)
+    return Variables(params, jax.tree.map(lambda s: s * 3 + 0.5, stats))
+
+
+@partial(jax.jit, static_argnames=("defense", "model"))
+def run(defense: Defense, key: Any, params: Any, stats: Any, batch: Batch, model: Model) -> Any:
+    nu = jnp.float32(0.7) if defense.constrained else None
+
+    def loss(params: Any) -> Any:
+        return defense.loss(
+            key,
+            model,
+            Variables(params, stats),
+            batch,
+            nu=nu,
+            state=defense.init(),
+            progress=0.5,
+            axes=(),
+        )
+
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_contract(name: str) -> None:
+    defense, model, batch = CASES[name], normalized(rate=0.3), batch_of()
+    variables = start(model)
+    traces = []
+
+    @jax.jit
+    def compiled(key: Any, params: Any, stats: Any, batch: Batch) -> Any:
+        traces.append(name)
+        return run(defense, key, params, stats, batch, model)
+
+    key = jax.random.key(3)
+    first = compiled(key, *variables, batch)
+    (value, aux), gradient = first
+    assert np.isfinite(value)
+    assert value.shape == ()
+    leaves = jax.tree.leaves(gradient)
+    assert all(np.isfinite(g).all() for g in leaves)
+    assert any(np.abs(g).max() > 0 for g in leaves)
+
+    assert set(aux.metrics) == METRICS.get(name.rsplit("_", 1)[0], CLEAN | ADVERSARIAL)
+    assert all(np.isfinite(m) and m.shape == () for m in aux.metrics.values())
+    assert (aux.violation is not None) == defense.constrained
+    if defense.constrained:
+        np.testing.assert_allclose(aux.violation, aux.metrics["clean_loss"] - RHO, rtol=1e-6)
+
+    assert jax.tree.structure(aux.stats) == jax.tree.structure(variables.stats)
+    assert not any(
+        np.array_equal(new, old)
+        for new, old in zip(
+            jax.tree.leaves(aux.stats), jax.tree.leaves(variables.stats), strict=True
+        )
+    )
+
+    assert_close(compiled(key, *variables, batch), first)
+    other = compiled(jax.random.key(4), *variables, batch._replace(x=1 - batch.x))
+    assert float(other[0][0]) != float(value)
+    assert len(traces) == 1
+
+
+def test_dropout_and_attack_depend_on_the_key() -> None:
+    model, batch = normalized(rate=0.5), batch_of()
+    variables = start(model)
+    a, b = (run(CASES["erm"], jax.random.key(k), *variables, batch, model)[0][0] for k in (0, 1))
+    assert float(a) != float(b)
+    a, b = (
+        perturb(
+            jax.random.key(k),
+            attacks.pgd(THREAT, **OPTIONS),
+            model,
+            variables,
+            batch,
+            attack_mode="eval",
+        )
+        for k in (0, 1)
+    )
+    assert np.abs(a - b).max() > 1e-3
+
+
+@partial(jax.jit, static_argnames=("model", "attack_mode"))
+def perturb(
+    key: Key, attack: Attack, model: Model, variables: Variables, batch: Batch, *, attack_mode: str
+) -> Array:
+    return defenses.perturb(key, attack, model, variables, batch, attack_mode=attack_mode, axes=())
+
+
+@partial(jax.jit, static_argnames=("model", "train"))
+def batch_pgd(model: Model, variables: Variables, batch: Batch, *, train: bool) -> Array:
+    """PGD on the whole batch at once, from the clean points."""
+
+    def total(x: Array) -> Array:
+        logits, _ = model.apply(variables, x, train=train, key=None, axes=())
+        return jax.vmap(losses.cross_entropy)(logits, batch.y).sum()
+
+    x = batch.x
+    for _ in range(OPTIONS["steps"]):
+        x = x + OPTIONS["step_size"] * jnp.sign(jax.grad(total)(x))
+        x = jnp.clip(jnp.clip(x, batch.x - THREAT.radius, batch.x + THREAT.radius), 0, 1)
+    return x
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_attacks_use_running_statistics_or_those_of_the_batch(mode: str) -> None:
+    model, batch = normalized(), batch_of()
+    variables = start(model)
+    attack = attacks.pgd(THREAT, start=attacks.clean, keep="last", **OPTIONS)
+    found = perturb(jax.random.key(0), attack, model, variables, batch, attack_mode=mode)
+    expected = batch_pgd(model, variables, batch, train=mode == "train")
+    other = batch_pgd(model, variables, batch, train=mode == "eval")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found - other).max() > 0.01
+
+
+def test_running_statistics_see_the_clean_batch_then_the_adversarial_one() -> None:
+    model, batch = normalized(), batch_of()
+    variables = start(model)
+    (_, aux), _ = run(
+        defenses.dale(THREAT, rho=RHO, temperature=0.0, start=attacks.clean, **OPTIONS),
+        jax.random.key(0),
+        *variables,
+        batch,
+        model,
+    )
+    stats = variables
+    for x in (batch.x, batch_pgd(model, variables, batch, train=False)):
+        stats = stats._replace(stats=model.apply(stats, x, train=True, key=None, axes=())[1])
+    assert_close(aux.stats, stats.stats, rtol=1e-5, atol=1e-6)
+
+
+def test_examples_influence_one_another_in_train_mode_only() -> None:
+    model, batch = normalized(), batch_of()
+    variables = start(model)
+    attack = attacks.pgd(THREAT, keep="last", step_size=1e-3, steps=2)
+    changed = batch._replace(x=batch.x.at[1:].set(1 - batch.x[1:]))
+
+    def first(mode: str, batch: Batch) -> Array:
+        points = perturb(jax.random.key(0), attack, model, variables, batch, attack_mode=mode)
+        return points[0]
+
+    np.testing.assert_array_equal(first("eval", batch), first("eval", changed))
+    assert not np.array_equal(first("train", batch), first("train", changed))
+
+
+def test_dropout_in_the_attack_follows_the_example_not_its_place() -> None:
+    model, batch = normalized(rate=0.5), batch_of()
+    variables = start(model)
+    order = jnp.asarray([3, 1, 0, 2, 7, 5, 6, 4])
+    moved = Batch(batch.x[order], batch.y[order], batch.index[order])
+    attack = attacks.pgd(THREAT, keep="last", **OPTIONS)
+    here, there = (
+        perturb(jax.random.key(0), attack, model, variables, b, attack_mode="train")
+        for b in (batch, moved)
+    )
+    np.testing.assert_allclose(here[order], there, atol=1e-6)
+
+
+def test_impossible_settings_are_refused() -> None:
+    options = {**OPTIONS, "temperature": 0.0}
+    with pytest.raises(ValueError, match="rho must be finite and at least 0, got -1"):
+        defenses.dale(THREAT, rho=-1.0, **options)
+    with pytest.raises(ValueError, match="rho"):
+        defenses.kl_dale(THREAT, rho=-1.0, **OPTIONS)
+    with pytest.raises(ValueError, match="beta must be finite and at least 0, got nan"):
+        defenses.trades(THREAT, beta=float("nan"), **OPTIONS)
+    with pytest.raises(ValueError, match="steps"):
+        defenses.pgd(THREAT, step_size=0.1, steps=0)
+    for name, make in MAKE.items():
+        with pytest.raises(ValueError, match=r"attack_mode 'tain'; did you mean 'train'"):
+            make("tain")
+        assert name
+    with pytest.raises(ValueError, match="noise 'laplac'"):
+        defenses.dale(THREAT, rho=0.5, noise="laplac", **options)
+
+
+def test_an_unknown_option_is_named() -> None:
+    model, batch = normalized(), batch_of()
+    with pytest.raises(TypeError, match="iterations"):
+        run(
+            defenses.pgd(THREAT, iterations=3, **OPTIONS),
+            jax.random.key(0),
+            *start(model),
+            batch,
+            model,
+        )

@@ -1,0 +1,173 @@
+"""Every defense against losses, attacks and gradients written by hand in NumPy.
+
+On a linear softmax classifier all are closed forms: the gradient of the cross-entropy in x is
+W (p - onehot), that of KL(p || q) is W (q - p), and a perturbed point is a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training.training_cases import CLASSES, SIZE, linear
+
+from jaxrobust import defenses
+from jaxrobust.attacks import clean
+from jaxrobust.defenses import Defense
+from jaxrobust.threats import Linf
+from jaxrobust.types import Batch, Variables
+
+EPS, STEP, STEPS, RHO, NU, BETA = 0.1, 0.04, 4, 0.5, 0.7, 6.0
+DRAW = np.random.default_rng(0)
+W, B = DRAW.normal(size=(SIZE, CLASSES)), DRAW.normal(size=CLASSES)
+X, Y = DRAW.uniform(size=(8, SIZE)), DRAW.integers(0, CLASSES, 8)
+ONEHOT = np.eye(CLASSES)[Y]
+SHIFT = DRAW.uniform(-0.05, 0.05, SIZE)
+THREAT = Linf(EPS)
+
+
+def shifted(key: Any, threat: Linf, x: Any) -> Any:
+    del key
+    return threat.project(x, x + jnp.asarray(SHIFT, x.dtype))
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    z = x @ W + B
+    z = z - z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def ascend(start: np.ndarray, slope: Callable, steps: int, step: float) -> np.ndarray:
+    z = start
+    for _ in range(steps):
+        z = np.clip(z + step * np.sign(slope(z)), X - EPS, X + EPS).clip(0, 1)
+    return z
+
+
+def ce_slope(z: np.ndarray) -> np.ndarray:
+    return (np.exp(log_softmax(z)) - ONEHOT) @ W.T
+
+
+def kl_slope(z: np.ndarray) -> np.ndarray:
+    return (np.exp(log_softmax(z)) - np.exp(log_softmax(X))) @ W.T
+
+
+START = np.clip(X + SHIFT, np.maximum(X - EPS, 0), np.minimum(X + EPS, 1))
+FGSM = ascend(X, ce_slope, 1, EPS)
+PGD = ascend(X, ce_slope, STEPS, STEP)
+KL = ascend(START, kl_slope, STEPS, STEP)
+
+
+def cross_entropy(x: np.ndarray) -> tuple[float, np.ndarray]:
+    """The batch mean and its gradient in W."""
+    logp = log_softmax(x)
+    return -(ONEHOT * logp).sum() / len(x), x.T @ (np.exp(logp) - ONEHOT) / len(x)
+
+
+def divergence(x: np.ndarray, z: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean KL(p(x) || p(z)) and its gradient in W through both arguments, z held fixed."""
+    logp, logq = log_softmax(x), log_softmax(z)
+    p, q = np.exp(logp), np.exp(logq)
+    each = (p * (logp - logq)).sum(-1, keepdims=True)
+    return each.mean(), (x.T @ (p * (logp - logq - each)) + z.T @ (q - p)) / len(x)
+
+
+def combine(*terms: tuple[float, tuple[float, np.ndarray]]) -> tuple[float, np.ndarray]:
+    return sum(c * v for c, (v, _) in terms), sum(c * g for c, (_, g) in terms)
+
+
+OPTIONS = {"step_size": STEP, "steps": STEPS}
+CASES = {
+    "erm": (defenses.erm(), cross_entropy(X), None),
+    "fgsm": (defenses.fgsm(THREAT), cross_entropy(FGSM), None),
+    "pgd": (defenses.pgd(THREAT, start=clean, **OPTIONS), cross_entropy(PGD), None),
+    "trades": (
+        defenses.trades(THREAT, beta=BETA, start=shifted, **OPTIONS),
+        combine((1, cross_entropy(X)), (BETA, divergence(X, KL))),
+        None,
+    ),
+    "trades_0": (
+        defenses.trades(THREAT, beta=0.0, start=shifted, **OPTIONS),
+        cross_entropy(X),
+        None,
+    ),
+    # Without noise DALE climbs log(1 - p_y), whose gradient has the sign of the cross-entropy's.
+    "dale": (
+        defenses.dale(THREAT, rho=RHO, temperature=0.0, start=clean, **OPTIONS),
+        combine((1, cross_entropy(PGD)), (NU, cross_entropy(X))),
+        cross_entropy(X)[0] - RHO,
+    ),
+    "reverse_dale": (
+        defenses.dale(THREAT, rho=RHO, reverse=True, temperature=0.0, start=clean, **OPTIONS),
+        combine((1, cross_entropy(X)), (NU, cross_entropy(PGD))),
+        cross_entropy(PGD)[0] - RHO,
+    ),
+    "kl_dale": (
+        defenses.kl_dale(THREAT, rho=RHO, start=shifted, **OPTIONS),
+        combine((1, divergence(X, KL)), (NU, cross_entropy(X))),
+        cross_entropy(X)[0] - RHO,
+    ),
+}
+
+
+def value_gradient_aux(defense: Defense, dtype: Any, **changes: Any) -> tuple[Any, Any, Any]:
+    batch = Batch(jnp.asarray(X, dtype), jnp.asarray(Y, int), jnp.arange(len(Y)))
+    nu = jnp.asarray(NU, dtype) if defense.constrained else None
+
+    def loss(params: Any) -> Any:
+        settings = {"nu": nu, "state": (), "progress": 0.0, "axes": (), **changes}
+        return defense.loss(jax.random.key(0), linear(), Variables(params), batch, **settings)
+
+    params = {"w": jnp.asarray(W, dtype), "b": jnp.asarray(B, dtype)}
+    (value, aux), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return value, gradient["w"], aux
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("x64", "rtol"), [(False, 2e-4), (True, 1e-10)])
+def test_loss_gradient_and_violation_match_the_closed_form(
+    name: str, x64: bool, rtol: float
+) -> None:
+    defense, (expected, slope), violation = CASES[name]
+    with jax.enable_x64(x64):
+        value, gradient, aux = value_gradient_aux(defense, jnp.float64 if x64 else jnp.float32)
+        np.testing.assert_allclose(value, expected, rtol=rtol)
+        np.testing.assert_allclose(gradient, slope, rtol=rtol, atol=rtol / 10)
+        assert defense.constrained == (violation is not None)
+        if violation is None:
+            assert aux.violation is None
+        else:
+            np.testing.assert_allclose(aux.violation, violation, rtol=rtol)
+
+
+def test_the_attacks_of_the_closed_forms_hurt() -> None:
+    plain = cross_entropy(X)[0]
+    assert cross_entropy(PGD)[0] > plain + 0.2
+    assert cross_entropy(FGSM)[0] > plain + 0.2
+    assert divergence(X, KL)[0] > 10 * divergence(X, START)[0]
+
+
+def test_metrics_report_both_batches() -> None:
+    _, _, aux = value_gradient_aux(CASES["dale"][0], jnp.float32)
+    expected = {
+        "clean_loss": cross_entropy(X)[0],
+        "clean_accuracy": 100 * (log_softmax(X).argmax(-1) == Y).mean(),
+        "adversarial_loss": cross_entropy(PGD)[0],
+        "adversarial_accuracy": 100 * (log_softmax(PGD).argmax(-1) == Y).mean(),
+    }
+    assert set(aux.metrics) == set(expected)
+    for metric, value in expected.items():
+        np.testing.assert_allclose(aux.metrics[metric], value, rtol=2e-4, err_msg=metric)
+
+
+def test_multiplier_and_losses_of_different_types_mix() -> None:
+    with jax.enable_x64(True):
+        value, _, _ = value_gradient_aux(
+            CASES["dale"][0], jnp.float32, nu=jnp.asarray(NU, jnp.float64)
+        )
+        assert value.dtype == jnp.float32
+        np.testing.assert_allclose(value, CASES["dale"][1][0], rtol=2e-4)

@@ -1,0 +1,128 @@
+"""One step function on one device, pmapped over eight, and under shard_map: the same state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from training.training_cases import assert_close, images, normalized, sgd
+
+from jaxrobust import defenses
+from jaxrobust.data import permutation, shard, to_float
+from jaxrobust.lagrangian import dual_ascent
+from jaxrobust.threats import Linf
+from jaxrobust.training import (
+    DEVICES,
+    TrainState,
+    crop_flip,
+    init_state,
+    make_step,
+    pmapped_steps,
+    replicate,
+    unreplicate,
+)
+from jaxrobust.types import Batch
+
+DATA = images()
+THREAT = Linf(0.1)
+OPTIONS = {"step_size": 0.05, "steps": 2}
+STEPS, BATCH = 3, 16
+CASES = {
+    "erm": defenses.erm(),
+    "pgd_eval": defenses.pgd(THREAT, **OPTIONS),
+    "pgd_train": defenses.pgd(THREAT, attack_mode="train", **OPTIONS),
+    "trades_eval": defenses.trades(THREAT, beta=6.0, **OPTIONS),
+    "trades_train": defenses.trades(THREAT, beta=6.0, attack_mode="train", **OPTIONS),
+    "dale_eval": defenses.dale(THREAT, rho=0.2, temperature=1e-3, **OPTIONS),
+    "dale_train": defenses.dale(THREAT, rho=0.2, temperature=1e-3, attack_mode="train", **OPTIONS),
+}
+
+
+def pieces(name: str) -> tuple[Any, TrainState]:
+    defense, model, optimizer = CASES[name], normalized(), sgd()
+    multiplier = dual_ascent(0.1, initial=0.5) if defense.constrained else None
+    step = make_step(
+        model, defense, optimizer, multiplier=multiplier, augment=crop_flip(1), total_steps=STEPS
+    )
+    sample = jnp.zeros((1, *DATA.shape), jnp.float32)
+    return step, init_state(jax.random.key(0), model, defense, optimizer, multiplier, sample)
+
+
+def order() -> np.ndarray:
+    return np.asarray(permutation(0, 0, DATA.train.size, BATCH))[:STEPS]
+
+
+def pmapped(step: Any, state: TrainState, count: int) -> tuple[Any, Any]:
+    devices = jax.devices()[:count]
+    run = pmapped_steps(step, devices=devices)
+    data = replicate(DATA.train, devices)
+    return run(replicate(state, devices), data, shard(order(), count))
+
+
+def sharded(step: Any, state: TrainState) -> tuple[Any, Any]:
+    mesh = Mesh(np.asarray(jax.devices()), (DEVICES,))
+
+    def steps(state: TrainState, x: Any, y: Any, indices: Any) -> Any:
+        def body(state: TrainState, index: Any) -> Any:
+            return step(state, Batch(to_float(x[index]), y[index], index))
+
+        return jax.lax.scan(body, state, indices)
+
+    run = jax.shard_map(
+        steps,
+        mesh=mesh,
+        in_specs=(P(), P(), P(), P(None, DEVICES)),
+        out_specs=P(),
+        check_vma=False,
+    )
+    return jax.jit(run)(state, jnp.asarray(DATA.train.x), jnp.asarray(DATA.train.y), order())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_any_number_of_devices_gives_the_same_state(name: str) -> None:
+    step, state = pieces(name)
+    one, metrics = pmapped(step, state, 1)
+    eight, parallel = pmapped(step, state, 8)
+    alone, together = unreplicate(one), unreplicate(eight)
+
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), alone.variables, state.variables)
+    assert min(jax.tree.leaves(moved)) > 1e-4
+    tolerance = {"rtol": 2e-4, "atol": 2e-5}
+    assert_close(together, alone, **tolerance)
+    assert int(together.step) == STEPS
+    assert_close(
+        {n: v[0] for n, v in parallel.items()}, {n: v[0] for n, v in metrics.items()}, **tolerance
+    )
+    for device in range(1, 8):
+        assert_close(jax.tree.map(lambda a, d=device: a[d], eight), together)
+    if state.multiplier is not None:
+        nu = float(state.multiplier.value)
+        for violation, value in zip(metrics["violation"][0], metrics["multiplier"][0], strict=True):
+            nu = max(0.0, nu + 0.1 * float(violation))
+            np.testing.assert_allclose(value, nu, rtol=1e-5)
+
+    if name in ("erm", "dale_eval", "dale_train"):
+        shards, _ = sharded(step, state)
+        assert_close(shards, together, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_differs_between_devices() -> None:
+    from jaxrobust.defenses import forward
+
+    model = normalized(rate=0.5)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, *DATA.shape)))
+    x = (
+        jnp.ones((8, 2, *DATA.shape), jnp.float32)
+        * jnp.linspace(0, 1, 2)[None, :, None, None, None]
+    )
+
+    def logits(x: Any) -> Any:
+        return forward(jax.random.key(1), model, variables, x, axes=(DEVICES,))[0]
+
+    found = jax.pmap(logits, axis_name=DEVICES)(x)
+    assert len({np.asarray(found[i]).tobytes() for i in range(8)}) == 8

@@ -1,0 +1,252 @@
+"""Every reference network: parameter counts, shapes, precision, modes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn.datasets import load_digits
+
+from jaxrobust.models import build, from_linen, wide_resnet
+from jaxrobust.models.registry import NETWORKS
+
+TINY = {
+    "resnet18": {"features": (4, 6), "blocks": 1},
+    "preact_resnet18": {"stem": 4, "features": (4, 6), "blocks": 1},
+    "wide_resnet": {"depth": 10, "width": 1},
+    "fosc_cifar": {},
+}
+SMALL = sorted(set(NETWORKS) - {"fosc_cifar", "wong_large"})
+NORMALIZED = ["fosc_mnist", "resnet18", "preact_resnet18", "wide_resnet"]
+
+
+def small(name, **options):
+    return build(name, 5, **TINY.get(name, {}), **options)
+
+
+def run(model, variables, x, **options):
+    """`model.apply` compiled as one program, which is much faster than operation by operation."""
+    return jax.jit(lambda v, x: model.apply(v, x, **options))(variables, x)
+
+
+def start(model, x):
+    return jax.jit(model.init)(jax.random.key(0), x)
+
+
+def images(batch=3, side=17, channels=2, dtype=jnp.float32):
+    random = np.random.default_rng(1)
+    return jnp.asarray(random.uniform(size=(batch, side, side + 1, channels)), dtype)
+
+
+COUNTS = [
+    # published, or summed by hand from the layers of the source
+    ("resnet18", {}, (32, 32, 3), 11_173_962),
+    ("preact_resnet18", {}, (32, 32, 3), 11_172_170),
+    ("wide_resnet", {"depth": 34, "width": 10}, (32, 32, 3), 46_160_474),
+    ("wide_resnet", {"depth": 28, "width": 10}, (32, 32, 3), 36_479_194),
+    ("wong_small", {}, (28, 28, 1), 166_406),
+    ("wong_large", {}, (28, 28, 1), 1_974_762),
+    ("trades_small", {}, (28, 28, 1), 312_202),
+    ("dale_mnist", {}, (28, 28, 1), 1_199_882),
+    ("fosc_mnist", {}, (28, 28, 1), 320 + 64 + 18_496 + 128 + 3136 * 128 + 128 + 1290),
+    (
+        "fosc_cifar",
+        {},
+        (32, 32, 3),
+        (27 * 64 + 64)
+        + (576 * 64 + 64)
+        + (576 * 128 + 128)
+        + (1152 * 128 + 128)
+        + (1152 * 196 + 196)
+        + (1764 * 196 + 196)
+        + 4 * (64 + 128 + 196)
+        + (16 * 196 * 256 + 256)
+        + 2570,
+    ),
+    ("mlp", {}, (28, 28, 1), 784 * 256 + 256 + 256 * 256 + 256 + 2570),
+    ("digits_cnn", {}, (8, 8, 1), 160 + 8224 + 512 * 64 + 64 + 650),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "shape", "count"), COUNTS)
+def test_parameter_count(name, options, shape, count):
+    model = from_linen(build(name, 10, **options))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) == count
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_any_size_channels_and_classes(name):
+    model = from_linen(build(name, 7))
+    x = jax.ShapeDtypeStruct((3, 33, 30, 2), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=False)[0], variables, x)
+    assert logits.shape == (3, 7)
+    assert logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bfloat16_keeps_parameters_and_logits_float32(name):
+    x = images()
+    reference, half = from_linen(small(name)), from_linen(small(name, dtype=jnp.bfloat16))
+    key = jax.random.key(0)
+    variables = start(half, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    logits, stats = run(half, variables, x, train=True, key=key)
+    assert logits.dtype == jnp.float32
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(stats))
+    exact = run(reference, variables, x, train=True, key=key)[0]
+    scale = float(jnp.abs(exact).max())
+    error = float(jnp.abs(logits - exact).max())
+    assert error <= 0.1 * scale
+    if scale > 0:
+        assert error > 0, "the compute type must reach the layers"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_float64_is_the_oracle_of_float32(name):
+    x = images()
+    key = jax.random.key(0)
+    single = from_linen(small(name))
+    variables = start(single, x)
+    gradient = jax.grad(lambda x: single.apply(variables, x)[0][:, 0].sum())(x)
+    logits = run(single, variables, x)[0]
+    with jax.enable_x64(True):
+        double = from_linen(small(name, dtype=jnp.float64))
+        wide = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), "float64"), variables)
+        z = jnp.asarray(np.asarray(x), "float64")
+        exact = run(double, wide, z)[0]
+        assert exact.dtype == jnp.float64
+        trained = run(double, wide, z, train=True, key=key)
+        assert {leaf.dtype for leaf in jax.tree.leaves(trained)} == {jnp.dtype("float64")}
+        slope = jax.grad(lambda z: double.apply(wide, z)[0][:, 0].sum())(z)
+    np.testing.assert_allclose(logits, exact, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_evaluation_ignores_the_rest_of_the_batch(name):
+    x = images(batch=4)
+    model = from_linen(small(name))
+    variables = start(model, x)
+    logits, stats = run(model, variables, x, train=False, key=None, axes=())
+    jax.tree.map(np.testing.assert_array_equal, stats, variables.stats)
+    changed = run(model, variables, x.at[1:].set(0.3), train=False)[0]
+    np.testing.assert_allclose(logits[0], changed[0], rtol=1e-5, atol=1e-6)
+    one = jax.jit(model.logits_fn(variables))(x[0])
+    np.testing.assert_allclose(logits[0], one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NORMALIZED)
+def test_training_normalizes_by_the_batch_and_renews_statistics(name):
+    x = images()
+    model = from_linen(small(name))
+    variables = start(model, x)
+    logits, stats = run(model, variables, x, train=True, key=None)
+    assert jax.tree.structure(stats) == jax.tree.structure(variables.stats)
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), stats, variables.stats)
+    assert all(jax.tree.leaves(moved))
+    other = run(model, variables, x.at[1:].set(0.3), train=True)[0]
+    assert float(jnp.abs(logits[0] - other[0]).max()) > 1e-4
+
+
+def test_running_statistics_are_the_torch_average():
+    x = images(batch=8)
+    module = small("preact_resnet18")
+    model = from_linen(module)
+    variables = start(model, x)
+    _, stats = run(model, variables, x, train=True)
+    kernel = variables.params["stem_conv"]["kernel"]
+    stem = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    first = stats["stage1_block1_norm1"]
+    np.testing.assert_allclose(first["mean"], 0.1 * stem.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(first["var"], 0.9 + 0.1 * stem.var((0, 1, 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["dale_mnist", "trades_small"])
+def test_dropout_follows_its_key_in_training_only(name):
+    x = images(side=28)
+    model = from_linen(small(name))
+    variables = start(model, x)
+    # TRADES starts its last layer at zero, which would hide dropout
+    variables = jax.tree.map(lambda leaf: leaf + 0.01, variables)
+
+    def draw(seed):
+        return run(model, variables, x, train=True, key=jax.random.key(seed))[0]
+
+    np.testing.assert_array_equal(draw(1), draw(1))
+    assert float(jnp.abs(draw(1) - draw(2)).max()) > 0
+    evaluated = run(model, variables, x, train=False)[0]
+    assert float(jnp.abs(draw(1) - evaluated).max()) > 0
+
+
+def test_trades_last_layer_starts_at_zero():
+    x = images(side=28)
+    model = from_linen(build("trades_small"))
+    variables = start(model, x)
+    np.testing.assert_array_equal(run(model, variables, x)[0], 0.0)
+
+
+@pytest.mark.parametrize("name", ["mlp", "wong_small", "resnet18"])
+def test_normalization_inside_equals_normalized_inputs(name):
+    x = images()
+    mean, std = (0.4, 0.5), (0.2, 0.3)
+    inside = from_linen(small(name, mean=mean, std=std))
+    plain = from_linen(small(name))
+    variables = start(inside, x)
+    z = jnp.asarray((np.asarray(x) - np.array(mean)) / np.array(std), jnp.float32)
+    np.testing.assert_allclose(
+        run(inside, variables, x)[0], run(plain, variables, z)[0], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_wrong_normalization_length_is_refused():
+    with pytest.raises(ValueError, match="mean has 3 entries for 2 channels"):
+        from_linen(build("wong_small", mean=(0.1, 0.2, 0.3))).init(jax.random.key(0), images())
+
+
+def test_registry_refuses_unknown_names_and_one_class():
+    with pytest.raises(ValueError, match="did you mean 'wong_small'"):
+        build("wong_smal", 10)
+    with pytest.raises(ValueError, match="num_classes"):
+        build("mlp", 1)
+    with pytest.raises(TypeError):
+        build("mlp", 10, depth=3)
+
+
+@pytest.mark.parametrize("depth", [8, 27, 4])
+def test_impossible_depths_are_refused(depth):
+    with pytest.raises(ValueError, match="6 n"):
+        wide_resnet(depth=depth)
+
+
+def test_digits_cnn_learns_the_digits():
+    digits = load_digits()
+    x = jnp.asarray(digits.images[..., None] / 16.0, jnp.float32)
+    y = jnp.asarray(digits.target)
+    train, test = slice(0, 1297), slice(1297, None)
+    model = from_linen(build("digits_cnn"))
+    variables = model.init(jax.random.key(0), x[:1])
+    optimizer = optax.adam(3e-3)
+
+    def loss(params, x, y):
+        logits = model.apply(variables._replace(params=params), x, train=True)[0]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    def step(carry, index):
+        params, state = carry
+        gradient = jax.grad(loss)(params, x[train][index], y[train][index])
+        updates, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(params, updates), state), None
+
+    @jax.jit
+    def fit(params):
+        index = jax.random.randint(jax.random.key(1), (600, 64), 0, 1297)
+        return jax.lax.scan(step, (params, optimizer.init(params)), index)[0][0]
+
+    fitted = variables._replace(params=fit(variables.params))
+    predicted = model.apply(fitted, x[test])[0].argmax(-1)
+    # this split's test digits come from other writers
+    assert float((predicted == y[test]).mean()) > 0.94

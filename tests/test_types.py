@@ -1,0 +1,119 @@
+"""The shapes everything agrees on: attacks as pytrees, models as pure functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrobust.attacks import fgsm, langevin, momentum, pgd, restarts, targeted, worst_of
+from jaxrobust.threats import L1, L2, Linf
+from jaxrobust.types import (
+    Attack,
+    AttackResult,
+    Model,
+    ThreatModel,
+    Variables,
+    make_attack,
+)
+
+
+def _shift(key: Any, f: Any, x: Any, y: Any, *, amount: Any, sign: int, name: str) -> AttackResult:
+    moved = x + sign * amount
+    zero = jnp.zeros(())
+    return AttackResult(
+        moved, zero > 1, zero < 1, zero, zero, zero, jnp.int32(0), jnp.int32(len(name))
+    )
+
+
+SHIFT = make_attack(_shift, {"amount": 0.25}, sign=-1, name="abc")
+
+
+def call(attack: Attack) -> AttackResult:
+    return attack(jax.random.key(0), lambda x: x, jnp.ones(2), jnp.int32(0))
+
+
+def test_calling_an_attack_passes_leaves_and_options() -> None:
+    result = call(SHIFT)
+    np.testing.assert_allclose(result.x, 0.75)
+    assert int(result.backwards) == 3
+    assert dict(SHIFT.settings) == {"amount": 0.25, "sign": -1, "name": "abc"}
+
+
+def test_settings_are_read_only() -> None:
+    with pytest.raises(TypeError):
+        SHIFT.settings["amount"] = 1.0  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        SHIFT.leaves = {}  # type: ignore[misc]
+
+
+def test_replace_keeps_the_rest_and_the_original() -> None:
+    changed = SHIFT.replace(amount=0.5, sign=1)
+    np.testing.assert_allclose(call(changed).x, 1.5)
+    assert changed.settings["name"] == "abc"
+    np.testing.assert_allclose(call(SHIFT).x, 0.75)
+    with pytest.raises(ValueError, match="no setting 'amout'; it has: amount, name, sign"):
+        SHIFT.replace(amout=1.0)
+
+
+def test_numbers_are_leaves_and_options_are_static() -> None:
+    assert jax.tree.leaves(SHIFT) == [0.25]
+    doubled = jax.tree.map(lambda a: 2 * a, SHIFT)
+    np.testing.assert_allclose(call(doubled).x, 0.5)
+    same, other = SHIFT.replace(amount=9.0), SHIFT.replace(sign=1)
+    assert jax.tree.structure(same) == jax.tree.structure(SHIFT)
+    assert jax.tree.structure(other) != jax.tree.structure(SHIFT)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t, a: fgsm(t, step_size=a),
+        lambda t, a: pgd(t, step_size=a, steps=3),
+        lambda t, a: momentum(t, step_size=a, steps=3),
+        lambda t, a: langevin(t, step_size=a, steps=3, temperature=a),
+        lambda t, a: restarts(pgd(t, step_size=a, steps=3), 2),
+        lambda t, a: targeted(pgd(t, step_size=a, steps=3)),
+        lambda t, a: worst_of(fgsm(t), pgd(t, step_size=a, steps=3)),
+    ],
+)
+def test_attacks_built_twice_share_one_compilation(make: Any) -> None:
+    """Structure (all that is static) must not depend on the numbers or on the call."""
+    first, second = make(Linf(0.1), 0.01), make(Linf(0.2), 0.02)
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    assert jax.tree.leaves(first) != jax.tree.leaves(second)
+
+
+def test_first_order_numbers_can_be_replaced_by_name() -> None:
+    attack = langevin(Linf(0.1), step_size=0.01, steps=3, temperature=0.5).replace(
+        step_size=0.02, temperature=0.0, steps=4
+    )
+    picked = {name: attack.settings[name] for name in ("step_size", "temperature", "steps")}
+    assert picked == {"step_size": 0.02, "temperature": 0.0, "steps": 4}
+
+
+def test_threats_meet_the_protocol() -> None:
+    for threat in (Linf(0.1), L2(0.1), L1(0.1)):
+        assert isinstance(threat, ThreatModel)
+    assert not isinstance(object(), ThreatModel)
+
+
+def test_model_as_one_example_classifier() -> None:
+    """`logits_fn` runs in evaluation mode and hides the batch axis."""
+    modes = []
+
+    def apply(variables: Variables, x: Any, *, train: bool, key: Any, axes: tuple) -> Any:
+        modes.append((train, key, axes))
+        return x @ variables.params + variables.stats, variables.stats
+
+    model = Model(lambda key, x: Variables(jnp.eye(3)), apply)
+    w, shift = np.random.default_rng(0).normal(size=(2, 3)), np.array([1.0, 2.0, 3.0])
+    f = model.logits_fn(
+        Variables(jnp.asarray(w, jnp.float32), jnp.asarray(shift[None], jnp.float32))
+    )
+    x = np.array([0.3, -0.2])
+    np.testing.assert_allclose(f(jnp.asarray(x, jnp.float32)), x @ w + shift, rtol=1e-5)
+    assert modes == [(False, None, ())]
