@@ -186,6 +186,22 @@ def figure_1(
     return figures.perturbation_pca(dataset.train.x / 255, shifts) if shifts else None
 
 
+FIGURE_2 = (
+    "epoch",
+    "val_clean_accuracy",
+    "val_pgd_accuracy",
+    "train_clean_loss",
+    "train_adversarial_loss",
+    "multiplier",
+)
+
+
+def figure_2(outcome: Outcome, rho: float) -> figures.Figure:
+    """Held-out accuracies, training losses and the multiplier of a run over its epochs."""
+    history = [{name: row[name] for name in FIGURE_2 if name in row} for row in outcome.history]
+    return figures.training_curves(history, rho=rho)
+
+
 def main(config: Config) -> list[dict]:
     """Runs the study; returns the rows of its table."""
     began = time.perf_counter()
@@ -249,7 +265,7 @@ def main(config: Config) -> list[dict]:
     if scatter is not None:
         drawn.append(figures.save_figure(scatter, folder / "figure1_perturbations.png"))
     for method, outcome in by_rho.items():
-        curves = figures.training_curves(outcome.history, rho=method.rho)
+        curves = figure_2(outcome, method.rho)
         name = f"figure2_{method.name.replace(' ', '_')}.png"
         drawn.append(figures.save_figure(curves, folder / name))
     console = Console()

@@ -91,7 +91,7 @@ RECIPES: Mapping[tuple[str, str], Recipe] = {
         validation=200,
         eval_step_size=0.02,
         eval_steps=20,
-        dual_step=0.02,
+        dual_step=0.01,
         rho=(0.1, 0.2, 0.4),
     ),
     ("mnist", "quick"): Recipe(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     "train_clean_loss": "clean",
-    "train_adv_loss": "adversarial",
+    "train_adversarial_loss": "adversarial",
     "val_clean_accuracy": "clean",
     "val_pgd_accuracy": "PGD",
 }

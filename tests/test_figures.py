@@ -54,7 +54,7 @@ def test_training_curves_tolerate_missing_columns():
     history = [
         {"epoch": 1, "train_clean_loss": 0.9, "multiplier": 0.0},
         {"epoch": 2, "train_clean_loss": 0.7, "val_pgd_accuracy": 30.0, "multiplier": 0.4},
-        {"epoch": 4, "train_adv_loss": 1.5, "val_pgd_accuracy": 40.0, "note": 3.0},
+        {"epoch": 4, "train_adversarial_loss": 1.5, "val_pgd_accuracy": 40.0, "note": 3.0},
     ]
     accuracies, losses, multiplier = figures.training_curves(history, rho=0.8).axes
     np.testing.assert_array_equal(accuracies.lines[0].get_xydata(), [[2, 30], [4, 40]])

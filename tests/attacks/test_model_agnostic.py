@@ -22,7 +22,8 @@ YS = np.array([np.argmax(cases.np_logits(NET, x)) for x in XS], np.int32)
 class Linen(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.Dense(3)(jnp.tanh(nn.Dense(5)(x)))
+        hidden = jnp.tanh(nn.Dense(5, name="hidden")(x))
+        return nn.Dense(3, name="out")(hidden)
 
 
 class Nnx(nnx.Module):
@@ -41,8 +42,8 @@ def plain() -> LogitsFn:
 def linen() -> LogitsFn:
     net = cases.to_jax(NET)
     params = {
-        "Dense_0": {"kernel": net.w1.T, "bias": net.b1},
-        "Dense_1": {"kernel": net.w2.T, "bias": net.b2},
+        "hidden": {"kernel": net.w1.T, "bias": net.b1},
+        "out": {"kernel": net.w2.T, "bias": net.b2},
     }
     return lambda x: Linen().apply({"params": params}, x.reshape(-1))
 

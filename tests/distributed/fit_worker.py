@@ -2,7 +2,7 @@
 
     python fit_worker.py SETTINGS.json
 
-Settings: `devices` of this process; `run` folder; `out`, a file for the final parameters and
+Settings: `run` folder; `out`, a file for the final parameters and
 multiplier; `history`, a file for the rows; `epochs`; `pause`, seconds added to every epoch; `stop`,
 the epoch during whose validation the process ends; `process`, `processes` and `address` of the
 coordinator, where there are several. `writes` is a file that lists what this process opened for
@@ -19,20 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-SETTINGS: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={SETTINGS['devices']}"
-os.environ["JAX_PLATFORMS"] = "cpu"
-
 import jax
-
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
-if SETTINGS.get("processes", 1) > 1:
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(
-        SETTINGS["address"], SETTINGS["processes"], SETTINGS["process"], initialization_timeout=60
-    )
-
 import numpy as np
 from training.training_cases import images, normalized, sgd
 
@@ -42,6 +29,7 @@ from jaxrobust.threats import Linf
 from jaxrobust.training import fit
 from jaxrobust.types import Variables
 
+SETTINGS: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
 WRITES: list[str] = []
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -94,6 +82,8 @@ def train() -> None:
 
 if __name__ == "__main__":
     sys.addaudithook(note_writes)
+    if "address" in SETTINGS:
+        jax.distributed.initialize(SETTINGS["address"], SETTINGS["processes"], SETTINGS["process"])
     train()
     if "writes" in SETTINGS:
         Path(SETTINGS["writes"]).write_text("\n".join(WRITES))

@@ -25,10 +25,9 @@ def free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def start(folder: Path, name: str, **settings: Any) -> subprocess.Popen[str]:
-    """A worker called `name`, whose files lie in `folder`."""
+def start(folder: Path, name: str, *, devices: int = 1, **settings: Any) -> subprocess.Popen[str]:
+    """A worker called `name`, whose files lie in `folder`, with so many simulated devices."""
     settings = {
-        "devices": 1,
         "run": str(folder / "run"),
         "out": str(folder / f"{name}.npz"),
         "history": str(folder / f"{name}.json"),
@@ -37,10 +36,17 @@ def start(folder: Path, name: str, **settings: Any) -> subprocess.Popen[str]:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.settings"
     file.write_text(json.dumps(settings))
-    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+    }
     return subprocess.Popen(
         [sys.executable, str(WORKER), str(file)],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -73,7 +73,8 @@ def test_value_and_both_gradients_are_xlas(image, kernel, strides, padding, dtyp
 def test_value_is_scipys_correlation():
     x, w = problem((9, 8), (4, 3), "float32", channels=1, features=1)
     for strides in ((1, 1), (2, 3)):
-        ours = convolve(x, w, strides=strides, padding="VALID")[0, :, :, 0]
+        correlate = jax.jit(functools.partial(convolve, strides=strides, padding="VALID"))
+        ours = correlate(x, w)[0, :, :, 0]
         full = scipy.signal.correlate2d(x[0, :, :, 0], w[:, :, 0, 0], mode="valid")
         np.testing.assert_allclose(ours, full[:: strides[0], :: strides[1]], rtol=1e-5, atol=1e-5)
 
@@ -81,9 +82,9 @@ def test_value_is_scipys_correlation():
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
 def test_linear_transpose_is_the_adjoint(strides):
     x, w = problem((8, 7), (4, 4), "float32")
-    f = functools.partial(convolve, kernel=w, strides=strides, padding=1)
+    f = jax.jit(functools.partial(convolve, kernel=w, strides=strides, padding=1))
     z = jnp.sin(jnp.arange(f(x).size, dtype=x.dtype)).reshape(f(x).shape)
-    (back,) = jax.linear_transpose(f, x)(z)
+    (back,) = jax.jit(jax.linear_transpose(f, x))(z)
     np.testing.assert_allclose(jnp.vdot(back, x), jnp.vdot(z, f(x)), rtol=1e-4)
 
 
@@ -99,6 +100,7 @@ def test_second_derivative_is_finite_differences_of_the_first():
     with jax.enable_x64(True):
         x, w = problem((6, 5), (4, 4), "float64")
 
+        @jax.jit
         def gradient(x):
             def total(x):
                 return jnp.sum(jnp.sin(convolve(x, w, strides=(2, 2), padding=1)))
@@ -130,9 +132,10 @@ def test_module_has_flax_convs_parameters_and_values(bias):
     key = jax.random.key(3)
     ours = Conv(5, (4, 3), strides=2, padding=1, use_bias=bias)
     theirs = nn.Conv(5, (4, 3), strides=2, padding=1, use_bias=bias)
-    params = ours.init(key, x)
-    jax.tree.map(np.testing.assert_array_equal, params, theirs.init(key, x))
-    np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), rtol=1e-5, atol=1e-5)
+    params = jax.jit(ours.init)(key, x)
+    jax.tree.map(np.testing.assert_array_equal, params, jax.jit(theirs.init)(key, x))
+    mine, other = jax.jit(ours.apply)(params, x), jax.jit(theirs.apply)(params, x)
+    np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
 
 
 def test_wrong_shapes_are_refused_by_name():
@@ -146,10 +149,17 @@ def test_wrong_shapes_are_refused_by_name():
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)])
 def test_max_pool_is_flaxs_in_value_and_gradient(size):
     x, _ = problem(size, (1, 1), "float32")
-    ours, pull = jax.vjp(max_pool, x)
-    theirs, pull_flax = jax.vjp(lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)
-    np.testing.assert_array_equal(ours, theirs)
-    np.testing.assert_array_equal(pull(ours)[0], pull_flax(ours)[0])
+
+    def value_and_pullback(f):
+        value, pull = jax.vjp(f, x)
+        return value, pull(value)[0]
+
+    ours, theirs = jax.jit(
+        lambda: [
+            value_and_pullback(f) for f in (max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
+        ]
+    )()
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def test_max_pool_shares_the_gradient_of_ties():

@@ -28,7 +28,7 @@ def test_per_example_loss_over_a_named_axis_has_the_batch_loss_gradient(module):
         x = x.astype(jnp.float64)
         model = from_linen(module.clone(dtype=jnp.float64))
         assert isinstance(model, Model)
-        variables = model.init(jax.random.key(0), x)
+        variables = jax.jit(model.init)(jax.random.key(0), x)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
         def batch_loss(x):
@@ -42,8 +42,8 @@ def test_per_example_loss_over_a_named_axis_has_the_batch_loss_gradient(module):
             return cross_entropy(logits[0], y), stats
 
         gradient = jax.grad(example_loss, has_aux=True)
-        lifted, lifted_stats = jax.vmap(gradient, axis_name="examples")(x, y)
-        exact, stats = jax.grad(batch_loss, has_aux=True)(x)
+        lifted, lifted_stats = jax.jit(jax.vmap(gradient, axis_name="examples"))(x, y)
+        exact, stats = jax.jit(jax.grad(batch_loss, has_aux=True))(x)
     np.testing.assert_allclose(lifted, exact, rtol=1e-7, atol=1e-10)
     for mine, other in zip(jax.tree.leaves(lifted_stats), jax.tree.leaves(stats), strict=True):
         np.testing.assert_allclose(mine, np.broadcast_to(other, mine.shape), rtol=1e-9, atol=1e-12)
@@ -52,15 +52,14 @@ def test_per_example_loss_over_a_named_axis_has_the_batch_loss_gradient(module):
 def test_two_halves_over_an_axis_equal_the_whole_batch():
     x, _ = problem()
     model = from_linen(FoscCNN(((3,),), 8, 4))
-    variables = model.init(jax.random.key(0), x)
-    whole, stats = model.apply(variables, x, train=True)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    whole, stats = jax.jit(lambda x: model.apply(variables, x, train=True))(x)
 
     def half(x):
         return model.apply(variables, x, train=True, axes=("devices",))
 
-    halves, half_stats = jax.vmap(half, axis_name="devices", out_axes=(0, None))(
-        x.reshape(2, 3, *x.shape[1:])
-    )
+    lifted = jax.jit(jax.vmap(half, axis_name="devices", out_axes=(0, None)))
+    halves, half_stats = lifted(x.reshape(2, 3, *x.shape[1:]))
     np.testing.assert_allclose(halves.reshape(whole.shape), whole, rtol=1e-4, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), half_stats, stats)
 

@@ -1,0 +1,361 @@
+"""The loop: compiles once, resumes, keeps the best, refuses what cannot be right, names the mend."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training.training_cases import (
+    SHAPE,
+    assert_close,
+    images,
+    linear,
+    normalized,
+    plain,
+    sgd,
+    untimed,
+)
+
+from jaxrobust import defenses
+from jaxrobust.defenses import Aux, Defense
+from jaxrobust.lagrangian import dual_ascent
+from jaxrobust.training import CheckpointError, Run, fit, loop, steps_per_epoch
+from jaxrobust.training import checkpoint as checkpoints
+from jaxrobust.types import Array, Model, Variables
+
+DATA = images()
+PER_EPOCH = 4
+
+
+def train(folder: Path, **changes: Any) -> Run:
+    settings: dict[str, Any] = {
+        "model": linear(),
+        "defense": defenses.erm(),
+        "dataset": DATA,
+        "optimizer": sgd(),
+        "epochs": 2,
+        "batch_size": 16,
+        "config": {"rate": 0.1},
+        "progress": False,
+        "run": folder,
+        **changes,
+    }
+    return fit(0, **settings)
+
+
+def scripted(scores: list[float]) -> Callable[[Variables], dict[str, float]]:
+    """Validation with a given score for every epoch, and 0 before the first."""
+    left = iter([0.0, *scores])
+    return lambda variables: {"score": next(left)}
+
+
+def counting(model: Model) -> tuple[Model, list[bool]]:
+    """The model, and a list that grows at every trace of it in training mode."""
+    traces: list[bool] = []
+
+    def apply(*arguments: Any, train: bool, **options: Any) -> Any:
+        if train:
+            traces.append(train)
+        return model.apply(*arguments, train=train, **options)
+
+    return Model(model.init, apply), traces
+
+
+def test_learns_and_reports(tmp_path: Path) -> None:
+    run = train(tmp_path, epochs=6)
+    first, last = run.history[0], run.history[-1]
+    assert last["train_clean_loss"] < 0.5 * first["train_clean_loss"]
+    assert last["train_clean_accuracy"] > 90
+    assert [row["step"] for row in run.history] == [PER_EPOCH * e for e in range(1, 7)]
+    assert int(run.state.step) == 6 * PER_EPOCH
+    assert run.best is run.state
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == run.history
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 7
+    assert json.loads((tmp_path / "config.json").read_text()) == {"rate": 0.1}
+
+
+def test_more_epochs_compile_nothing_more(tmp_path: Path) -> None:
+    counts = []
+    for epochs in (1, 4):
+        model, traces = counting(linear())
+        train(tmp_path / str(epochs), model=model, epochs=epochs)
+        counts.append(len(traces))
+    assert counts[0] == counts[1] > 0
+
+
+def test_variables_given_to_validation_outlive_the_donated_state(tmp_path: Path) -> None:
+    seen: list[tuple[Variables, Any]] = []
+
+    def validate(variables: Variables) -> dict[str, float]:
+        seen.append((variables, plain(variables)))
+        return {}
+
+    train(tmp_path, epochs=3, validate=validate)
+    assert len(seen) == 3
+    for variables, at_the_time in seen:
+        assert_close(variables, at_the_time)
+    assert not np.array_equal(seen[0][1].params["w"], seen[2][1].params["w"])
+
+
+def test_bfloat16_computes_and_float32_stores(tmp_path: Path) -> None:
+    half, full = (
+        train(tmp_path / str(dtype.dtype), model=normalized(dtype=dtype), epochs=3)
+        for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    for tree in (half.state.variables, half.state.opt_state):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {np.dtype("float32")}
+    losses = [run.history[-1]["train_clean_loss"] for run in (half, full)]
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(*losses, rtol=0.1)
+
+
+@pytest.mark.parametrize("moment", ["validation", "between best and last", "before metrics"])
+def test_an_interrupted_run_ends_like_one_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def score(variables: Variables) -> dict[str, float]:
+        return {"score": float(jnp.abs(variables.params["w"]).sum())}
+
+    settings = {"validate": score, "best_by": "score", "epochs": 4}
+    alone = train(tmp_path / "alone", **settings)
+
+    calls: list[int] = []
+
+    def dies(original: Callable, at: int, skip: Callable[..., bool] = lambda *a: False) -> Callable:
+        def wrapped(*arguments: Any) -> Any:
+            if not skip(*arguments):
+                calls.append(1)
+                if len(calls) == at:
+                    raise Killed
+            return original(*arguments)
+
+        return wrapped
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if moment == "validation":
+            # Its first call is the one before the first epoch.
+            settings["validate"] = dies(score, 4)
+        elif moment == "before metrics":
+            patch.setattr(loop, "write_jsonl", dies(loop.write_jsonl, 5))
+        else:
+            best_only = dies(checkpoints.save, 3, lambda run, kind, *rest: kind == checkpoints.BEST)
+            patch.setattr(checkpoints, "save", best_only)
+        train(tmp_path / "killed", **settings)
+
+    again = train(tmp_path / "killed", **{**settings, "validate": score})
+    assert_close(again.state, alone.state)
+    assert_close(again.best, alone.best)
+    assert untimed(again.history) == untimed(alone.history)
+    rows = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    assert untimed([json.loads(row) for row in rows]) == untimed(alone.history)
+
+
+def test_a_finished_run_is_read_not_repeated(tmp_path: Path) -> None:
+    first = train(tmp_path)
+    model, traces = counting(linear())
+    second = train(tmp_path, model=model)
+    assert_close(second.state, first.state)
+    assert second.history == first.history
+    assert traces == []
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([0.1, 0.5, 0.3], 2), ([0.2, 0.2, 0.1], 1), ([np.nan, 0.1, np.nan], 2)],
+)
+def test_the_best_epoch_is_kept(tmp_path: Path, scores: list[float], best: int) -> None:
+    run = train(tmp_path, epochs=3, validate=scripted(scores), best_by="score")
+    shorter = train(tmp_path / "shorter", epochs=best, validate=scripted(scores))
+    # Schedules aside, the state of an epoch does not depend on how many follow.
+    assert_close(run.best, shorter.state)
+    assert int(run.state.step) == 3 * PER_EPOCH
+
+
+def test_an_unknown_best_by_is_refused_before_training(tmp_path: Path) -> None:
+    model, traces = counting(linear())
+    with pytest.raises(ValueError, match="best_by='skore' is no metric of this run; it has: score"):
+        train(tmp_path, model=model, validate=scripted([]), best_by="skore")
+    with pytest.raises(ValueError, match="best_by='score' names a metric of `validate`"):
+        train(tmp_path, model=model, best_by="score")
+    assert traces == []
+    # The refused run has claimed nothing: another config may have the folder.
+    train(tmp_path, config={"best_by": "score"}, validate=scripted([1, 2]), best_by="score")
+
+
+def test_another_config_is_refused_by_name(tmp_path: Path) -> None:
+    train(tmp_path, config={"rate": 0.1, "method": "erm", "at": (1, 2)})
+    train(tmp_path, config={"at": [1, 2], "rate": 0.1, "method": "erm"})
+    with pytest.raises(ValueError, match=r"rate: 0\.1 there, 0\.2 here; rho: None there, 1 here"):
+        train(tmp_path, config={"rate": 0.2, "method": "erm", "at": (1, 2), "rho": 1})
+    for garbage in (b"{", b"\xff\xfe", b"3"):
+        (tmp_path / "config.json").write_bytes(garbage)
+        with pytest.raises(ValueError, match=r"config\.json holds no JSON object; delete"):
+            train(tmp_path)
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.rglob("*") if f.is_file() and f.stat().st_size > 0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train(folder)
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncate", "garbage"])
+def test_damaged_checkpoints_are_refused_with_the_mend(
+    tmp_path: Path, finished: Path, damage: str
+) -> None:
+    spoil = {
+        "empty": lambda data: b"",
+        "truncate": lambda data: data[: len(data) // 2],
+        "garbage": lambda data: bytes(255 - b for b in data),
+    }[damage]
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    files = [f for f in files_of(folder / "last") if "state" in str(f) or "history" in str(f)]
+    assert len(files) > 2
+    for file in files:
+        file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"run/last.*delete the run folder or choose"):
+        train(folder)
+
+
+def test_every_damaged_file_is_either_noticed_or_harmless(tmp_path: Path, finished: Path) -> None:
+    """No truncation of a single file may yield another state without an error."""
+    expected = train(finished)
+    noticed = 0
+    for file in files_of(finished / "last"):
+        folder = tmp_path / "run"
+        shutil.copytree(finished, folder)
+        target = folder / file.relative_to(finished)
+        target.write_bytes(target.read_bytes()[: target.stat().st_size // 2])
+        try:
+            found = train(folder)
+        except CheckpointError:
+            noticed += 1
+        else:
+            assert_close(found.state, expected.state)
+            assert found.history == expected.history
+        shutil.rmtree(folder)
+    assert noticed >= 2
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path: Path, finished: Path) -> None:
+    others = {
+        "structure": {"model": normalized()},
+        "optimizer": {"optimizer": __import__("optax").sgd(0.1)},
+        "shape": {"model": linear(classes=7)},
+        "method": {
+            "defense": defenses.dale(
+                __import__("jaxrobust.threats", fromlist=["Linf"]).Linf(0.1),
+                rho=0.5,
+                step_size=0.1,
+                steps=1,
+                temperature=0.0,
+            ),
+            "multiplier": dual_ascent(0.1),
+        },
+    }
+    for name, changes in others.items():
+        folder = tmp_path / name
+        shutil.copytree(finished, folder)
+        with pytest.raises(CheckpointError, match=f"{name}/last.*another") as caught:
+            train(folder, **changes)
+        assert "choose another" in str(caught.value)
+
+
+def test_an_unwritable_run_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"could not write .*file/run/config\.json"):
+        train(tmp_path / "file" / "run")
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    # A full disk reaches us as an OSError from Python and as a ValueError from TensorStore.
+    for error in (
+        OSError(28, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: no room"),
+    ):
+        monkeypatch.setattr(checkpoints.ocp.CheckpointManager, "save", full)
+        folder = tmp_path / type(error).__name__
+        with pytest.raises(OSError, match=r"cannot write a checkpoint under .*last.*[Nn]o .*free"):
+            train(folder)
+        monkeypatch.undo()
+        assert len(train(folder).history) == 2
+
+
+def broken_at(step: int, *, where: str) -> Defense:
+    """ERM whose loss, or only its gradient, is NaN at one step of a run of two epochs."""
+    erm = defenses.erm()
+    total = 2 * PER_EPOCH
+
+    def loss(key: Any, model: Model, variables: Variables, batch: Any, **rest: Any) -> Any:
+        value, aux = erm.loss(key, model, variables, batch, **rest)
+        now = jnp.round(rest["progress"] * total) == step
+        if where == "loss":
+            return jnp.where(now, jnp.nan, value), aux
+        root = jnp.sqrt(jnp.sum(0.0 * variables.params["w"]))
+        return value + jnp.where(now, root, 0.0), aux
+
+    return Defense(erm.init, loss)
+
+
+@pytest.mark.parametrize(("where", "name"), [("loss", "gradient_norm|loss"), ("gradient", "grad")])
+@pytest.mark.parametrize("step", [0, 3, 6])
+def test_a_nan_stops_the_run_and_names_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, name: str, step: int
+) -> None:
+    monkeypatch.setattr(loop, "STEPS_PER_CALL", 2)
+    message = rf"({name}).* became nan at step {step} \(epoch {step // PER_EPOCH + 1}\)"
+    with pytest.raises(FloatingPointError, match=message):
+        train(tmp_path, defense=broken_at(step, where=where))
+    # The last good checkpoint stands.
+    assert (tmp_path / "last").is_dir() == (step >= PER_EPOCH)
+
+
+def test_impossible_batches_are_refused(tmp_path: Path) -> None:
+    assert jax.device_count() == 8
+    with pytest.raises(ValueError, match="batch_size=12 does not divide over 8 devices"):
+        train(tmp_path, batch_size=12)
+    with pytest.raises(ValueError, match="64 training images fill no batch of 128"):
+        train(tmp_path, batch_size=128)
+    with pytest.raises(ValueError, match="epochs"):
+        train(tmp_path, epochs=0)
+    assert os.listdir(tmp_path) == []
+    assert steps_per_epoch(DATA, 24) == 2
+
+
+def test_constraints_and_multipliers_belong_together(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no constraint; pass multiplier=None"):
+        train(tmp_path, multiplier=dual_ascent(0.1))
+    constrained = defenses.erm()._replace(constrained=True)
+    with pytest.raises(ValueError, match="needs a multiplier"):
+        train(tmp_path, defense=constrained)
+
+
+def test_a_method_with_state_keeps_it(tmp_path: Path) -> None:
+    erm = defenses.erm()
+
+    def loss(*arguments: Any, **rest: Any) -> tuple[Array, Aux]:
+        value, aux = erm.loss(*arguments, **rest)
+        return value, aux._replace(state=rest["state"] + jnp.int32(2))
+
+    run = train(tmp_path, defense=Defense(lambda: jnp.int32(5), loss))
+    assert int(run.state.method) == 5 + 2 * 2 * PER_EPOCH
+    assert SHAPE == DATA.shape
