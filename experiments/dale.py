@@ -112,7 +112,7 @@ class Config:
 def methods(config: Config, settings: Recipe, per_epoch: int) -> list[Method]:
     """The rows of the table."""
     threat = Linf(settings.epsilon)
-    mode = {"attack_mode": config.attack_mode}
+    mode = {"attack_mode": config.attack_mode, "ramp": settings.ramp}
     steps = {"step_size": settings.step_size, "steps": settings.steps}
     sampler = {
         **steps,

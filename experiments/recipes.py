@@ -35,6 +35,8 @@ class Recipe:
     eval_step_size: float = 0.01
     eval_steps: int = 10
     """Of the PGD that the table reports; validation uses the training attack's length."""
+    ramp: float = 0.0
+    """Share of training over which radius and step size grow to their full values."""
     temperature: float = 1e-3
     """Of DALE's noise."""
     dual_step: float = 1e-3
@@ -99,11 +101,14 @@ RECIPES: Mapping[tuple[str, str], Recipe] = {
         epsilon=0.3,
         step_size=0.075,
         steps=7,
-        epochs=15,
+        epochs=10,
         batch_size=128,
         optimizer="adam",
-        learning_rate=4e-3,
+        learning_rate=3e-3,
         schedule="cyclic",
+        schedule_options={"top": 0.2},
+        # At the full radius from the start this network stays at the constant prediction.
+        ramp=0.3,
         validation=1000,
         eval_step_size=0.01,
         eval_steps=40,

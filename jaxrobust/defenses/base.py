@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -69,6 +70,27 @@ def check_attack_mode(attack_mode: str) -> None:
     checks.choice("attack_mode", attack_mode, ATTACK_MODES)
 
 
+def check_ramp(ramp: Scalar) -> None:
+    """Raises ValueError unless 0 <= ramp <= 1."""
+    checks.nonnegative("ramp", ramp)
+    if checks.is_concrete(ramp) and ramp > 1:
+        raise ValueError(f"ramp is a share of training, at most 1, got {ramp}")
+
+
+def _grown(attack: Attack, progress: Scalar, ramp: Scalar) -> Attack:
+    """The attack with radius and step size scaled by min(1, progress / ramp)."""
+    if checks.is_concrete(ramp) and ramp == 0:
+        return attack
+    scale = jnp.minimum(1.0, progress / ramp)
+    threat = attack.settings["threat"]
+    changes: dict[str, PyTree] = {
+        "threat": dataclasses.replace(threat, radius=threat.radius * scale)
+    }
+    if "step_size" in attack.settings:
+        changes["step_size"] = attack.settings["step_size"] * scale
+    return attack.replace(**changes)
+
+
 def perturb(
     key: Key,
     attack: Attack,
@@ -77,6 +99,8 @@ def perturb(
     batch: Batch,
     *,
     attack_mode: str,
+    ramp: Scalar,
+    progress: Scalar,
     axes: tuple[str, ...],
     make_loss: Callable[[Array], Loss] | None = None,
 ) -> Array:
@@ -87,9 +111,14 @@ def perturb(
         default everywhere); "train" with the statistics of the batch of iterates itself, averaged
         over `axes`, and dropout, as the fast-adversarial and robust-overfitting code do. In "train"
         mode alone, examples influence one another.
+      ramp: the share of training over which radius and step size grow linearly from 0 to their
+        full values (0: full from the start). At a large radius, training from scratch can stick at
+        the constant prediction; starting small avoids it (Wong's thesis, section 3.2.3).
+      progress: the share of training done, 0 to 1.
       make_loss: clean logits -> loss, for an attack on a divergence from the clean prediction.
     """
     variables = jax.lax.stop_gradient(variables)
+    attack = _grown(attack, progress, ramp)
 
     def training_fn(key: Key) -> LogitsFn:
         return lambda x: model.apply(
@@ -165,6 +194,7 @@ def paired(
     objective: PairObjective,
     *,
     attack_mode: str = "eval",
+    ramp: Scalar = 0.0,
     make_loss: Callable[[Array], Loss] | None = None,
     constrained: bool = False,
 ) -> Defense:
@@ -173,10 +203,11 @@ def paired(
     The two are separate training-mode forward passes, clean first; running statistics see both.
 
     Args:
-      attack, attack_mode, make_loss: see `perturb`.
+      attack, attack_mode, ramp, make_loss: see `perturb`.
       objective: what to minimize. constrained: whether it uses `nu` and returns a violation.
     """
     check_attack_mode(attack_mode)
+    check_ramp(ramp)
 
     def loss(
         key: Key,
@@ -189,11 +220,10 @@ def paired(
         progress: Scalar,
         axes: tuple[str, ...],
     ) -> tuple[Array, Aux]:
-        del progress
         attack_key, clean_key, adversarial_key = jax.random.split(key, 3)
         points = perturb(
             attack_key, attack, model, variables, batch,
-            attack_mode=attack_mode, axes=axes, make_loss=make_loss,
+            attack_mode=attack_mode, ramp=ramp, progress=progress, axes=axes, make_loss=make_loss,
         )  # fmt: skip
         clean, variables = forward(clean_key, model, variables, batch.x, axes=axes)
         adversarial, variables = forward(adversarial_key, model, variables, points, axes=axes)

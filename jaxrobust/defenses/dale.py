@@ -21,6 +21,7 @@ def dale(
     rho: Scalar,
     reverse: bool = False,
     attack_mode: str = "eval",
+    ramp: Scalar = 0.0,
     **options: Any,
 ) -> Defense:
     """Minimizes CE(x') subject to mean CE(x) <= rho, x' drawn by Langevin steps.
@@ -33,6 +34,7 @@ def dale(
     Args:
       threat: where x' may lie. rho: the clean loss to hold (the paper: .5, .8, 1.0).
       reverse: minimize CE(x) subject to mean CE(x') <= rho instead.
+      attack_mode, ramp: see `perturb`.
       **options: `step_size`, `steps`, `temperature`, `noise`, `place`, and others of
         `attacks.langevin`.
     """
@@ -44,19 +46,28 @@ def dale(
         return lagrangian(mean_cross_entropy(primal, y), nu, constraint), constraint - rho
 
     return paired(
-        attacks.langevin(threat, **options), objective, attack_mode=attack_mode, constrained=True
+        attacks.langevin(threat, **options),
+        objective,
+        attack_mode=attack_mode,
+        ramp=ramp,
+        constrained=True,
     )
 
 
 def kl_dale(
-    threat: ThreatModel, *, rho: Scalar, attack_mode: str = "eval", **options: Any
+    threat: ThreatModel,
+    *,
+    rho: Scalar,
+    attack_mode: str = "eval",
+    ramp: Scalar = 0.0,
+    **options: Any,
 ) -> Defense:
     """Minimizes mean KL(p(x) || p(x')) subject to mean CE(x) <= rho, with TRADES' attack.
 
     TRADES' two terms with the fixed weight replaced by a multiplier, as in the released DALE code.
 
     Args:
-      threat: where x' may lie. rho: the clean loss to hold.
+      threat: where x' may lie. rho: the clean loss to hold. attack_mode, ramp: see `perturb`.
       **options: `step_size`, `steps`, and others of `attacks.pgd`.
     """
     checks.nonnegative("rho", rho)
@@ -69,6 +80,7 @@ def kl_dale(
         trades_attack(threat, **options),
         objective,
         attack_mode=attack_mode,
+        ramp=ramp,
         make_loss=divergence_from,
         constrained=True,
     )

@@ -28,7 +28,12 @@ def trades_attack(threat: ThreatModel, **options: Any) -> Attack:
 
 
 def trades(
-    threat: ThreatModel, *, beta: Scalar, attack_mode: str = "eval", **options: Any
+    threat: ThreatModel,
+    *,
+    beta: Scalar,
+    attack_mode: str = "eval",
+    ramp: Scalar = 0.0,
+    **options: Any,
 ) -> Defense:
     """Minimizes mean CE(x) + beta * mean KL(p(x) || p(x')), x' the attack's maximizer of the KL.
 
@@ -36,6 +41,7 @@ def trades(
 
     Args:
       threat: where x' may lie. beta: weight of the regularizer (paper: 1 or 6); 0 is ERM.
+      attack_mode, ramp: see `perturb`.
       **options: `step_size`, `steps`, and others of `attacks.pgd`.
     """
     checks.nonnegative("beta", beta)
@@ -48,5 +54,6 @@ def trades(
         trades_attack(threat, **options),
         objective,
         attack_mode=attack_mode,
+        ramp=ramp,
         make_loss=divergence_from,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,9 +18,9 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from jaxrobust import checks
 from jaxrobust.data import Dataset, permutation, process_slice, shard
 from jaxrobust.defenses import Defense
-from jaxrobust.files import write_csv, write_jsonl, write_text_atomic
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.training import checkpoint
+from jaxrobust.training.folder import begin, require_metric, require_same, write
 from jaxrobust.training.parallel import StepsFn, pmapped_steps, replicate, unreplicate
 from jaxrobust.training.state import TrainState, init_state
 from jaxrobust.training.step import Augment, make_step
@@ -29,8 +28,6 @@ from jaxrobust.types import Model, Variables
 
 STEPS_PER_CALL = 100
 """Training steps in one call of the compiled program; progress shows between calls."""
-
-CONFIG = "config.json"
 
 Validate = Callable[[Variables], Mapping[str, float]]
 """Trained variables -> metrics of held-out data, by name."""
@@ -97,8 +94,7 @@ def fit(
         )
     if best_by is not None and validate is None:
         raise ValueError(f"best_by={best_by!r} names a metric of `validate`, which is not given")
-    config = json.loads(json.dumps(config))
-    _require_same(folder, config)
+    require_same(folder, config)
 
     sample = jnp.zeros((1, *dataset.shape), jnp.float32)
     state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
@@ -108,11 +104,9 @@ def fit(
         state, history = found
     _require_agreement(folder, len(history))
     if best_by is not None and not history:
-        _require_metric(best_by, validate(state.variables))
+        require_metric(best_by, validate(state.variables))
     if jax.process_index() == 0:
-        write_text_atomic(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-        # A kill between checkpoint and metrics left these one epoch behind.
-        _write_metrics(folder, history)
+        begin(folder, config, history)
 
     steps = _program(model, defense, optimizer, multiplier, augment, epochs * per_epoch)
     data = replicate(dataset.train, devices)
@@ -154,7 +148,7 @@ def fit(
             )
             history = [*history, row]
             if jax.process_index() == 0:
-                _write(folder, current, history, best_by)
+                write(folder, current, history, best_by)
 
     # The other processes may read the best checkpoint only once the first has written it.
     _meet("written")
@@ -188,27 +182,6 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
             f"{size} training images fill no batch of {batch_size}; use a smaller batch_size"
         )
     return size // batch_size
-
-
-def _require_same(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises ValueError if the folder holds a run with another config."""
-    file = folder / CONFIG
-    if file.exists():
-        try:
-            held = dict(json.loads(file.read_text()))
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{file} holds no JSON object; delete the run folder or choose another"
-            ) from error
-        changed = sorted(
-            name for name in held.keys() | config.keys() if held.get(name) != config.get(name)
-        )
-        if changed:
-            told = "; ".join(f"{n}: {held.get(n)!r} there, {config.get(n)!r} here" for n in changed)
-            raise ValueError(
-                f"{folder} holds a run with other settings ({told}); "
-                "choose another folder or delete that one"
-            )
 
 
 def _chunks(order: np.ndarray, limit: int) -> list[np.ndarray]:
@@ -254,36 +227,6 @@ def _row(
 def _nothing(variables: Variables) -> dict[str, float]:
     del variables
     return {}
-
-
-def _write(
-    folder: Path, state: TrainState, history: list[dict[str, Any]], best_by: str | None
-) -> None:
-    # The best first: after a kill between the two, the epoch is repeated and wins again.
-    if best_by is not None and _is_best(history, best_by):
-        checkpoint.save(folder, checkpoint.BEST, state, history)
-    checkpoint.save(folder, checkpoint.LAST, state, history)
-    _write_metrics(folder, history)
-
-
-def _write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
-    write_jsonl(folder / "metrics.jsonl", history)
-    write_csv(folder / "metrics.csv", history)
-
-
-def _is_best(history: list[dict[str, Any]], best_by: str) -> bool:
-    """Whether the last row beats all before it; NaN beats nothing and is beaten by anything."""
-    _require_metric(best_by, history[-1])
-    *before, last = (
-        -np.inf if np.isnan(score := row.get(best_by, np.nan)) else score for row in history
-    )
-    return not before or last > max(before)
-
-
-def _require_metric(best_by: str, metrics: Mapping[str, float]) -> None:
-    if best_by not in metrics:
-        known = ", ".join(sorted(metrics))
-        raise ValueError(f"best_by={best_by!r} is no metric of this run; it has: {known}")
 
 
 def _require_agreement(folder: Path, epochs: int) -> None:

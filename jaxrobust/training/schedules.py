@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+import jax.numpy as jnp
 import optax
 
 from jaxrobust import checks
@@ -73,4 +74,6 @@ def schedule(name: str, peak: float, steps: int, **options: float) -> optax.Sche
     checks.choice("schedule", name, SCHEDULES)
     checks.nonnegative("peak", peak)
     checks.at_least("steps", steps, 1)
-    return SCHEDULES[name](peak, steps, **options)
+    rate = SCHEDULES[name](peak, steps, **options)
+    # Optax mixes the integer count with floats, which strict dtype promotion forbids.
+    return lambda count: rate(jnp.asarray(count, jnp.float32))

@@ -18,7 +18,7 @@ from training.training_cases import CLASSES, SIZE, linear
 from jaxrobust import defenses
 from jaxrobust.attacks import clean
 from jaxrobust.defenses import Defense
-from jaxrobust.threats import Linf
+from jaxrobust.threats import L2, Linf
 from jaxrobust.types import Batch, Variables
 
 EPS, STEP, STEPS, RHO, NU, BETA = 0.1, 0.04, 4, 0.5, 0.7, 6.0
@@ -35,8 +35,8 @@ def shifted(key: Any, threat: Linf, x: Any) -> Any:
     return threat.project(x, x + jnp.asarray(SHIFT, x.dtype))
 
 
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    z = x @ W + B
+def log_softmax(x: np.ndarray, w: np.ndarray = W) -> np.ndarray:
+    z = x @ w + B
     z = z - z.max(-1, keepdims=True)
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
@@ -171,3 +171,28 @@ def test_multiplier_and_losses_of_different_types_mix() -> None:
         )
         assert value.dtype == jnp.float32
         np.testing.assert_allclose(value, CASES["dale"][1][0], rtol=2e-4)
+
+
+def test_no_gradient_flows_through_the_attack() -> None:
+    """With l2 steps, unlike signs, the perturbed point moves smoothly with the parameters."""
+    defense = defenses.pgd(L2(EPS), start=clean, step_size=STEP, steps=2)
+
+    def points(w: np.ndarray) -> np.ndarray:
+        z = X
+        for _ in range(2):
+            slope = (np.exp(log_softmax(z, w)) - ONEHOT) @ w.T
+            z = np.clip(z + STEP * slope / np.linalg.norm(slope, axis=-1, keepdims=True), 0, 1)
+        return z
+
+    def value(w: np.ndarray, z: np.ndarray) -> float:
+        return -(ONEHOT * log_softmax(z, w)).sum() / len(z)
+
+    # Only one entry: with the points moving along, the derivative is another.
+    nudge = np.zeros_like(W)
+    nudge[2, 1] = 1e-6
+    held = (value(W + nudge, points(W)) - value(W - nudge, points(W))) / 2e-6
+    moving = (value(W + nudge, points(W + nudge)) - value(W - nudge, points(W - nudge))) / 2e-6
+    assert abs(moving - held) > 1e-4
+    with jax.enable_x64(True):
+        _, gradient, _ = value_gradient_aux(defense, jnp.float64)
+        np.testing.assert_allclose(gradient[2, 1], held, atol=1e-7)

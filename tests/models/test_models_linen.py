@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from model_cases import filled
 
 from jaxrobust.models import FoscCNN, PreActResNet, from_linen
 from jaxrobust.types import Model
@@ -28,7 +29,7 @@ def test_per_example_loss_over_a_named_axis_has_the_batch_loss_gradient(module):
         x = x.astype(jnp.float64)
         model = from_linen(module.clone(dtype=jnp.float64))
         assert isinstance(model, Model)
-        variables = jax.jit(model.init)(jax.random.key(0), x)
+        variables = filled(model, x)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
         def batch_loss(x):
@@ -52,7 +53,7 @@ def test_per_example_loss_over_a_named_axis_has_the_batch_loss_gradient(module):
 def test_two_halves_over_an_axis_equal_the_whole_batch():
     x, _ = problem()
     model = from_linen(FoscCNN(((3,),), 8, 4))
-    variables = jax.jit(model.init)(jax.random.key(0), x)
+    variables = filled(model, x)
     whole, stats = jax.jit(lambda x: model.apply(variables, x, train=True))(x)
 
     def half(x):

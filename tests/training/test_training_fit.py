@@ -1,4 +1,4 @@
-"""The loop: compiles once, resumes, keeps the best, refuses what cannot be right, names the mend."""
+"""The loop: compiles once, resumes, keeps the best, and refuses what cannot be right."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from training.training_cases import (
-    SHAPE,
     assert_close,
     images,
     linear,
@@ -27,8 +27,10 @@ from training.training_cases import (
 from jaxrobust import defenses
 from jaxrobust.defenses import Aux, Defense
 from jaxrobust.lagrangian import dual_ascent
+from jaxrobust.threats import Linf
 from jaxrobust.training import CheckpointError, Run, fit, loop, steps_per_epoch
 from jaxrobust.training import checkpoint as checkpoints
+from jaxrobust.training import folder as run_folder
 from jaxrobust.types import Array, Model, Variables
 
 DATA = images()
@@ -143,16 +145,18 @@ def test_an_interrupted_run_ends_like_one_left_alone(
 
         return wrapped
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        if moment == "validation":
-            # Its first call is the one before the first epoch.
-            settings["validate"] = dies(score, 4)
-        elif moment == "before metrics":
-            patch.setattr(loop, "write_jsonl", dies(loop.write_jsonl, 5))
-        else:
-            best_only = dies(checkpoints.save, 3, lambda run, kind, *rest: kind == checkpoints.BEST)
-            patch.setattr(checkpoints, "save", best_only)
+    if moment == "validation":
+        # Its first call is the one before the first epoch.
+        settings["validate"] = dies(score, 4)
+    elif moment == "before metrics":
+        # Its first call is the one that opens the folder.
+        monkeypatch.setattr(run_folder, "write_jsonl", dies(run_folder.write_jsonl, 5))
+    else:
+        last_only = dies(checkpoints.save, 3, lambda run, kind, *rest: kind == checkpoints.BEST)
+        monkeypatch.setattr(checkpoints, "save", last_only)
+    with pytest.raises(Killed):
         train(tmp_path / "killed", **settings)
+    monkeypatch.undo()
 
     again = train(tmp_path / "killed", **{**settings, "validate": score})
     assert_close(again.state, alone.state)
@@ -258,11 +262,11 @@ def test_every_damaged_file_is_either_noticed_or_harmless(tmp_path: Path, finish
 def test_a_foreign_checkpoint_is_refused(tmp_path: Path, finished: Path) -> None:
     others = {
         "structure": {"model": normalized()},
-        "optimizer": {"optimizer": __import__("optax").sgd(0.1)},
+        "optimizer": {"optimizer": optax.sgd(0.1)},
         "shape": {"model": linear(classes=7)},
         "method": {
             "defense": defenses.dale(
-                __import__("jaxrobust.threats", fromlist=["Linf"]).Linf(0.1),
+                Linf(0.1),
                 rho=0.5,
                 step_size=0.1,
                 steps=1,
@@ -310,8 +314,9 @@ def broken_at(step: int, *, where: str) -> Defense:
         now = jnp.round(rest["progress"] * total) == step
         if where == "loss":
             return jnp.where(now, jnp.nan, value), aux
-        root = jnp.sqrt(jnp.sum(0.0 * variables.params["w"]))
-        return value + jnp.where(now, root, 0.0), aux
+        # The root of 0 is finite, its derivative is not.
+        root = jnp.sqrt(jnp.sum(0.0 * variables.params["w"]) + jnp.where(now, 0.0, 1.0))
+        return value + root, aux
 
     return Defense(erm.init, loss)
 
@@ -358,4 +363,3 @@ def test_a_method_with_state_keeps_it(tmp_path: Path) -> None:
 
     run = train(tmp_path, defense=Defense(lambda: jnp.int32(5), loss))
     assert int(run.state.method) == 5 + 2 * 2 * PER_EPOCH
-    assert SHAPE == DATA.shape

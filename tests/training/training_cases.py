@@ -48,12 +48,9 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         x = nn.Dense(8, use_bias=False, dtype=self.dtype)(x.reshape(len(x), -1).astype(self.dtype))
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            dtype=self.dtype,
-            axis_name=self.axes or None,
-        )(x)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=self.axes or None)(
+            x.astype(jnp.float32)
+        ).astype(self.dtype)
         x = nn.Dropout(self.rate, deterministic=not train)(jax.nn.relu(x))
         return nn.Dense(CLASSES, dtype=self.dtype)(x).astype(jnp.float32)
 
