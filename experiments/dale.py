@@ -17,7 +17,6 @@ from typing import Literal
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 
 from experiments.recipes import Recipe, recipe
@@ -25,6 +24,7 @@ from experiments.study import (
     Method,
     Outcome,
     Study,
+    command_line,
     publish,
     run,
     study,
@@ -287,4 +287,4 @@ def _title(config: Config, settings: Recipe, dataset: Dataset) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line(main, Config, __doc__)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +32,21 @@ from jaxrobust.types import Attack, Model, Variables
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 EVAL_BATCH = 500
 AUGMENT = training.crop_flip()
+
+
+def command_line(main: Callable[[Any], Any], config: type, description: str | None) -> None:
+    """Runs `main` on the options of the command line; a user's mistake ends in one line, status 2.
+
+    `JAXROBUST_TRACEBACK=1` shows where it was raised.
+    """
+    options = tyro.cli(config, description=description)
+    try:
+        main(options)
+    except (ValueError, OSError, FloatingPointError, training.CheckpointError) as error:
+        if os.environ.get("JAXROBUST_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,135 @@
+"""The DALE experiment on a few digits: the command as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from experiments.dale import Config, main, methods
+from experiments.recipes import RECIPES, recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# The experiment itself runs under JAX's defaults: Adam's bias correction promotes dtypes.
+pytestmark = pytest.mark.usefixtures("default_promotion")
+
+
+@pytest.fixture
+def default_promotion():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def small(out: Path, **changes) -> Config:
+    settings = {
+        "methods": ("erm", "dale"),
+        "rho": (0.2,),
+        "seeds": (0, 1),
+        "epochs": 2,
+        "limit": 128,
+        "batch_size": 32,
+        "out": out,
+        "progress": False,
+    }
+    return Config(**(settings | changes))
+
+
+@pytest.mark.slow
+def test_the_study_writes_its_table_and_figures_and_resumes_without_training(tmp_path, capsys):
+    rows = main(small(tmp_path))
+    folder = tmp_path / "digits-quick"
+
+    assert [row["method"] for row in rows] == ["erm", "dale rho=0.2"]
+    assert all(row["seeds"] == 2 for row in rows)
+    saved = json.loads((folder / "table.json").read_text())["rows"]
+    assert saved == rows
+    for row in rows:
+        # The table's means are those of the per-run reports.
+        for column, key in (("Clean", "clean"), ("FGSM", "FGSM")):
+            accuracies = []
+            for seed in (0, 1):
+                run = folder / f"{row['method'].replace(' ', '-')}-seed{seed}"
+                report = json.loads((run / "test_last.json").read_text())
+                mask = report["clean"] if key == "clean" else report["attacks"][key]["robust"]
+                accuracies.append(100 * sum(mask) / len(mask))
+            assert row[column] == pytest.approx(sum(accuracies) / 2)
+    assert (folder / "figure1_perturbations.png").stat().st_size > 1000
+    assert (folder / "figure2_dale_rho=0.2.png").stat().st_size > 1000
+    assert "dale rho=0.2" in capsys.readouterr().out
+
+    history = folder / "dale-rho=0.2-seed0" / "metrics.jsonl"
+    trained = history.read_text()
+    assert len(trained.splitlines()) == 2
+    assert main(small(tmp_path)) == rows
+    assert history.read_text() == trained  # timings included: no epoch ran again
+
+
+def test_every_method_and_fixed_multiplier_makes_a_row(tmp_path):
+    names = ("erm", "fgsm", "pgd", "trades", "dale", "kl_dale", "reverse_dale")
+    config = small(tmp_path, methods=names, rho=(0.1, 0.5), nu=(0.3,))
+    rows = methods(config, recipe("digits", "quick", rho=config.rho), per_epoch=4)
+    assert [row.name for row in rows] == [
+        *names[:4],
+        *(f"{name} rho={rho}" for name in names[4:] for rho in (0.1, 0.5)),
+        "dale nu=0.3",
+    ]
+    for row in rows:
+        assert row.defense.constrained == (row.multiplier is not None)
+    held = rows[-1].multiplier
+    state = held.init()
+    assert held.update(state, state.value + 1).value == pytest.approx(0.3)
+
+
+def test_the_epoch_option_moves_the_multiplier_once_an_epoch(tmp_path):
+    config = small(tmp_path, methods=("dale",), dual_update="epoch")
+    (row,) = methods(config, recipe("digits", "quick", rho=(0.2,), dual_step=0.5), per_epoch=2)
+    state = row.multiplier.init()
+    violation = state.value + 1.0
+    state = row.multiplier.update(state, violation)
+    assert state.value == 0
+    state = row.multiplier.update(state, 2 * violation)
+    assert state.value == pytest.approx(0.5 * 1.5)
+
+
+def test_recipes_carry_the_papers_settings():
+    cifar = recipe("cifar10", "paper")
+    assert (cifar.model, cifar.epsilon, cifar.steps) == ("resnet18", 8 / 255, 10)
+    assert (cifar.eval_steps, cifar.eval_step_size, cifar.rho) == (20, 0.003, (0.5, 0.8, 1.0))
+    mnist = recipe("fashion_mnist", "paper")
+    assert (mnist.model, mnist.epsilon, mnist.steps, mnist.step_size) == ("dale_mnist", 0.3, 7, 0.1)
+    assert recipe("svhn_cropped", "quick") == RECIPES["cifar10", "quick"]
+    assert recipe("digits", "quick", epochs=3).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ("dalle",)}, "unknown method 'dalle'; did you mean 'dale'?"),
+        ({"dataset": "digit"}, "digits"),
+        ({"batch_size": 1000}, "batch"),
+        ({"rho": (-0.5,)}, "rho must be finite and at least 0, got -0.5"),
+        ({"model": "resnet"}, "unknown network 'resnet'"),
+    ],
+)
+def test_mistakes_name_the_value(tmp_path, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message.replace("?", r"\?")):
+        main(small(tmp_path, **changes))
+
+
+def test_the_command_ends_a_mistake_in_one_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.dale", "--methods", "dalle"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(
+        "error: unknown method 'dalle'; did you mean 'dale'? "
+        "Known: dale, erm, fgsm, kl_dale, pgd, reverse_dale, trades"
+    )
+    assert "Traceback" not in done.stderr
