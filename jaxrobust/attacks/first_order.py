@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -61,23 +61,23 @@ def _run(
     return judge(f, threat, x, y, z, loss, forwards=steps + extra, backwards=steps)
 
 
-def _stacked(numbers: dict[str, Scalar], threat: ThreatModel) -> dict[str, Scalar]:
+def _stacked(numbers: Mapping[str, Scalar], threat: ThreatModel) -> dict[str, Scalar]:
     """Gives scalar settings the leading axis of a stack of radii: `vmap` wants one everywhere."""
     shape = jnp.shape(threat.radius)
     if not shape:
-        return numbers
+        return dict(numbers)
     return {name: jnp.broadcast_to(jnp.asarray(v), shape) for name, v in numbers.items()}
 
 
 def first_order(
     threat: ThreatModel,
     optimizer: OptimizerFn,
+    numbers: Mapping[str, Scalar],
     *,
     steps: int,
     start: Start = starts.uniform,
     loss: Loss = losses.cross_entropy,
     keep: str = "best",
-    **numbers: Scalar,
 ) -> Attack:
     """`steps` projected steps of `optimizer(key, threat, **numbers)` that maximize `loss`.
 
@@ -86,9 +86,10 @@ def first_order(
 
     Args:
       threat: the set to stay in.
-      optimizer: a module-level function (it is static); `numbers` are its traced settings, one
-        leaf of the attack each, and reach it in the dtype of `x`. Where the threat is a stack
-        of sets (an array of radii), scalars are stacked along, ready for `vmap`.
+      optimizer: a module-level function (static: one made anew for each call compiles anew).
+      numbers: its traced settings by name, one leaf of the attack each, which reach it in the dtype
+        of `x`. Where the threat is a stack of sets (an array of radii), scalars are stacked along,
+        ready for `vmap`.
       steps: gradient evaluations.
       start: `attacks.starts.clean`, `uniform`, `gaussian` or your own.
       loss: what to climb, from logits and label.

@@ -73,8 +73,7 @@ def langevin(
     return first_order(
         threat,
         _OPTIMIZERS[noise, place],
+        {"step_size": step_size, "temperature": temperature},
         steps=steps,
-        step_size=step_size,
-        temperature=temperature,
         **options,
     )

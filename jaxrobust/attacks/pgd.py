@@ -27,7 +27,7 @@ def pgd(threat: ThreatModel, *, step_size: Scalar, steps: int, **options: Any) -
       threat: the set. step_size: length of a step in the threat's norm. steps: how many.
       **options: `start` (default uniform), `loss`, `keep`; see `first_order`.
     """
-    return first_order(threat, _steepest, steps=steps, step_size=step_size, **options)
+    return first_order(threat, _steepest, {"step_size": step_size}, steps=steps, **options)
 
 
 def fgsm(
@@ -67,4 +67,6 @@ def momentum(
     The velocity accumulates normalized gradients, never their signs.
     """
     options = {"start": starts.clean, **options}
-    return first_order(threat, _momentum, steps=steps, step_size=step_size, decay=decay, **options)
+    return first_order(
+        threat, _momentum, {"step_size": step_size, "decay": decay}, steps=steps, **options
+    )

@@ -256,10 +256,16 @@ def test_any_optax_optimizer_ascends() -> None:
         z = X + cases.np_project("l2", radius, z - X)
     with jax.enable_x64():
         attack = first_order(
-            unboxed("l2", radius), _plain, steps=5, start=clean, keep="last", rate=rate
+            unboxed("l2", radius), _plain, {"rate": rate}, steps=5, start=clean, keep="last"
         )
         np.testing.assert_allclose(attacked(attack).x, z, atol=1e-12)
         assert float(attack.replace(rate=0.1).settings["rate"]) == 0.1
+
+
+def test_an_unknown_option_is_refused_at_construction() -> None:
+    ball = cases.THREATS["linf"](0.1)
+    with pytest.raises(TypeError, match="stepz"):
+        pgd(ball, step_size=0.05, steps=2, stepz=3)
 
 
 def test_step_sizes_of_another_precision_than_the_image() -> None:
