@@ -99,8 +99,8 @@ def perturb(
     batch: Batch,
     *,
     attack_mode: str,
-    ramp: Scalar,
-    progress: Scalar,
+    ramp: Scalar = 0.0,
+    progress: Scalar = 1.0,
     axes: tuple[str, ...],
     make_loss: Callable[[Array], Loss] | None = None,
 ) -> Array:

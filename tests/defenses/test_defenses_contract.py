@@ -209,6 +209,27 @@ def test_dropout_in_the_attack_follows_the_example_not_its_place() -> None:
     np.testing.assert_allclose(here[order], there, atol=1e-6)
 
 
+def test_the_ramp_grows_radius_and_step_together() -> None:
+    model, batch = normalized(), batch_of()
+    variables = model.init(jax.random.key(0), batch.x)
+    # Away from the box, so that a signed step shows its whole length.
+    batch = batch._replace(x=0.25 + 0.5 * batch.x)
+    attack = attacks.fgsm(Linf(0.2))
+
+    @jax.jit
+    def moved(progress: Array) -> Array:
+        points = defenses.perturb(
+            jax.random.key(0), attack, model, variables, batch,
+            attack_mode="eval", ramp=0.5, progress=progress, axes=(),
+        )  # fmt: skip
+        return jnp.max(jnp.abs(points - batch.x))
+
+    for progress, radius in ((0.0, 0.0), (0.1, 0.04), (0.5, 0.2), (0.9, 0.2)):
+        assert moved(jnp.float32(progress)) == pytest.approx(radius, abs=1e-6)
+    with pytest.raises(ValueError, match="ramp is a share of training, at most 1, got 1.5"):
+        defenses.pgd(Linf(0.2), step_size=0.1, steps=1, ramp=1.5)
+
+
 def test_impossible_settings_are_refused() -> None:
     options = {**OPTIONS, "temperature": 0.0}
     with pytest.raises(ValueError, match="rho must be finite and at least 0, got -1"):
