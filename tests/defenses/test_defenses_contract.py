@@ -226,7 +226,7 @@ def test_the_ramp_grows_radius_and_step_together() -> None:
 
     for progress, radius in ((0.0, 0.0), (0.1, 0.04), (0.5, 0.2), (0.9, 0.2)):
         assert moved(jnp.float32(progress)) == pytest.approx(radius, abs=1e-6)
-    with pytest.raises(ValueError, match="ramp is a share of training, at most 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"ramp is a share of training, at most 1, got 1\.5"):
         defenses.pgd(Linf(0.2), step_size=0.1, steps=1, ramp=1.5)
 
 
