@@ -13,7 +13,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -37,6 +37,9 @@ from jaxrobust.evaluation import evaluate
 from jaxrobust.lagrangian import dual_ascent
 from jaxrobust.threats import Linf
 from jaxrobust.types import Attack
+
+PCA_IMAGES = 10_000
+"""Training images whose principal components span Figure 1."""
 
 CONSTRAINED = ("dale", "kl_dale", "reverse_dale")
 METHODS = ("erm", "fgsm", "pgd", "trades", *CONSTRAINED)
@@ -109,17 +112,23 @@ class Config:
     progress: bool = True
 
 
+def sampling(config: Config, settings: Recipe) -> dict[str, Any]:
+    """The settings of DALE's Langevin steps."""
+    return {
+        "step_size": settings.step_size,
+        "steps": settings.steps,
+        "temperature": settings.temperature,
+        "noise": config.noise,
+        "place": "inside" if config.noise == "laplace" else "outside",
+    }
+
+
 def methods(config: Config, settings: Recipe, per_epoch: int) -> list[Method]:
     """The rows of the table."""
     threat = Linf(settings.epsilon)
     mode = {"attack_mode": config.attack_mode, "ramp": settings.ramp}
     steps = {"step_size": settings.step_size, "steps": settings.steps}
-    sampler = {
-        **steps,
-        "temperature": settings.temperature,
-        "noise": config.noise,
-        "place": "inside" if config.noise == "laplace" else "outside",
-    }
+    sampler = sampling(config, settings)
     ascent = dual_ascent(
         settings.dual_step,
         initial=settings.dual_initial,
@@ -151,25 +160,25 @@ def methods(config: Config, settings: Recipe, per_epoch: int) -> list[Method]:
     return rows
 
 
-def sampling_attacks(settings: Recipe) -> dict[str, Attack]:
+def sampling_attacks(config: Config, settings: Recipe) -> dict[str, Attack]:
     """The perturbations that Figure 1 compares, by the row whose model they attack."""
     threat = Linf(settings.epsilon)
     steps = {"step_size": settings.step_size, "steps": settings.steps}
     return {
         "fgsm": attacks.fgsm(threat),
         "pgd": attacks.pgd(threat, **steps, keep="last"),
-        "dale": attacks.langevin(threat, **steps, temperature=settings.temperature),
+        "dale": attacks.langevin(threat, **sampling(config, settings)),
     }
 
 
 def figure_1(
-    shared: Study, outcomes: Sequence[Outcome], *, count: int = 500
+    config: Config, shared: Study, outcomes: Sequence[Outcome], *, count: int = 500
 ) -> figures.Figure | None:
     """Training perturbations of FGSM, PGD and DALE, each on its own model; None without runs."""
     dataset = shared.dataset
     x = dataset.train.x[:count].astype(np.float32) / 255
     shifts = {}
-    for name, attack in sampling_attacks(shared.recipe).items():
+    for name, attack in sampling_attacks(config, shared.recipe).items():
         own = next((o for o in outcomes if o.method.split()[0] == name), None)
         if own is not None:
             report = evaluate(
@@ -179,11 +188,14 @@ def figure_1(
                 Split(x, dataset.train.y[:count]),
                 {name: attack},
                 batch_size=min(count, len(x)),
+                # Drawn by the first process alone: no other may be waited for.
+                devices=jax.local_devices(),
                 keep_examples=True,
                 progress=False,
             )
             shifts[own.method] = report.attacks[name].examples - x
-    return figures.perturbation_pca(dataset.train.x / 255, shifts) if shifts else None
+    reference = dataset.train.x[:PCA_IMAGES].astype(np.float32) / 255
+    return figures.perturbation_pca(reference, shifts) if shifts else None
 
 
 FIGURE_2 = (
@@ -220,6 +232,16 @@ def main(config: Config) -> list[dict]:
     )
     for name in config.methods:
         checks.choice("method", name, METHODS)
+    for name, values in (
+        ("methods", config.methods),
+        ("rho", settings.rho),
+        ("nu", config.nu),
+        ("seeds", config.seeds),
+    ):
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} holds a value twice: {' '.join(map(str, values))}")
+    if not config.seeds or not (config.methods or config.nu):
+        raise ValueError("nothing to run: give at least one of --seeds, and of --methods or --nu")
     dataset = data.load(
         config.dataset,
         data_dir=config.data_dir,
@@ -248,7 +270,7 @@ def main(config: Config) -> list[dict]:
                 method,
                 seed,
                 folder=own,
-                config={**identity, "method": method.name, "seed": seed},
+                config={**identity, "method": method.name, "rho": method.rho},
                 select=config.select,
                 progress=config.progress,
             )
@@ -261,7 +283,7 @@ def main(config: Config) -> list[dict]:
     table = summarize(outcomes, PUBLISHED.get(config.dataset))
     publish(folder / "table", _title(config, settings, dataset), table)
     drawn = [folder / "table.md"]
-    scatter = figure_1(shared, outcomes)
+    scatter = figure_1(config, shared, outcomes)
     if scatter is not None:
         drawn.append(figures.save_figure(scatter, folder / "figure1_perturbations.png"))
     for method, outcome in by_rho.items():

@@ -196,6 +196,8 @@ def summarize(
 ) -> list[dict[str, Any]]:
     """A row per method: mean and sample standard deviation over seeds of every accuracy, in %.
 
+    Constrained methods also show their last multiplier and training clean loss, means over seeds.
+
     Args:
       published: the paper's figures by method, in the order of the columns.
     """
@@ -207,6 +209,11 @@ def summarize(
             values = np.asarray([r[column] for r in runs])
             row[column] = float(values.mean())
             row[f"{column} std"] = float(values.std(ddof=1)) if len(runs) > 1 else None
+        last = [o.history[-1] for o in outcomes if o.method == method]
+        for column, key in (("nu", "multiplier"), ("clean loss", "train_clean_loss")):
+            # A constraint that is slack while nu > 0 says that the dual ascent is still under way.
+            values = [r[key] for r in last if "multiplier" in r]
+            row[column] = float(np.mean(values)) if values else None
         if published is not None:
             figures = published.get(method)
             row["published"] = "" if figures is None else " / ".join(f"{f:g}" for f in figures)
@@ -218,10 +225,11 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
     """A row's figures as text: `mean +- std`."""
     cells = {}
     for name, value in row.items():
-        if name.endswith(" std"):
+        if name.endswith(" std") or name == "seeds":
             continue
         std = row.get(f"{name} std")
         text = f"{value:.2f}" if isinstance(value, float) else str(value)
+        text = "" if value is None else text
         cells[name] = text if std is None else f"{text} ± {std:.2f}"
     return cells
 
@@ -232,7 +240,8 @@ def publish(stem: Path, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = list(cells[0])
     shown = Table(title=title)
     for column in columns:
-        shown.add_column(column, justify="left" if column == "method" else "right")
+        left = column == "method"
+        shown.add_column(column, justify="left" if left else "right", no_wrap=left)
     for row in cells:
         shown.add_row(*row.values())
     lines = [columns, ["---"] * len(columns), *(row.values() for row in cells)]

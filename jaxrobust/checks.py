@@ -21,8 +21,14 @@ def is_concrete(value: Any) -> bool:
     return isinstance(value, int | float | np.ndarray | np.generic | jax.Array)
 
 
+def _require_number(name: str, value: Any) -> None:
+    if not isinstance(value, jax.core.Tracer) and not is_concrete(value):
+        raise ValueError(f"{name} must be a number or an array of numbers, got {value!r}")
+
+
 def nonnegative(name: str, value: Any) -> None:
     """Raises ValueError unless every concrete entry of `value` is finite and at least 0."""
+    _require_number(name, value)
     if is_concrete(value):
         array = np.asarray(value)
         if not (np.isfinite(array).all() and (array >= 0).all()):
@@ -31,6 +37,7 @@ def nonnegative(name: str, value: Any) -> None:
 
 def positive(name: str, value: Any) -> None:
     """Raises ValueError unless every concrete entry of `value` is finite and above 0."""
+    _require_number(name, value)
     if is_concrete(value):
         array = np.asarray(value)
         if not (np.isfinite(array).all() and (array > 0).all()):
@@ -48,7 +55,7 @@ def choice(name: str, value: Any, known: Iterable[str]) -> None:
     known = sorted(known)
     if value not in known:
         near = difflib.get_close_matches(str(value), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"unknown {name} {value!r}{hint} Known: {', '.join(known)}")
 
 

@@ -45,7 +45,8 @@ def cross_entropy(logits: Array, y: Array) -> Array:
 
     The usual logsumexp(z) - z_y has the gradient p - onehot(y), whose label entry vanishes in
     float32 once p_y rounds to 1 (a gap of about 17): attacks on confident models would climb
-    noise. This form keeps every entry exact at any gap.
+    noise. This form keeps every entry exact up to a gap of about 87 in float32 (where exp
+    underflows); beyond that `margin`, `error_log_odds` and `log_cross_entropy` still rise.
     """
     return jax.nn.softplus(error_log_odds(logits, y))
 
@@ -89,6 +90,23 @@ def targeted_dlr(logits: Array, y: Array, target: Array) -> Array:
         )
     top = jax.lax.top_k(logits, 4)[0]
     return targeted_margin(logits, y, target) / (top[0] - (top[2] + top[3]) / 2 + 1e-12)
+
+
+def dlr_or_margin(logits: Array, y: Array) -> Array:
+    """`dlr`, or `margin` for K = 2, where DLR does not exist.
+
+    logits `[K]` to a scalar; K is a shape, so that the choice falls while tracing.
+    """
+    return (margin if logits.shape[-1] < 3 else dlr)(logits, y)
+
+
+def targeted_dlr_or_margin(logits: Array, y: Array, target: Array) -> Array:
+    """`targeted_dlr`, or `targeted_margin` for K <= 3, where it does not exist.
+
+    The loss of APGD-T. logits `[K]` to a scalar; the choice falls while tracing.
+    """
+    loss = targeted_margin if logits.shape[-1] < 4 else targeted_dlr
+    return loss(logits, y, target)
 
 
 def kl(logits: Array, reference: Array) -> Array:

@@ -62,7 +62,7 @@ def test_choice_suggests_the_nearest() -> None:
     checks.choice("noise", "laplace", ("laplace", "gaussian"))
     with pytest.raises(ValueError, match="unknown noise 'gausian'; did you mean 'gaussian'"):
         checks.choice("noise", "gausian", ("laplace", "gaussian"))
-    with pytest.raises(ValueError, match="unknown noise 'xyz' Known: gaussian, laplace"):
+    with pytest.raises(ValueError, match=r"unknown noise 'xyz'\. Known: gaussian, laplace"):
         checks.choice("noise", "xyz", ("laplace", "gaussian"))
 
 

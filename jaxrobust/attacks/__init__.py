@@ -1,11 +1,25 @@
 """Attacks on one example, `attack(key, f, x, y) -> AttackResult`; `batched` lifts them."""
 
+from jaxrobust.attacks.apgd import apgd, sphere
+from jaxrobust.attacks.apgd_l1 import apgd_l1, projected_normal
 from jaxrobust.attacks.ascend import Ascent, Point, ascend, fooled, judge, objective
 from jaxrobust.attacks.batch import batched, example_keys
-from jaxrobust.attacks.first_order import first_order
+from jaxrobust.attacks.boundary import boundary
+from jaxrobust.attacks.carlini_wagner import carlini_wagner
+from jaxrobust.attacks.carlini_wagner_linf import carlini_wagner_linf
+from jaxrobust.attacks.ddn import ddn
+from jaxrobust.attacks.deepfool import deepfool
+from jaxrobust.attacks.elastic_net import elastic_net
+from jaxrobust.attacks.fab import fab
+from jaxrobust.attacks.first_order import Start, first_order
 from jaxrobust.attacks.fosc import fosc, fosc_at, fosc_box
 from jaxrobust.attacks.langevin import langevin
+from jaxrobust.attacks.lbfgs import lbfgs
+from jaxrobust.attacks.noise import gaussian_noise, salt_and_pepper, uniform_noise
 from jaxrobust.attacks.pgd import fgsm, momentum, pgd
+from jaxrobust.attacks.pointwise import pointwise
+from jaxrobust.attacks.spatial import spatial_grid, spatial_random
+from jaxrobust.attacks.square import square
 from jaxrobust.attacks.starts import clean, gaussian, uniform
 from jaxrobust.attacks.transforms import add_noise, normalize_by_l1, scale_by_steepest
 from jaxrobust.attacks.wrappers import restarts, targeted, worst, worst_of
@@ -13,11 +27,21 @@ from jaxrobust.attacks.wrappers import restarts, targeted, worst, worst_of
 __all__ = [
     "Ascent",
     "Point",
+    "Start",
     "add_noise",
+    "apgd",
+    "apgd_l1",
     "ascend",
     "batched",
+    "boundary",
+    "carlini_wagner",
+    "carlini_wagner_linf",
     "clean",
+    "ddn",
+    "deepfool",
+    "elastic_net",
     "example_keys",
+    "fab",
     "fgsm",
     "first_order",
     "fooled",
@@ -25,16 +49,26 @@ __all__ = [
     "fosc_at",
     "fosc_box",
     "gaussian",
+    "gaussian_noise",
     "judge",
     "langevin",
+    "lbfgs",
     "momentum",
     "normalize_by_l1",
     "objective",
     "pgd",
+    "pointwise",
+    "projected_normal",
     "restarts",
+    "salt_and_pepper",
     "scale_by_steepest",
+    "spatial_grid",
+    "spatial_random",
+    "sphere",
+    "square",
     "targeted",
     "uniform",
+    "uniform_noise",
     "worst",
     "worst_of",
 ]

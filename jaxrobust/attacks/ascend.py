@@ -50,7 +50,7 @@ def objective(f: LogitsFn, loss: Loss, y: Array) -> Objective:
     return evaluate
 
 
-def _better(a: Point, b: Point) -> Point:
+def better(a: Point, b: Point) -> Point:
     """The point that fools, then the one of higher value; `a` unless `b` is strictly better."""
     b = b._replace(value=jnp.where(jnp.isnan(b.value), jnp.inf, b.value))
     take = jnp.where(a.fooled == b.fooled, b.value > a.value, b.fooled)
@@ -102,7 +102,7 @@ def ascend(
             z, state, best = carry
             here, g = evaluate(z)
             z, state = move(z, g, state)
-            return (z, state, _better(best, here)), None
+            return (z, state, better(best, here)), None
 
         (z, _, best), _ = jax.lax.scan(step, (start, state, worst), length=steps)
         gradients = jnp.asarray(steps, jnp.int32)
@@ -117,12 +117,12 @@ def ascend(
             here, g = evaluate(z)
             stopped = stop(z, g)
             moved, state = move(z, g, state)
-            return jnp.where(stopped, z, moved), state, _better(best, here), count + 1, stopped
+            return jnp.where(stopped, z, moved), state, better(best, here), count + 1, stopped
 
         z, _, best, gradients, _ = jax.lax.while_loop(
             proceed, advance, (start, state, worst, jnp.int32(0), jnp.zeros((), bool))
         )
-    return Ascent(z, _better(best, Point(z, *objective(z))), gradients)
+    return Ascent(z, better(best, Point(z, *objective(z))), gradients)
 
 
 def judge(

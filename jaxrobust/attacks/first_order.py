@@ -61,7 +61,7 @@ def _run(
     return judge(f, threat, x, y, z, loss, forwards=steps + extra, backwards=steps)
 
 
-def _stacked(numbers: Mapping[str, Scalar], threat: ThreatModel) -> dict[str, Scalar]:
+def stacked(numbers: Mapping[str, Scalar], threat: ThreatModel) -> dict[str, Scalar]:
     """Gives scalar settings the leading axis of a stack of radii: `vmap` wants one everywhere."""
     shape = jnp.shape(threat.radius)
     if not shape:
@@ -103,7 +103,7 @@ def first_order(
     checks.choice("keep", keep, KEEPS)
     for name, value in numbers.items():
         checks.nonnegative(name, value)
-    leaves = {"threat": threat, **_stacked(numbers, threat)}
+    leaves = {"threat": threat, **stacked(numbers, threat)}
     return make_attack(
         _run, leaves, optimizer=optimizer, steps=steps, start=start, loss=loss, keep=keep
     )

@@ -2,6 +2,7 @@
 
 from jaxrobust.data.batches import padded_batches, permutation, process_slice, shard, to_float
 from jaxrobust.data.dataset import assemble, load
+from jaxrobust.data.synthetic import synthetic
 from jaxrobust.data.types import Dataset, Source, Split
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "permutation",
     "process_slice",
     "shard",
+    "synthetic",
     "to_float",
 ]

@@ -12,7 +12,7 @@ from jaxrobust.defenses.base import (
 )
 from jaxrobust.defenses.dale import dale, kl_dale
 from jaxrobust.defenses.erm import erm
-from jaxrobust.defenses.trades import trades
+from jaxrobust.defenses.trades import trades, trades_attack
 
 __all__ = [
     "EXAMPLES",
@@ -29,4 +29,5 @@ __all__ = [
     "perturb",
     "pgd",
     "trades",
+    "trades_attack",
 ]

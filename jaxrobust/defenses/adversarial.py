@@ -27,7 +27,7 @@ def adversarial(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0
       attack: run on every batch. attack_mode, ramp: see `perturb`.
     """
     check_attack_mode(attack_mode)
-    check_ramp(ramp)
+    check_ramp(ramp, attack)
 
     def loss(
         key: Key,

@@ -70,9 +70,15 @@ def check_attack_mode(attack_mode: str) -> None:
     checks.choice("attack_mode", attack_mode, ATTACK_MODES)
 
 
-def check_ramp(ramp: Scalar) -> None:
-    """Raises ValueError unless 0 <= ramp <= 1."""
+def check_ramp(ramp: Scalar, attack: Attack) -> None:
+    """Raises ValueError unless 0 <= ramp <= 1 and the attack has a radius to grow."""
     checks.nonnegative("ramp", ramp)
+    grows = not checks.is_concrete(ramp) or ramp > 0
+    if grows and "threat" not in getattr(attack, "settings", {}):
+        raise ValueError(
+            f"ramp={ramp} needs an attack with a `threat` setting, such as pgd; put wrappers like "
+            "restarts into the evaluation, or train without a ramp"
+        )
     if checks.is_concrete(ramp) and ramp > 1:
         raise ValueError(f"ramp is a share of training, at most 1, got {ramp}")
 
@@ -168,9 +174,9 @@ def mean_cross_entropy(logits: Array, y: Array) -> Array:
 
 
 def accuracy(logits: Array, y: Array) -> Array:
-    """The share of the batch predicted as its label, in %."""
-    predicted = jnp.argmax(logits, axis=-1).astype(y.dtype)
-    return 100.0 * jnp.mean((predicted == y).astype(jnp.float32))
+    """The share of the batch whose label's logit is strictly the largest, in %."""
+    wrong = jax.vmap(attacks.fooled)(logits, y)
+    return 100.0 * jnp.mean((~wrong).astype(jnp.float32))
 
 
 def metrics_of(
@@ -207,7 +213,7 @@ def paired(
       objective: what to minimize. constrained: whether it uses `nu` and returns a violation.
     """
     check_attack_mode(attack_mode)
-    check_ramp(ramp)
+    check_ramp(ramp, attack)
 
     def loss(
         key: Key,

@@ -13,6 +13,7 @@ from jaxrobust.threats.box import (
     in_box,
     magnitude,
     numbers,
+    pytree,
     rounding,
     stack_leaves,
     validate,
@@ -22,7 +23,7 @@ from jaxrobust.threats.search import largest_where
 from jaxrobust.types import Array, Key, Scalar
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class L1:
     """The set {z : sum_i |z_i - x_i| <= radius, lower <= z <= upper}.

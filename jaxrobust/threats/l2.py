@@ -7,11 +7,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.threats.box import in_box, numbers, rounding, stack_leaves, validate, within
+from jaxrobust.threats.box import in_box, numbers, pytree, rounding, stack_leaves, validate, within
 from jaxrobust.types import Array, Key, Scalar
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class L2:
     """The set {z : ||z - x||_2 <= radius, lower <= z <= upper}.

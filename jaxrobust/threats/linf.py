@@ -11,6 +11,7 @@ from jaxrobust.threats.box import (
     in_box,
     magnitude,
     numbers,
+    pytree,
     rounding,
     stack_leaves,
     validate,
@@ -19,7 +20,7 @@ from jaxrobust.threats.box import (
 from jaxrobust.types import Array, Key, Scalar
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Linf:
     """The set {z : max_i |z_i - x_i| <= radius, lower <= z <= upper}.

@@ -1,21 +1,25 @@
 """Training: state, a pure SPMD step, the pmapped loop, schedules, checkpoints."""
 
 from jaxrobust.training.augment import compose, crop, crop_flip, flip
-from jaxrobust.training.checkpoint import Checkpoint, CheckpointError
-from jaxrobust.training.loop import Run, fit, steps_per_epoch
+from jaxrobust.training.checkpoint import BEST, LAST, Checkpoint, CheckpointError, restore
+from jaxrobust.training.loop import Run, Validate, fit, steps_per_epoch
 from jaxrobust.training.optimizers import optimizer, weights_only
 from jaxrobust.training.parallel import pmapped_steps, replicate, unreplicate
 from jaxrobust.training.schedules import SCHEDULES, schedule
 from jaxrobust.training.state import TrainState, init_state
-from jaxrobust.training.step import DEVICES, make_step
+from jaxrobust.training.step import DEVICES, Augment, make_step
 
 __all__ = [
+    "BEST",
     "DEVICES",
+    "LAST",
     "SCHEDULES",
+    "Augment",
     "Checkpoint",
     "CheckpointError",
     "Run",
     "TrainState",
+    "Validate",
     "compose",
     "crop",
     "crop_flip",
@@ -26,6 +30,7 @@ __all__ = [
     "optimizer",
     "pmapped_steps",
     "replicate",
+    "restore",
     "schedule",
     "steps_per_epoch",
     "unreplicate",

@@ -17,9 +17,15 @@ CONFIG = "config.json"
 
 
 def require_same(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises ValueError if the folder holds a run with another config."""
+    """Raises ValueError if the folder holds a run with another config, or with none."""
     config = _plain(config)
     file = folder / CONFIG
+    kinds = (checkpoint.LAST, checkpoint.BEST)
+    if not file.exists() and any((folder / kind).exists() for kind in kinds):
+        raise ValueError(
+            f"{folder} holds checkpoints but no {CONFIG}, so nothing tells whose they are; "
+            "choose another folder or delete that one"
+        )
     if file.exists():
         try:
             held = dict(json.loads(file.read_text()))

@@ -72,7 +72,9 @@ def fit(
       seed: of parameters, batches, attacks and augmentation.
       optimizer, multiplier: built for the run's length; see `steps_per_epoch`.
       batch_size: of the global batch, over all devices of all processes.
-      config: JSON-able settings that identify the run. Resuming with others is an error.
+      config: JSON-able settings that identify the run beside those that `fit` itself sees (seed,
+        epochs, batch size, data set): name the method and its numbers. Resuming a folder with other
+        settings is an error.
       validate: called after every epoch; its metrics join the row.
       best_by: name of the metric of `validate` whose largest value marks the best epoch; a new
         run then validates once before the first epoch too, to refuse an unknown name at once.
@@ -94,9 +96,20 @@ def fit(
         )
     if best_by is not None and validate is None:
         raise ValueError(f"best_by={best_by!r} names a metric of `validate`, which is not given")
-    require_same(folder, config)
-
     sample = jnp.zeros((1, *dataset.shape), jnp.float32)
+    _require_classes(model, sample, dataset)
+    config = {
+        **config,
+        "fit": {
+            "seed": seed,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "dataset": dataset.name,
+            "training_images": dataset.train.size,
+            "best_by": best_by,
+        },
+    }
+    require_same(folder, config)
     state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
     history: list[dict[str, Any]] = []
     found = checkpoint.restore(folder, checkpoint.LAST, state)
@@ -157,6 +170,21 @@ def fit(
     return Run(last, history, best.state if best else last)
 
 
+def _require_classes(model: Model, sample: jax.Array, dataset: Dataset) -> None:
+    """Raises ValueError unless the model has a logit for each class of the data."""
+
+    def logits(x: jax.Array) -> jax.Array:
+        variables = model.init(jax.random.key(0), x)
+        return model.apply(variables, x, train=False, key=None, axes=())[0]
+
+    found = jax.eval_shape(logits, sample).shape
+    if found != (1, dataset.num_classes):
+        raise ValueError(
+            f"the model gives logits of shape {found} for one example, but {dataset.name!r} has "
+            f"{dataset.num_classes} classes; build it with num_classes={dataset.num_classes}"
+        )
+
+
 @functools.lru_cache(maxsize=8)
 def _program(
     model: Model,
@@ -186,7 +214,7 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
 
 def _chunks(order: np.ndarray, limit: int) -> list[np.ndarray]:
     """Runs of equal length where the count allows it, so that one program serves them all."""
-    even = [c for c in range(limit, limit // 2, -1) if len(order) % c == 0]
+    even = [c for c in range(2 * limit, limit // 2, -1) if len(order) % c == 0]
     size = even[0] if even else limit
     return [order[i : i + size] for i in range(0, len(order), size)]
 

@@ -230,6 +230,13 @@ def test_the_ramp_grows_radius_and_step_together() -> None:
         defenses.pgd(Linf(0.2), step_size=0.1, steps=1, ramp=1.5)
 
 
+def test_a_ramp_needs_a_radius() -> None:
+    attack = attacks.restarts(attacks.pgd(THREAT, **OPTIONS), 2)
+    defenses.adversarial(attack)
+    with pytest.raises(ValueError, match=r"ramp=0\.2 needs an attack with a `threat` setting"):
+        defenses.adversarial(attack, ramp=0.2)
+
+
 def test_impossible_settings_are_refused() -> None:
     options = {**OPTIONS, "temperature": 0.0}
     with pytest.raises(ValueError, match="rho must be finite and at least 0, got -1"):

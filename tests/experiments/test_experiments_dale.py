@@ -112,6 +112,10 @@ def test_recipes_carry_the_papers_settings():
         ({"batch_size": 1000}, "batch"),
         ({"rho": (-0.5,)}, "rho must be finite and at least 0, got -0.5"),
         ({"model": "resnet"}, "unknown network 'resnet'"),
+        ({"dataset": "stl10"}, "unknown data set for a recipe 'stl10'"),
+        ({"methods": ("erm", "erm")}, "methods holds a value twice: erm erm"),
+        ({"seeds": (0, 0)}, "seeds holds a value twice: 0 0"),
+        ({"seeds": ()}, "at least one of --seeds"),
     ],
 )
 def test_mistakes_name_the_value(tmp_path, changes, message):

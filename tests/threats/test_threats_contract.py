@@ -322,3 +322,23 @@ def test_misuse_is_explained(make):
         make(0.1).project(jnp.zeros(3, jnp.int32), jnp.ones(3, jnp.int32))
     with pytest.raises(ValueError, match="broadcast"):
         make(np.array([0.1, 0.2]), np.zeros(3))
+
+
+def test_a_gradient_with_respect_to_a_set_is_a_set() -> None:
+    x, z = jnp.full(3, 0.5), jnp.ones(3)
+    gradient = jax.grad(lambda threat: -jnp.sum(threat.project(x, z)))(Linf(0.1))
+    # -sum(x + radius) falls by 3 per unit of radius: a "radius" no constructor would accept.
+    assert gradient.radius == -3.0
+
+
+@pytest.mark.parametrize("radius", ["0.3", [0.1, 0.2], None])
+def test_what_is_no_number_is_refused(radius: object) -> None:
+    with pytest.raises(ValueError, match="radius must be a number or an array of numbers"):
+        Linf(radius)
+
+
+def test_sets_of_different_norms_are_different_to_jit() -> None:
+    # Fields of the same names: `jax.tree_util.register_dataclass` would make these equal
+    # (JAX 0.10), and `jit` would now and then run one norm's program for the other.
+    structures = [jax.tree.structure(make(0.5)) for make in (Linf, L2)]
+    assert structures[0] != structures[1]

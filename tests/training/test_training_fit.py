@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 from training.training_cases import (
+    CLASSES,
     assert_close,
     images,
     linear,
@@ -25,6 +26,7 @@ from training.training_cases import (
 )
 
 from jaxrobust import defenses
+from jaxrobust.data import assemble, synthetic
 from jaxrobust.defenses import Aux, Defense
 from jaxrobust.lagrangian import dual_ascent
 from jaxrobust.threats import Linf
@@ -82,7 +84,16 @@ def test_learns_and_reports(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows == run.history
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 7
-    assert json.loads((tmp_path / "config.json").read_text()) == {"rate": 0.1}
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["rate"] == 0.1
+    assert config["fit"] == {
+        "seed": 0,
+        "epochs": 6,
+        "batch_size": 16,
+        "dataset": "synthetic",
+        "training_images": 64,
+        "best_by": None,
+    }
 
 
 def test_more_epochs_compile_nothing_more(tmp_path: Path) -> None:
@@ -209,6 +220,35 @@ def test_another_config_is_refused_by_name(tmp_path: Path) -> None:
             train(tmp_path)
 
 
+def test_what_fit_itself_sees_identifies_the_run(tmp_path: Path) -> None:
+    train(tmp_path)
+    for change, told in (
+        ({"epochs": 3}, "'epochs': 2"),
+        ({"batch_size": 32}, "'batch_size': 16"),
+        ({"dataset": images(train=80)}, "'training_images': 64"),
+    ):
+        with pytest.raises(ValueError, match=f"other settings.*{told}"):
+            train(tmp_path, **change)
+    with pytest.raises(ValueError, match=r"'seed': 0.*'seed': 7"):
+        fit(
+            7, linear(), defenses.erm(), DATA, sgd(),
+            epochs=2, batch_size=16, config={"rate": 0.1}, run=tmp_path,
+        )  # fmt: skip
+
+
+def test_checkpoints_without_a_config_belong_to_nobody(tmp_path: Path) -> None:
+    train(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"holds checkpoints but no config\.json"):
+        train(tmp_path)
+
+
+def test_a_model_needs_a_logit_for_each_class(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has 4 classes; build it with num_classes=4"):
+        train(tmp_path, model=linear(classes=2))
+    assert os.listdir(tmp_path) == []
+
+
 def files_of(folder: Path) -> list[Path]:
     return sorted(f for f in folder.rglob("*") if f.is_file() and f.stat().st_size > 0)
 
@@ -260,10 +300,12 @@ def test_every_damaged_file_is_either_noticed_or_harmless(tmp_path: Path, finish
 
 
 def test_a_foreign_checkpoint_is_refused(tmp_path: Path, finished: Path) -> None:
+    source = synthetic(train_size=64, test_size=16, classes=CLASSES, shape=(4, 4, 2))
+    wide = assemble("synthetic", source)
     others = {
         "structure": {"model": normalized()},
         "optimizer": {"optimizer": optax.sgd(0.1)},
-        "shape": {"model": linear(classes=7)},
+        "shape": {"dataset": wide},
         "method": {
             "defense": defenses.dale(
                 Linf(0.1),

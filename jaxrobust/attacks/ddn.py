@@ -1,0 +1,90 @@
+"""DDN: the direction follows the gradient, the norm shrinks or grows with each verdict."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import checks, losses
+from jaxrobust.attacks.ascend import fooled, objective
+from jaxrobust.attacks.first_order import stacked
+from jaxrobust.attacks.minimum_norm import Nearest, closer, conclude
+from jaxrobust.threats import L2
+from jaxrobust.threats.box import numbers
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Scalar, make_attack
+
+LAST_STEP = 0.01
+"""Length of the last gradient step; the cosine schedule starts at 1."""
+
+
+def _run(
+    key: Key,
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    *,
+    threat: L2,
+    first_norm: Scalar,
+    gamma: Scalar,
+    steps: int,
+) -> AttackResult:
+    _, lower, upper = numbers(threat, x)
+    gamma = jnp.asarray(gamma, x.dtype)
+    gradient = jax.value_and_grad(objective(f, losses.cross_entropy, y), has_aux=True)
+    farthest = threat.size(x, jnp.where(upper - x > x - lower, upper, lower))
+
+    def step(carry: tuple, now: tuple[Array, Key]) -> tuple[tuple, None]:
+        delta, norm, record = carry
+        pace, draw = now
+        z = x + delta
+        (_, fools), g = gradient(z)
+        record = closer(record, threat, x, z, fools)
+        g = threat.steepest(jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g)), z)
+        noise = threat.steepest(jax.random.normal(draw, x.shape, x.dtype), z)
+        delta = delta + pace * jnp.where(jnp.any(g != 0), g, noise)
+        norm = jnp.minimum(norm * jnp.where(fools, 1 - gamma, 1 + gamma), farthest)
+        delta = norm * threat.steepest(delta, z)
+        return (jnp.clip(x + delta, lower, upper) - x, norm, record), None
+
+    turn = jnp.arange(steps, dtype=x.dtype) / steps
+    pace = LAST_STEP + (1 - LAST_STEP) * (1 + jnp.cos(jnp.pi * turn)) / 2
+    none = Nearest(x, jnp.full((), jnp.inf, x.dtype))
+    start = (jnp.zeros_like(x), jnp.asarray(first_norm, x.dtype), none)
+    (delta, _, record), _ = jax.lax.scan(step, start, (pace, jax.random.split(key, steps)))
+    z = jnp.clip(x + delta, lower, upper)
+    record = closer(record, threat, x, z, fooled(f(z), y))
+    return conclude(f, threat, x, y, record, forwards=steps + 1, backwards=steps)
+
+
+def ddn(threat: L2, *, steps: int = 100, first_norm: Scalar = 1.0, gamma: Scalar = 0.05) -> Attack:
+    """DDN (l2): decouples the direction of a perturbation from its norm.
+
+    delta <- delta + a_k g / ||g||_2 with g the gradient of the cross-entropy and a_k falling from
+    1 to .01 by a cosine; its norm is then set to rho, where rho <- rho (1 - gamma) if the point
+    before fooled the model, else rho (1 + gamma); last, the pixel box. A zero gradient is replaced
+    by a random direction. Rony et al. 2019 (arXiv:1811.09600), Algorithm 1.
+
+    Returns the closest misclassified point over all iterates, the last one included, inside the
+    threat set or not; the clean point if there is none, if it is misclassified already, or if
+    the radius is 0. The search does not depend on the radius, which decides `success`. Costs
+    `steps` forward and backward passes, and a forward pass for the last iterate and the judge
+    each. Not meant to be differentiated.
+
+    As in the released code, and unlike the paper's Algorithm 1, rho never exceeds the distance to
+    the farthest corner of the box. Points are not rounded to 256 levels, and unlike
+    that code's loop the last iterate counts.
+
+    Args:
+      threat: `L2`. steps: static. first_norm: rho at first, in the units of the input.
+      gamma: by how much the norm changes in a step.
+
+    Raises:
+      TypeError: another threat. ValueError: steps < 1, or a number negative or not finite.
+    """
+    if not isinstance(threat, L2):
+        raise TypeError(f"ddn needs an L2 threat, got {type(threat).__name__}; see fab")
+    checks.at_least("steps", steps, 1)
+    scalars = {"first_norm": first_norm, "gamma": gamma}
+    for name, value in scalars.items():
+        checks.nonnegative(name, value)
+    return make_attack(_run, {"threat": threat, **stacked(scalars, threat)}, steps=steps)

@@ -1,0 +1,93 @@
+"""Searches over rotations and translations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import checks, losses
+from jaxrobust.attacks.ascend import Point, better, judge, objective
+from jaxrobust.threats.spatial import Spatial
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Loss, make_attack
+
+Moves = Callable[..., Array]
+"""(key, threat, clean example, **counts) -> moves `[N, 3]` to try."""
+
+
+def _grid(key: Key, threat: Spatial, x: Array, *, angles: int, shifts: int) -> Array:
+    del key
+    turns, steps = (
+        jnp.linspace(-1, 1, count, dtype=x.dtype) if count > 1 else jnp.zeros(1, x.dtype)
+        for count in (angles, shifts)
+    )
+    axes = jnp.meshgrid(turns, steps, steps, indexing="ij")
+    return jnp.stack([axis.ravel() for axis in axes], axis=-1) * threat.limits(x)[None, :]
+
+
+def _random(key: Key, threat: Spatial, x: Array, *, draws: int) -> Array:
+    return jax.vmap(lambda k: threat.sample(k, x))(jax.random.split(key, draws))
+
+
+def _run(
+    key: Key,
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    *,
+    threat: Spatial,
+    moves: Moves,
+    loss: Loss,
+    **counts: int,
+) -> AttackResult:
+    evaluate = objective(f, loss, y)
+
+    def at(move: Array) -> Point:
+        return Point(move, *evaluate(threat.transform(x, move)))
+
+    def visit(best: Point, move: Array) -> tuple[Point, None]:
+        return better(best, at(move)), None
+
+    tried = moves(key, threat, x, **counts)
+    best, _ = jax.lax.scan(visit, at(jnp.zeros(3, x.dtype)), tried)
+    z = threat.transform(x, best.z)
+    return judge(f, threat.at(best.z), x, y, z, loss, forwards=tried.shape[0] + 1, backwards=0)
+
+
+def spatial_grid(
+    threat: Spatial, *, angles: int = 31, shifts: int = 5, loss: Loss = losses.margin
+) -> Attack:
+    """The worst rotation and translation of a grid, by the loss.
+
+    `angles` evenly spaced rotations times `shifts`^2 translations, limits included, and the image
+    itself. Engstrom et al. 2019, whose grid of 31 x 5 x 5 = 775 is the default; the
+    paper keeps a misclassified point or the largest loss, as here. Needs no gradients and does not
+    use its key. The result's `norm` is the move's size, in units of the radius. Not
+    differentiable.
+
+    Args:
+      threat: `Spatial`. loss: what has to be large, from logits and label.
+
+    Raises:
+      TypeError: another threat. ValueError: a count < 1.
+    """
+    checks.at_least("angles", angles, 1)
+    checks.at_least("shifts", shifts, 1)
+    return _search(threat, _grid, loss, angles=angles, shifts=shifts)
+
+
+def spatial_random(threat: Spatial, *, draws: int = 10, loss: Loss = losses.margin) -> Attack:
+    """The worst of `draws` uniformly random rotations and translations, by the loss.
+
+    Engstrom et al. 2019 ("worst-of-k", k = 10 in their tables); the image itself is
+    tried as well. Otherwise as `spatial_grid`.
+    """
+    checks.at_least("draws", draws, 1)
+    return _search(threat, _random, loss, draws=draws)
+
+
+def _search(threat: Spatial, moves: Moves, loss: Loss, **counts: int) -> Attack:
+    if not isinstance(threat, Spatial):
+        raise TypeError(f"a spatial attack needs a Spatial threat, got {type(threat).__name__}")
+    return make_attack(_run, {"threat": threat}, moves=moves, loss=loss, **counts)
