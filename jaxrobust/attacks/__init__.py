@@ -3,6 +3,7 @@
 from jaxrobust.attacks.apgd import apgd, sphere
 from jaxrobust.attacks.apgd_l1 import apgd_l1, projected_normal
 from jaxrobust.attacks.ascend import Ascent, Point, ascend, fooled, judge, objective
+from jaxrobust.attacks.autoattack import autoattack
 from jaxrobust.attacks.batch import batched, example_keys
 from jaxrobust.attacks.boundary import boundary
 from jaxrobust.attacks.carlini_wagner import carlini_wagner
@@ -32,6 +33,7 @@ __all__ = [
     "apgd",
     "apgd_l1",
     "ascend",
+    "autoattack",
     "batched",
     "boundary",
     "carlini_wagner",

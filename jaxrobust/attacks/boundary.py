@@ -68,7 +68,7 @@ def _norm(v: Array) -> Array:
     return jnp.sqrt(jnp.sum(v**2))
 
 
-def _over(v: Array, length: Array) -> Array:
+def over(v: Array, length: Array) -> Array:
     return v / jnp.where(length == 0, 1, length)
 
 
@@ -77,16 +77,16 @@ def _candidates(key: Key, threat: L2, x: Array, walk: _Walk) -> tuple[Array, Arr
     _, lower, upper = numbers(threat, x)
     home = x - walk.z
     distance = _norm(home)
-    inward = _over(home, distance)
+    inward = over(home, distance)
     noise = jax.random.normal(key, x.shape, x.dtype)
     noise = noise - jnp.sum(noise * inward) * inward
-    noise = _over(noise, _norm(noise)) * walk.orthogonal * distance
+    noise = over(noise, _norm(noise)) * walk.orthogonal * distance
     onto_sphere = 1 / jnp.sqrt(1 + walk.orthogonal**2)
     around = jnp.clip(x + onto_sphere * (noise - home), lower, upper)
     # The box may have moved the point off the sphere: the inward step makes up for that.
     left = x - around
     length = jnp.maximum(walk.inward * distance + _norm(left) - distance, 0)
-    return around, jnp.clip(around + _over(left, _norm(left)) * length, lower, upper)
+    return around, jnp.clip(around + over(left, _norm(left)) * length, lower, upper)
 
 
 def _start(key: Key, f: LogitsFn, threat: L2, x: Array, y: Array) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ from jaxrobust.attacks.ascend import fooled
 from jaxrobust.attacks.first_order import stacked
 from jaxrobust.attacks.hyperplane import Linearize, check_norm, nearest, shortest_move, toward
 from jaxrobust.attacks.minimum_norm import Nearest, closer, conclude, nearest_of, rivals, unmoved
-from jaxrobust.attacks.wrappers import _check_chunk, _over
+from jaxrobust.attacks.wrappers import check_chunk, over
 from jaxrobust.threats import Linf
 from jaxrobust.threats.box import numbers
 from jaxrobust.types import (
@@ -101,7 +101,7 @@ def _run(
     runs = goals.size * restarts
     first = jnp.arange(runs) < goals.size
     args = (jax.random.split(key, runs), jnp.tile(goals, restarts), first)
-    found = nearest_of(_over(run, args, chunk=chunk))
+    found = nearest_of(over(run, args, chunk=chunk))
     clean = unmoved(x, logits, y)
     record = jax.tree.map(lambda a, b: jnp.where(clean.found, a, b), clean, found)
     gradients = runs * steps * (1 if targeted else logits.size)
@@ -157,7 +157,7 @@ def fab(
     checks.at_least("restarts", restarts, 1)
     if targets is not None:
         checks.at_least("targets", targets, 1)
-    _check_chunk(chunk)
+    check_chunk(chunk)
     scalars = {"alpha_max": alpha_max, "eta": eta, "beta": beta}
     for name, value in scalars.items():
         checks.nonnegative(name, value)

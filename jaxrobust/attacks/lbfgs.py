@@ -21,7 +21,7 @@ from jaxrobust.attacks.minimum_norm import (
     search_constant,
     unmoved,
 )
-from jaxrobust.attacks.wrappers import _check_chunk, _over
+from jaxrobust.attacks.wrappers import check_chunk, over
 from jaxrobust.threats.box import numbers
 from jaxrobust.types import (
     Array,
@@ -103,7 +103,7 @@ def _run(
 
     logits = f(x)
     goals = rivals(logits, y, targets)
-    found, passes = _over(search, (goals,), chunk=chunk)
+    found, passes = over(search, (goals,), chunk=chunk)
     clean, found = unmoved(x, logits, y), nearest_of(found)
     record = jax.tree.map(lambda a, b: jnp.where(clean.found, a, b), clean, found)
     backwards = jnp.sum(passes)
@@ -149,7 +149,7 @@ def lbfgs(
     checks.positive("first", first)
     if targets is not None:
         checks.at_least("targets", targets, 1)
-    _check_chunk(chunk)
+    check_chunk(chunk)
     leaves = {"threat": threat, **stacked({"first": first}, threat)}
     options = {"steps": steps, "searches": searches, "targets": targets, "chunk": chunk}
     return make_attack(_run, leaves, **options)

@@ -31,7 +31,7 @@ def worst(results: AttackResult, *, by: str = "margin") -> AttackResult:
     return chosen._replace(forwards=jnp.sum(results.forwards), backwards=jnp.sum(results.backwards))
 
 
-def _over(run: Callable[..., AttackResult], args: tuple, *, chunk: int | None) -> AttackResult:
+def over(run: Callable[..., AttackResult], args: tuple, *, chunk: int | None) -> AttackResult:
     """`vmap`, or with `chunk` a loop over groups of that many: less memory, same results."""
     return jax.lax.map(lambda a: run(*a), args, batch_size=chunk) if chunk else jax.vmap(run)(*args)
 
@@ -47,7 +47,7 @@ def _restarts(
     chunk: int | None,
 ) -> AttackResult:
     keys = jax.random.split(key, count)
-    return worst(_over(lambda k: attack(k, f, x, y), (keys,), chunk=chunk), by="loss")
+    return worst(over(lambda k: attack(k, f, x, y), (keys,), chunk=chunk), by="loss")
 
 
 def restarts(attack: Attack, count: int, *, chunk: int | None = None) -> Attack:
@@ -58,7 +58,7 @@ def restarts(attack: Attack, count: int, *, chunk: int | None = None) -> Attack:
       chunk: how many run side by side (default all); memory grows with it, results do not change.
     """
     checks.at_least("count", count, 1)
-    _check_chunk(chunk)
+    check_chunk(chunk)
     return make_attack(_restarts, {"attack": attack}, count=count, chunk=chunk)
 
 
@@ -84,7 +84,7 @@ def _targeted(
         aimed = attack.replace(loss=lambda z, label: loss(z, label, target))
         return aimed(key, f, x, y)
 
-    result = worst(_over(run, (jax.random.split(key, count), ranked), chunk=chunk))
+    result = worst(over(run, (jax.random.split(key, count), ranked), chunk=chunk))
     return result._replace(forwards=result.forwards + 1)
 
 
@@ -109,7 +109,7 @@ def targeted(
         raise ValueError("targeted needs an attack with a `loss` setting, such as pgd or langevin")
     if targets is not None:
         checks.at_least("targets", targets, 1)
-    _check_chunk(chunk)
+    check_chunk(chunk)
     return make_attack(_targeted, {"attack": attack}, loss=loss, targets=targets, chunk=chunk)
 
 
@@ -132,6 +132,6 @@ def worst_of(*attacks: Attack) -> Attack:
     return make_attack(_worst_of, {"attacks": attacks})
 
 
-def _check_chunk(chunk: Any) -> None:
+def check_chunk(chunk: Any) -> None:
     if chunk is not None:
         checks.at_least("chunk", chunk, 1)

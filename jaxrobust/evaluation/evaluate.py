@@ -15,6 +15,8 @@ from jaxrobust.evaluation.passes import (
     clean_pass,
     prepare,
     progress_bars,
+    restricted,
+    scattered,
 )
 from jaxrobust.evaluation.report import AttackReport, Metadata, Report
 from jaxrobust.types import Key, Model, PyTree
@@ -29,6 +31,7 @@ def evaluate(
     *,
     batch_size: int,
     devices: Sequence[jax.Device] | None = None,
+    survivors: bool = False,
     keep_examples: bool = False,
     progress: bool = True,
     num_classes: int | None = None,
@@ -60,6 +63,9 @@ def evaluate(
       batch_size: examples at a time over all devices together; rounded up to a multiple of the
         number of devices.
       devices: to spread the examples over (default all).
+      survivors: attack only examples that are clean-correct and that no attack before has broken,
+        as AutoAttack does. Each robust accuracy then counts all attacks so far, and costs are
+        averages over all examples.
       keep_examples: keep the points found (as many floats as the data per attack).
       progress: show a bar per pass on process 0.
       num_classes: of the data, if known: must be that of the model.
@@ -80,16 +86,21 @@ def evaluate(
     outcomes = {}
     with progress_bars(progress, len(job.index)) as bar:
         clean, clean_timing = clean_pass(job, bar("clean"))
+        standing = clean
         for name, attack in attacks.items():
+            # Where nobody is left, one example keeps the report's shapes.
+            kept = standing if standing.any() else np.arange(len(clean)) == 0
             result, timing = attack_pass(
-                job,
+                restricted(job, kept) if survivors else job,
                 attack_key(key, name),
                 attack,
                 keep_examples=keep_examples,
                 tick=bar(name),
             )
+            result = scattered(result, kept) if survivors else result
+            standing = standing & ~result.success
             outcomes[name] = AttackReport(
-                robust=clean & ~result.success,
+                robust=standing if survivors else clean & ~result.success,
                 inside=result.inside,
                 norm=result.norm.astype(np.float64),
                 margin=result.margin.astype(np.float64),

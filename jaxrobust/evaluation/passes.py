@@ -73,6 +73,39 @@ def prepare(
     return Job(model, mesh, placed, x, y, index, mask)
 
 
+def restricted(job: Job, kept: np.ndarray) -> Job:
+    """The job on the examples where `kept` `[N]` holds: same batch shape, same example indices.
+
+    So nothing compiles anew, and every example keeps its own randomness.
+    """
+    rows = job.index.shape[1]
+    chosen = np.flatnonzero(kept)
+    index, mask = (np.asarray(a) for a in padded_batches(len(chosen), rows))
+    return job._replace(index=chosen.astype(job.index.dtype)[index], mask=mask)
+
+
+def scattered(result: AttackResult, kept: np.ndarray) -> AttackResult:
+    """The results of a restricted job `[n]` among all examples `[N]`.
+
+    The others were not attacked: no success, inside, at zero cost, with NaN for their numbers.
+    """
+
+    def spread(values: np.ndarray, rest: float | bool) -> np.ndarray:
+        every = np.full((len(kept), *values.shape[1:]), rest, values.dtype)
+        every[kept] = values
+        return every
+
+    numbers = {name: spread(getattr(result, name), np.nan) for name in ("loss", "margin", "norm")}
+    costs = {name: spread(getattr(result, name), 0) for name in ("forwards", "backwards")}
+    return AttackResult(
+        x=None if result.x is None else spread(result.x, np.nan),
+        success=spread(result.success, False),
+        inside=spread(result.inside, True),
+        **numbers,
+        **costs,
+    )
+
+
 def clean_pass(job: Job, tick: Tick) -> tuple[np.ndarray, Timing]:
     """Which examples `[N]` are predicted as their label, strictly and without NaN."""
     program = programs.clean_program(job.model, job.mesh)

@@ -116,6 +116,8 @@ class Report:
         """Mean norm of the perturbations that turned a right prediction wrong; NaN if none did."""
         attack = self.attacks[name]
         norms = attack.norm[self.clean & ~attack.robust]
+        # NaN stands for examples that an attack before had broken and this one never saw.
+        norms = norms[np.isfinite(norms)]
         return float(norms.mean()) if norms.size else float("nan")
 
     def table(self) -> Table:

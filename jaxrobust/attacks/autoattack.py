@@ -1,0 +1,68 @@
+"""AutoAttack: the standard suites, as ordered dictionaries of attacks."""
+
+from __future__ import annotations
+
+from jaxrobust import checks, losses
+from jaxrobust.attacks.apgd import apgd
+from jaxrobust.attacks.apgd_l1 import apgd_l1
+from jaxrobust.attacks.fab import fab
+from jaxrobust.attacks.square import square
+from jaxrobust.attacks.wrappers import restarts, targeted
+from jaxrobust.threats import L1, L2, Linf
+from jaxrobust.types import Attack
+
+VERSIONS = ("standard", "plus")
+
+
+def autoattack(
+    threat: Linf | L2 | L1,
+    *,
+    version: str = "standard",
+    steps: int = 100,
+    queries: int = 5000,
+    chunk: int | None = None,
+) -> dict[str, Attack]:
+    """The attacks of AutoAttack by name, in their order; none has a setting to tune.
+
+    Standard: APGD-CE, APGD-T and FAB-T at the 9 likeliest wrong classes, Square. Plus: APGD-CE and
+    APGD-DLR with 5 restarts, FAB with 5 restarts, Square, APGD-T, FAB-T. On an L1 threat (both
+    versions) APGD-CE has 5 restarts and APGD-T 5 targets, on enlarged radii first. Croce & Hein
+    2020 (arXiv:2003.01690); l1: Croce & Hein 2021, "Mind the box".
+
+    Run them with `evaluation.evaluate(..., survivors=True)`: each attack then sees only the
+    examples that those before it left, and the last robust accuracy is AutoAttack's. With fewer
+    than 4 classes the margin stands in for the targeted DLR, with 2 for the DLR; `targets` are at
+    most K - 1.
+
+    Args:
+      threat: `Linf`, `L2` or `L1`. version: "standard" or "plus".
+      steps: of APGD and FAB. queries: of Square. Fewer than the defaults is not AutoAttack.
+      chunk: how many targets or restarts run side by side (default all); memory only.
+
+    Raises:
+      ValueError: an unknown version. TypeError: another threat.
+    """
+    checks.choice("version", version, VERSIONS)
+    by_target = {"loss": losses.targeted_dlr_or_margin, "chunk": chunk}
+    if isinstance(threat, L1):
+        return {
+            "APGD-CE": restarts(apgd_l1(threat, steps=steps), 5, chunk=chunk),
+            "APGD-T": targeted(apgd_l1(threat, steps=steps), targets=5, **by_target),
+            "FAB-T": fab(threat, steps=steps, chunk=chunk),
+            "Square": square(threat, queries=queries),
+        }
+    aimed = {
+        "APGD-T": targeted(apgd(threat, steps=steps), targets=9, **by_target),
+        "FAB-T": fab(threat, steps=steps, chunk=chunk),
+    }
+    last = {"Square": square(threat, queries=queries)}
+    if version == "standard":
+        return {"APGD-CE": apgd(threat, steps=steps), **aimed, **last}
+    dlr = apgd(threat, steps=steps, loss=losses.dlr_or_margin)
+    return {
+        "APGD-CE": restarts(apgd(threat, steps=steps), 5, chunk=chunk),
+        "APGD-DLR": restarts(dlr, 5, chunk=chunk),
+        "FAB": fab(threat, steps=steps, targets=None, restarts=5, chunk=chunk),
+        **last,
+        **aimed,
+    }
