@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -222,7 +223,7 @@ def summarize(
 
 
 def _cells(row: Mapping[str, Any]) -> dict[str, str]:
-    """A row's figures as text: `mean +- std`."""
+    """A row's figures as text, `mean±std`."""
     cells = {}
     for name, value in row.items():
         if name.endswith(" std") or name == "seeds":
@@ -230,7 +231,7 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
         std = row.get(f"{name} std")
         text = f"{value:.2f}" if isinstance(value, float) else str(value)
         text = "" if value is None else text
-        cells[name] = text if std is None else f"{text} ± {std:.2f}"
+        cells[name] = text if std is None else f"{text}±{std:.2f}"
     return cells
 
 
@@ -238,7 +239,7 @@ def publish(stem: Path, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints the table and writes it as `stem`.json, .csv and .md."""
     cells = [_cells(row) for row in rows]
     columns = list(cells[0])
-    shown = Table(title=title)
+    shown = Table(title=title, box=box.SIMPLE_HEAD)
     for column in columns:
         left = column == "method"
         shown.add_column(column, justify="left" if left else "right", no_wrap=left)
