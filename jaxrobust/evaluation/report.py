@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -122,9 +123,9 @@ class Report:
 
     def table(self) -> Table:
         """The figures as a Rich table."""
-        table = Table(title=escape(self._title()))
+        table = Table(title=escape(self._title()), box=box.SIMPLE_HEAD)
         for i, column in enumerate(COLUMNS):
-            table.add_column(column, justify="right" if i else "left")
+            table.add_column(column, justify="right" if i else "left", no_wrap=not i)
         for row in self._rows():
             table.add_row(*(escape(cell) for cell in row))
         return table
