@@ -50,6 +50,11 @@ def batched(
 def _check(attack: Any, f: LogitsFn, x: Array, y: Array, *, mapped: bool) -> None:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"inputs must be floating point, got {x.dtype}; see data.to_float")
+    if jnp.finfo(x.dtype).bits < 32:
+        raise ValueError(
+            f"inputs must be at least float32, got {x.dtype}, whose rounding is as large as usual "
+            "radii; give the model dtype=bfloat16 instead, which computes so inside"
+        )
     if y.shape != x.shape[:1] or not jnp.issubdtype(y.dtype, jnp.integer):
         raise ValueError(
             f"labels must be integers of shape {x.shape[:1]}, one per example, "

@@ -27,6 +27,7 @@ def run(x: jax.Array = X, y: jax.Array = Y, f=linear, threat: Linf | None = None
         ({"x": X.at[0, 0].set(jnp.nan)}, "inputs hold 1 NaN or infinite values"),
         ({"x": X.at[0, 0].set(jnp.inf)}, "inputs hold 1 NaN or infinite values"),
         ({"x": jnp.ones((2, 4), jnp.uint8)}, "floating point, got uint8"),
+        ({"x": X.astype(jnp.bfloat16)}, "at least float32, got bfloat16"),
         ({"y": jnp.array([0, 3])}, r"labels span \[0, 3\] but the model has 3 classes"),
         ({"y": jnp.array([-1, 2])}, r"labels span \[-1, 2\]"),
         ({"y": jnp.eye(2)}, r"integers of shape \(2,\)"),
