@@ -125,7 +125,7 @@ class Report:
         """The figures as a Rich table."""
         table = Table(title=escape(self._title()), box=box.SIMPLE_HEAD)
         for i, column in enumerate(COLUMNS):
-            table.add_column(column, justify="right" if i else "left", no_wrap=not i)
+            table.add_column(column, justify="right" if i else "left", no_wrap=bool(i))
         for row in self._rows():
             table.add_row(*(escape(cell) for cell in row))
         return table
