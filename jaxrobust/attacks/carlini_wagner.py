@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrobust import checks, losses
+from jaxrobust import checks
 from jaxrobust.attacks.first_order import stacked
 from jaxrobust.attacks.minimum_norm import (
     Nearest,
     closer,
     conclude,
+    penalized,
     search_constant,
     unmoved,
     until_stalled,
@@ -97,9 +98,7 @@ def _run(
     crossing = jnp.minimum(jnp.max(jnp.abs(start)) / step_size, steps).astype(jnp.int32)
 
     def loss(u: Array, c: Array) -> tuple[Array, Array]:
-        z = space.point(u)
-        margin = losses.margin(f(z), y)
-        return jnp.sum((z - x) ** 2) + c * jnp.maximum(confidence - margin, 0), margin
+        return penalized(f, x, y, space.point(u), c, confidence)
 
     def attempt(c: Array, record: Nearest) -> tuple[Nearest, Array, Array]:
         def step(walk: Walk, _: Array) -> tuple[Walk, Array]:

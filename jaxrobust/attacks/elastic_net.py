@@ -7,12 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import checks, losses
+from jaxrobust import checks
 from jaxrobust.attacks.first_order import stacked
 from jaxrobust.attacks.minimum_norm import (
     Nearest,
     closer,
     conclude,
+    penalized,
     search_constant,
     unmoved,
     until_stalled,
@@ -50,8 +51,7 @@ def _run(
     beta, step_size, confidence = (jnp.asarray(a, x.dtype) for a in (beta, step_size, confidence))
 
     def smooth(z: Array, c: Array) -> tuple[Array, Array]:
-        margin = losses.margin(f(z), y)
-        return jnp.sum((z - x) ** 2) + c * jnp.maximum(confidence - margin, 0), margin
+        return penalized(f, x, y, z, c, confidence)
 
     def attempt(c: Array, record: Nearest) -> tuple[Nearest, Array, Array]:
         def step(now: Iterate, k: Array) -> tuple[Iterate, Array]:

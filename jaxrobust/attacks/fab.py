@@ -9,8 +9,8 @@ from jaxrobust import checks
 from jaxrobust.attacks.ascend import fooled
 from jaxrobust.attacks.first_order import stacked
 from jaxrobust.attacks.hyperplane import Linearize, check_norm, nearest, shortest_move, toward
-from jaxrobust.attacks.minimum_norm import Nearest, closer, conclude, nearest_of, rivals, unmoved
-from jaxrobust.attacks.wrappers import check_chunk, over
+from jaxrobust.attacks.minimum_norm import Nearest, closer, conclude, nearest_of, unmoved
+from jaxrobust.attacks.wrappers import check_chunk, over, rivals
 from jaxrobust.threats import Linf
 from jaxrobust.threats.box import numbers
 from jaxrobust.types import (

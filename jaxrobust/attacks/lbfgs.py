@@ -17,11 +17,10 @@ from jaxrobust.attacks.minimum_norm import (
     closer,
     conclude,
     nearest_of,
-    rivals,
     search_constant,
     unmoved,
 )
-from jaxrobust.attacks.wrappers import check_chunk, over
+from jaxrobust.attacks.wrappers import check_chunk, over, rivals
 from jaxrobust.threats.box import numbers
 from jaxrobust.types import (
     Array,

@@ -71,12 +71,12 @@ def conclude(
     return judge(f, threat, x, y, z, losses.margin, **counts)
 
 
-def rivals(logits: Array, y: Array, count: int | None) -> Array:
-    """The wrong classes of largest logit, best first: `[min(count, K - 1)]` (None: K - 1)."""
-    others = logits.shape[-1] - 1
-    # The label sorts last, after NaN logits as well.
-    order = jnp.nan_to_num(-logits).at[y].set(jnp.inf)
-    return jnp.argsort(order)[: others if count is None else min(count, others)]
+def penalized(
+    f: LogitsFn, x: Array, y: Array, z: Array, c: Array, confidence: Array
+) -> tuple[Array, Array]:
+    """||z - x||_2^2 + c max(confidence - margin, 0) and the margin, C&W's trade-off at `z`."""
+    margin = losses.margin(f(z), y)
+    return jnp.sum((z - x) ** 2) + c * jnp.maximum(confidence - margin, 0), margin
 
 
 class Constant(NamedTuple):

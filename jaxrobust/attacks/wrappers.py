@@ -62,6 +62,14 @@ def restarts(attack: Attack, count: int, *, chunk: int | None = None) -> Attack:
     return make_attack(_restarts, {"attack": attack}, count=count, chunk=chunk)
 
 
+def rivals(logits: Array, y: Array, count: int | None) -> Array:
+    """The wrong classes of largest logit, best first: `[min(count, K - 1)]` (None: K - 1)."""
+    others = logits.shape[-1] - 1
+    # The label sorts last, after NaN logits as well.
+    order = jnp.nan_to_num(-logits).at[y].set(jnp.inf)
+    return jnp.argsort(order)[: others if count is None else min(count, others)]
+
+
 def _targeted(
     key: Key,
     f: LogitsFn,
@@ -73,18 +81,13 @@ def _targeted(
     targets: int | None,
     chunk: int | None,
 ) -> AttackResult:
-    logits = f(x)
-    rivals = logits.shape[-1] - 1
-    count = rivals if targets is None else min(targets, rivals)
-    # A NaN logit sorts last in JAX, after the label's infinity: without this the label could aim.
-    order = jnp.nan_to_num(-logits).at[y].set(jnp.inf)
-    ranked = jnp.argsort(order)[:count]
+    ranked = rivals(f(x), y, targets)
 
     def run(key: Key, target: Array) -> AttackResult:
         aimed = attack.replace(loss=lambda z, label: loss(z, label, target))
         return aimed(key, f, x, y)
 
-    result = worst(over(run, (jax.random.split(key, count), ranked), chunk=chunk))
+    result = worst(over(run, (jax.random.split(key, ranked.size), ranked), chunk=chunk))
     return result._replace(forwards=result.forwards + 1)
 
 

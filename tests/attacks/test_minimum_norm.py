@@ -20,7 +20,8 @@ from jaxrobust.attacks.deepfool import deepfool
 from jaxrobust.attacks.elastic_net import elastic_net
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.lbfgs import lbfgs
-from jaxrobust.attacks.minimum_norm import Constant, refine, rivals, until_stalled
+from jaxrobust.attacks.minimum_norm import Constant, refine, until_stalled
+from jaxrobust.attacks.wrappers import rivals
 from jaxrobust.types import Attack, AttackResult
 
 BATCH = 4
