@@ -134,15 +134,24 @@ class Model(NamedTuple):
     `apply(variables, x [B, ...], *, train, key, axes) -> (logits [B, K], stats)`. With
     `train=True`, batch statistics are averaged over the named axes `axes` and the renewed
     running statistics are returned; `key` drives dropout. With `train=False` the statistics come
-    back unchanged, and examples never influence one another.
+    back unchanged, and examples never influence one another; a defense that is random at
+    prediction time draws from `key`, and is deterministic where it is None.
     """
 
     init: Callable[..., Variables]
     apply: Callable[..., tuple[Array, PyTree]]
 
     def logits_fn(self, variables: Variables) -> LogitsFn:
-        """The evaluation-mode classifier of one example, as attacks and certificates want it."""
-        return lambda x: self.apply(variables, x[None], train=False, key=None, axes=())[0][0]
+        """The evaluation-mode classifier of one example, as attacks and certificates want it.
+
+        It takes an optional `key=`, from which a randomized defense draws; see
+        `attacks.expectation`.
+        """
+
+        def f(x: Array, key: Key | None = None) -> Array:
+            return self.apply(variables, x[None], train=False, key=key, axes=())[0][0]
+
+        return f
 
 
 class Batch(NamedTuple):

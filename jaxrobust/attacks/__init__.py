@@ -5,23 +5,27 @@ from jaxrobust.attacks.apgd_l1 import apgd_l1, projected_normal
 from jaxrobust.attacks.ascend import Ascent, Point, ascend, fooled, judge, objective
 from jaxrobust.attacks.autoattack import autoattack
 from jaxrobust.attacks.batch import batched, example_keys
+from jaxrobust.attacks.beta import beta, multi_targeted, rmsprop, rmsprop_in_sqrt
 from jaxrobust.attacks.boundary import boundary
 from jaxrobust.attacks.carlini_wagner import carlini_wagner
 from jaxrobust.attacks.carlini_wagner_linf import carlini_wagner_linf
 from jaxrobust.attacks.ddn import ddn
 from jaxrobust.attacks.deepfool import deepfool
 from jaxrobust.attacks.elastic_net import elastic_net
+from jaxrobust.attacks.expectation import expectation, expected
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.first_order import Start, first_order
 from jaxrobust.attacks.fosc import fosc, fosc_at, fosc_box
 from jaxrobust.attacks.langevin import langevin
 from jaxrobust.attacks.lbfgs import lbfgs
+from jaxrobust.attacks.msd import msd
 from jaxrobust.attacks.noise import gaussian_noise, salt_and_pepper, uniform_noise
-from jaxrobust.attacks.pgd import fgsm, momentum, pgd
+from jaxrobust.attacks.pgd import carlini_wagner_pgd, fgsm, momentum, pgd
 from jaxrobust.attacks.pointwise import pointwise
 from jaxrobust.attacks.spatial import spatial_grid, spatial_random
 from jaxrobust.attacks.square import square
 from jaxrobust.attacks.starts import clean, gaussian, uniform
+from jaxrobust.attacks.transfer import transfer
 from jaxrobust.attacks.transforms import add_noise, normalize_by_l1, scale_by_steepest
 from jaxrobust.attacks.wrappers import restarts, targeted, worst, worst_of
 
@@ -35,14 +39,18 @@ __all__ = [
     "ascend",
     "autoattack",
     "batched",
+    "beta",
     "boundary",
     "carlini_wagner",
     "carlini_wagner_linf",
+    "carlini_wagner_pgd",
     "clean",
     "ddn",
     "deepfool",
     "elastic_net",
     "example_keys",
+    "expectation",
+    "expected",
     "fab",
     "fgsm",
     "first_order",
@@ -56,12 +64,16 @@ __all__ = [
     "langevin",
     "lbfgs",
     "momentum",
+    "msd",
+    "multi_targeted",
     "normalize_by_l1",
     "objective",
     "pgd",
     "pointwise",
     "projected_normal",
     "restarts",
+    "rmsprop",
+    "rmsprop_in_sqrt",
     "salt_and_pepper",
     "scale_by_steepest",
     "spatial_grid",
@@ -69,6 +81,7 @@ __all__ = [
     "sphere",
     "square",
     "targeted",
+    "transfer",
     "uniform",
     "uniform_noise",
     "worst",

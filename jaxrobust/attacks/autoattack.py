@@ -5,13 +5,14 @@ from __future__ import annotations
 from jaxrobust import checks, losses
 from jaxrobust.attacks.apgd import apgd
 from jaxrobust.attacks.apgd_l1 import apgd_l1
+from jaxrobust.attacks.expectation import expectation
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.square import square
 from jaxrobust.attacks.wrappers import restarts, targeted
 from jaxrobust.threats import L1, L2, Linf
 from jaxrobust.types import Attack
 
-VERSIONS = ("standard", "plus")
+VERSIONS = ("standard", "plus", "rand")
 
 
 def autoattack(
@@ -20,14 +21,16 @@ def autoattack(
     version: str = "standard",
     steps: int = 100,
     queries: int = 5000,
+    draws: int = 20,
     chunk: int | None = None,
 ) -> dict[str, Attack]:
     """The attacks of AutoAttack by name, in their order; none has a setting to tune.
 
     Standard: APGD-CE, APGD-T and FAB-T at the 9 likeliest wrong classes, Square. Plus: APGD-CE and
     APGD-DLR with 5 restarts, FAB with 5 restarts, Square, APGD-T, FAB-T. On an L1 threat (both
-    versions) APGD-CE has 5 restarts and APGD-T 5 targets, on enlarged radii first. Croce & Hein
-    2020 (arXiv:2003.01690); l1: Croce & Hein 2021, "Mind the box".
+    versions) APGD-CE has 5 restarts and APGD-T 5 targets, on enlarged radii first. Rand, for
+    defenses that are random at prediction time: APGD-CE and APGD-DLR on expected predictions, see
+    `expectation`. Croce & Hein 2020 (arXiv:2003.01690); l1: Croce & Hein 2021, "Mind the box".
 
     Run them with `evaluation.evaluate(..., survivors=True)`: each attack then sees only the
     examples that those before it left, and the last robust accuracy is AutoAttack's. With fewer
@@ -35,14 +38,21 @@ def autoattack(
     most K - 1.
 
     Args:
-      threat: `Linf`, `L2` or `L1`. version: "standard" or "plus".
+      threat: `Linf`, `L2` or `L1`. version: "standard", "plus" or "rand".
       steps: of APGD and FAB. queries: of Square. Fewer than the defaults is not AutoAttack.
+      draws: of "rand", predictions averaged at each point.
       chunk: how many targets or restarts run side by side (default all); memory only.
 
     Raises:
       ValueError: an unknown version. TypeError: another threat.
     """
     checks.choice("version", version, VERSIONS)
+    ascent = apgd_l1 if isinstance(threat, L1) else apgd
+    if version == "rand":
+        return {
+            "APGD-CE": expectation(ascent(threat, steps=steps), draws),
+            "APGD-DLR": expectation(ascent(threat, steps=steps, loss=losses.dlr_or_margin), draws),
+        }
     by_target = {"loss": losses.targeted_dlr_or_margin, "chunk": chunk}
     if isinstance(threat, L1):
         return {

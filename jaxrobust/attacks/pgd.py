@@ -6,6 +6,7 @@ from typing import Any
 
 import optax
 
+from jaxrobust import losses
 from jaxrobust.attacks import starts
 from jaxrobust.attacks.first_order import Start, first_order
 from jaxrobust.attacks.transforms import normalize_by_l1, scale_by_steepest
@@ -28,6 +29,17 @@ def pgd(threat: ThreatModel, *, step_size: Scalar, steps: int, **options: Any) -
       **options: `start` (default uniform), `loss`, `keep`; see `first_order`.
     """
     return first_order(threat, _steepest, {"step_size": step_size}, steps=steps, **options)
+
+
+def carlini_wagner_pgd(
+    threat: ThreatModel, *, step_size: Scalar, steps: int = 30, **options: Any
+) -> Attack:
+    """PGD on the margin max_{j != y} z_j - z_y, which tables call CW or CW-inf.
+
+    Not a minimum-norm attack: `carlini_wagner` and `carlini_wagner_linf` are. FOSC, section 4.1
+    (30 steps); Madry et al. 2018. Arguments as `pgd`.
+    """
+    return pgd(threat, step_size=step_size, steps=steps, loss=losses.margin, **options)
 
 
 def fgsm(

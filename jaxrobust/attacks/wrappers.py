@@ -15,16 +15,26 @@ TargetedLoss = Callable[[Array, Array, Array], Array]
 """(logits, label, target class) -> scalar to maximize."""
 
 
+RANKS = ("margin", "loss", "norm")
+
+
 def worst(results: AttackResult, *, by: str = "margin") -> AttackResult:
     """The strongest of results stacked on a leading axis: success first, then the largest `by`.
 
+    With `by="norm"`, for minimum-norm attacks: success first, then the misclassified point of
+    smallest norm, inside the set or not; where no point is misclassified, the largest margin.
     Costs are summed: every one of them was paid.
     """
-    score = getattr(results, by)
-    score = jnp.where(jnp.isnan(score), jnp.inf, score)
-    valid = jnp.where(results.inside, score, -jnp.inf)
+    value = getattr(results, by)
+    value = jnp.where(jnp.isnan(value), jnp.inf, value)
+    if by == "norm":
+        fools = ~(results.margin < 0)
+        nearest = jnp.where(fools, -value, -jnp.inf)
+        score = jnp.where(jnp.any(fools), nearest, results.margin)
+    else:
+        score = jnp.where(results.inside, value, -jnp.inf)
     # A successful result outranks any loss: compare scores among the successful ones only.
-    ranked = jnp.where(results.success | ~jnp.any(results.success), valid, -jnp.inf)
+    ranked = jnp.where(results.success | ~jnp.any(results.success), score, -jnp.inf)
     # Where no score is finite above -inf, argmax of `success` still finds a successful result.
     best = jnp.where(jnp.max(ranked) > -jnp.inf, jnp.argmax(ranked), jnp.argmax(results.success))
     chosen = jax.tree.map(lambda a: a[best], results)
@@ -44,22 +54,25 @@ def _restarts(
     *,
     attack: Attack,
     count: int,
+    by: str,
     chunk: int | None,
 ) -> AttackResult:
     keys = jax.random.split(key, count)
-    return worst(over(lambda k: attack(k, f, x, y), (keys,), chunk=chunk), by="loss")
+    return worst(over(lambda k: attack(k, f, x, y), (keys,), chunk=chunk), by=by)
 
 
-def restarts(attack: Attack, count: int, *, chunk: int | None = None) -> Attack:
+def restarts(attack: Attack, count: int, *, by: str = "loss", chunk: int | None = None) -> Attack:
     """The best of `count` independent runs: success first, then the attack's own loss.
 
     Args:
       attack: a randomized attack. count: how many runs.
+      by: how to rank equals: "loss", "margin", or "norm" for minimum-norm attacks; see `worst`.
       chunk: how many run side by side (default all); memory grows with it, results do not change.
     """
     checks.at_least("count", count, 1)
+    checks.choice("by", by, RANKS)
     check_chunk(chunk)
-    return make_attack(_restarts, {"attack": attack}, count=count, chunk=chunk)
+    return make_attack(_restarts, {"attack": attack}, count=count, by=by, chunk=chunk)
 
 
 def rivals(logits: Array, y: Array, count: int | None) -> Array:
@@ -117,22 +130,24 @@ def targeted(
 
 
 def _worst_of(
-    key: Key, f: LogitsFn, x: Array, y: Array, *, attacks: tuple[Attack, ...]
+    key: Key, f: LogitsFn, x: Array, y: Array, *, attacks: tuple[Attack, ...], by: str
 ) -> AttackResult:
     keys = jax.random.split(key, len(attacks))
     results = [attack(k, f, x, y) for attack, k in zip(attacks, keys, strict=True)]
-    return worst(jax.tree.map(lambda *leaves: jnp.stack(leaves), *results))
+    return worst(jax.tree.map(lambda *leaves: jnp.stack(leaves), *results), by=by)
 
 
-def worst_of(*attacks: Attack) -> Attack:
+def worst_of(*attacks: Attack, by: str = "margin") -> Attack:
     """Runs every attack and keeps the per-example worst: success first, then the largest margin.
 
     With attacks on different threat sets this is the union of threats: `inside` and `norm` are
-    those of the winning attack's own set.
+    those of the winning attack's own set. `by="norm"` takes the closest misclassified point
+    instead, for minimum-norm attacks of one norm; see `worst`.
     """
     if not attacks:
         raise ValueError("worst_of needs at least one attack, got none")
-    return make_attack(_worst_of, {"attacks": attacks})
+    checks.choice("by", by, RANKS)
+    return make_attack(_worst_of, {"attacks": attacks}, by=by)
 
 
 def check_chunk(chunk: Any) -> None:

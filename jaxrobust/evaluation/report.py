@@ -203,7 +203,7 @@ class Report:
             norm = self.mean_norm(name)
             rows.append(_row(name, a.robust, norm, a.forwards, a.backwards, a.timing))
             if not a.inside.all():
-                rows[-1][0] += f" ({int((~a.inside).sum())} points outside the threat set)"
+                rows[-1][0] += f" ({int((~a.inside).sum())} points outside the set, not counted)"
         if len(self.attacks) > 1:
             rows.append([*_scores("worst case", self.worst_case), *[""] * (len(COLUMNS) - 3)])
         return rows

@@ -43,8 +43,9 @@ def from_linen(module: nn.Module) -> Model:
         if variables.stats:
             collections["batch_stats"] = variables.stats
         mode = {"train": train} if takes_train else {}
+        rngs = {} if key is None else {"dropout": key}
         if not train:
-            return module.apply(collections, x, **mode), variables.stats
+            return module.apply(collections, x, **mode, rngs=rngs), variables.stats
         if axes and variables.stats and not has_axes:
             raise ValueError(
                 f"{type(module).__name__} has batch statistics but no field `axes`, so they cannot "
@@ -52,7 +53,6 @@ def from_linen(module: nn.Module) -> Model:
                 "and pass it to nn.BatchNorm as axis_name"
             )
         network = module.clone(axes=tuple(axes)) if has_axes else module
-        rngs = {} if key is None else {"dropout": key}
         logits, renewed = network.apply(collections, x, **mode, mutable=["batch_stats"], rngs=rngs)
         return logits, renewed.get("batch_stats", variables.stats)
 

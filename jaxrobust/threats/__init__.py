@@ -4,5 +4,6 @@ from jaxrobust.threats.l1 import L1
 from jaxrobust.threats.l2 import L2
 from jaxrobust.threats.linf import Linf
 from jaxrobust.threats.spatial import Placed, Spatial
+from jaxrobust.threats.union import Union
 
-__all__ = ["L1", "L2", "Linf", "Placed", "Spatial"]
+__all__ = ["L1", "L2", "Linf", "Placed", "Spatial", "Union"]

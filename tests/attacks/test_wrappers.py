@@ -12,6 +12,8 @@ from jaxrobust import losses
 from jaxrobust.attacks import (
     batched,
     clean,
+    ddn,
+    deepfool,
     example_keys,
     fgsm,
     momentum,
@@ -205,3 +207,48 @@ def test_impossible_settings() -> None:
         targeted(restarts(ONE, 2))
     with pytest.raises(ValueError, match="at least one attack"):
         worst_of()
+
+
+def stacked(success: list[bool], inside: list[bool], margin: list[float], norm: list[float]):
+    count = len(success)
+    return AttackResult(
+        x=jnp.arange(float(count)),
+        success=jnp.array(success),
+        inside=jnp.array(inside),
+        loss=jnp.array(margin),
+        margin=jnp.array(margin),
+        norm=jnp.array(norm),
+        forwards=jnp.ones(count, jnp.int32),
+        backwards=jnp.ones(count, jnp.int32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("success", "inside", "margin", "norm", "chosen"),
+    [
+        # the closest of the successful ones
+        ([True, True, False], [True] * 3, [5.0, 0.1, -1.0], [0.3, 0.2, 0.0], 1),
+        # none within the radius: the closest misclassified point, for the robustness curve
+        ([False] * 3, [False, False, True], [1.0, 2.0, -1.0], [0.7, 0.6, 0.1], 1),
+        # none misclassified at all: the largest margin
+        ([False] * 3, [True] * 3, [-2.0, -1.0, -3.0], [0.1, 0.2, 0.0], 1),
+        # success outranks a closer point outside the set
+        ([False, True], [False, True], [1.0, 1.0], [0.1, 0.2], 1),
+    ],
+)
+def test_worst_by_norm(success, inside, margin, norm, chosen) -> None:
+    result = worst(stacked(success, inside, margin, norm), by="norm")
+    assert int(result.x) == chosen
+    assert result.forwards == len(success)
+
+
+def test_closest_of_several_minimum_norm_attacks() -> None:
+    suite = (ddn(L2(10.0), steps=20), deepfool(L2(10.0)))
+    together = at(worst_of(*suite, by="norm"), KEYS)
+    alone = [at(worst_of(a, by="norm"), KEYS) for a in suite]
+    assert together.success.all()
+    np.testing.assert_array_less(
+        np.asarray(together.norm), np.minimum(alone[1].norm, np.inf) + 1e-5
+    )
+    with pytest.raises(ValueError, match="did you mean 'norm'"):
+        worst_of(*suite, by="norms")

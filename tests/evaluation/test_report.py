@@ -125,4 +125,4 @@ def test_tables_show_every_row(report):
 def test_points_outside_the_threat_set_are_pointed_out():
     stray = attack([1, 1, 0, 1], inside=np.asarray([1, 0, 0, 1], bool))
     report = Report(np.asarray([1, 1, 0, 1], bool), Timing(1.0, 0.0, 1), {"odd": stray}, {})
-    assert "odd (2 points outside the threat set)" in report.to_markdown()
+    assert "odd (2 points outside the set, not counted)" in report.to_markdown()

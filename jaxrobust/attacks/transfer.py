@@ -1,0 +1,51 @@
+"""Transfer: craft on one model, score on another."""
+
+from __future__ import annotations
+
+from jaxrobust import losses
+from jaxrobust.attacks.ascend import judge
+from jaxrobust.types import (
+    Array,
+    Attack,
+    AttackResult,
+    Key,
+    LogitsFn,
+    Model,
+    Variables,
+    make_attack,
+)
+
+
+def _run(
+    key: Key,
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    *,
+    attack: Attack,
+    variables: Variables,
+    model: Model,
+) -> AttackResult:
+    crafted = attack(key, model.logits_fn(variables), x, y)
+    threat = attack.settings["threat"]
+    costs = {"forwards": crafted.forwards, "backwards": crafted.backwards}
+    return judge(f, threat, x, y, crafted.x, losses.margin, **costs)
+
+
+def transfer(attack: Attack, model: Model, variables: Variables) -> Attack:
+    """Runs `attack` on a source model and scores the point it finds on the attacked one.
+
+    The black-box attack of TRADES, section 5.3.2, and of most transfer studies: no query of the
+    attacked model but the last. The loss reported is the margin there.
+
+    Args:
+      attack: run on the source model; needs a `threat` setting. With `keep="last"` a first-order
+        attack does not stop improving where the source model alone is fooled.
+      model, variables: the source classifier, with the same input shape and classes.
+
+    Raises:
+      ValueError: an attack without a `threat` setting.
+    """
+    if "threat" not in attack.settings:
+        raise ValueError("transfer needs an attack with a `threat` setting, such as pgd or apgd")
+    return make_attack(_run, {"attack": attack, "variables": variables}, model=model)

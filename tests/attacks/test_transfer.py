@@ -1,0 +1,52 @@
+"""Transfer: the source's point, the target's verdict."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrobust.attacks import batched, deepfool, pgd, spatial_grid, transfer
+from jaxrobust.threats import L2, Linf
+from jaxrobust.types import Model, Variables
+
+KEY = jax.random.key(0)
+X = np.random.default_rng(0).uniform(0.2, 0.8, (16, 5)).astype(np.float32)
+
+
+def _apply(variables: Variables, x: jax.Array, **_: object) -> tuple[jax.Array, object]:
+    return x @ variables.params, variables.stats
+
+
+LINEAR = Model(lambda key, x: Variables(jnp.zeros((5, 3))), _apply)
+W = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
+SOURCE, TARGET = Variables(jnp.asarray(W[0])), Variables(jnp.asarray(W[0] + 4 * W[1]))
+Y = np.asarray(X @ TARGET.params).argmax(axis=1)
+
+
+def test_points_come_from_the_source_and_verdicts_from_the_target() -> None:
+    attack = pgd(Linf(0.06), step_size=0.02, steps=6, keep="last")
+    f = LINEAR.logits_fn(TARGET)
+    moved = batched(transfer(attack, LINEAR, SOURCE), KEY, f, X, Y)
+    crafted = batched(attack, KEY, LINEAR.logits_fn(SOURCE), X, Y)
+    np.testing.assert_array_equal(moved.x, crafted.x)
+    wrong = np.asarray(moved.x @ TARGET.params).argmax(axis=1) != Y
+    np.testing.assert_array_equal(moved.success, wrong)
+    assert (moved.forwards == crafted.forwards + 1).all()
+    white = batched(attack, KEY, f, X, Y)
+    assert white.success.sum() > moved.success.sum() > 0
+    itself = batched(transfer(attack, LINEAR, TARGET), KEY, f, X, Y)
+    np.testing.assert_array_equal(itself.success, white.success)
+
+
+def test_minimum_norm_points_outside_the_set_do_not_count() -> None:
+    near = batched(
+        transfer(deepfool(L2(1e-3)), LINEAR, SOURCE), KEY, LINEAR.logits_fn(TARGET), X, Y
+    )
+    assert not near.success.any()
+
+
+def test_needs_a_threat() -> None:
+    with pytest.raises(ValueError, match="`threat` setting"):
+        transfer(pgd(Linf(0.1), step_size=0.1, steps=1).__class__(run=spatial_grid), LINEAR, SOURCE)
