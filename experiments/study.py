@@ -89,12 +89,17 @@ class Study:
     validate: training.Validate | None
 
 
-def study(recipe: Recipe, dataset: Dataset) -> Study:
-    """The recipe's model and optimizer for a data set; color images are normalized in the model."""
-    options: dict[str, Any] = {"dtype": jnp.dtype(recipe.dtype)}
+def network(name: str, dtype: str, dataset: Dataset) -> Model:
+    """The network called `name` for a data set; color images are normalized in the model."""
+    options: dict[str, Any] = {"dtype": jnp.dtype(dtype)}
     if dataset.shape[-1] == 3:
         options |= {"mean": CIFAR_MEAN, "std": CIFAR_STD}
-    model = from_linen(build(recipe.model, dataset.num_classes, **options))
+    return from_linen(build(name, dataset.num_classes, **options))
+
+
+def study(recipe: Recipe, dataset: Dataset) -> Study:
+    """The recipe's model and optimizer for a data set."""
+    model = network(recipe.model, recipe.dtype, dataset)
     total = recipe.epochs * training.steps_per_epoch(dataset, recipe.batch_size)
     rate = training.schedule(
         recipe.schedule, recipe.learning_rate, total, **recipe.schedule_options

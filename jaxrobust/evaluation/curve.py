@@ -8,15 +8,17 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from jaxrobust import checks
+from jaxrobust.evaluation.journal import journaled_pass, open_journal
 from jaxrobust.evaluation.passes import (
     AttackLike,
     Examples,
-    attack_pass,
     clean_pass,
     prepare,
     progress_bars,
 )
-from jaxrobust.evaluation.report import standard_error
+from jaxrobust.evaluation.report import Report, standard_error
+from jaxrobust.files import PathLike
 from jaxrobust.types import Attack, Key, Model, PyTree
 
 
@@ -54,6 +56,7 @@ def curve(
     devices: Sequence[jax.Device] | None = None,
     progress: bool = True,
     num_classes: int | None = None,
+    folder: PathLike | None = None,
 ) -> Curve:
     """Attacks every example at every radius, with one compiled program for all radii.
 
@@ -66,16 +69,14 @@ def curve(
         `lambda r: pgd(Linf(r), step_size=r / 4, steps=10)`; or an `Attack` with a `threat`
         setting, whose radius is replaced while its step size stays.
       radii: increasing, at least 0.
-      key, model, variables, examples, batch_size, devices, progress, num_classes: see `evaluate`.
+      key, model, variables, examples, batch_size, devices, progress, num_classes, folder: see
+        `evaluate`.
 
     Raises:
       ValueError: radii empty, negative or not increasing, an attack without a `threat`, or what
         `evaluate` raises.
     """
-    radii = np.asarray(radii, np.float64)
-    increasing = radii.ndim == 1 and radii.size and radii[0] >= 0 and (np.diff(radii) > 0).all()
-    if not (increasing and np.isfinite(radii).all()):
-        raise ValueError(f"radii must be finite, at least 0 and strictly increasing, got {radii}")
+    radii = _checked(radii)
     at_radius = _with_radius(attack) if isinstance(attack, Attack) else attack
     job = prepare(
         model,
@@ -85,19 +86,60 @@ def curve(
         devices=devices,
         num_classes=num_classes,
     )
+    named = {f"radius {radius!r}": (key, at_radius(radius)) for radius in radii.tolist()}
+    journal = None if folder is None else open_journal(folder, job, named, None)
     robust = []
     with progress_bars(progress, len(job.index)) as bar:
         clean, _ = clean_pass(job, bar("clean"))
-        for radius in radii.tolist():
-            result, _ = attack_pass(
+        for radius, (name, (_, made)) in zip(radii, named.items(), strict=True):
+            result, _ = journaled_pass(
+                journal,
+                name,
                 job,
                 key,
-                at_radius(radius),
+                made,
                 keep_examples=False,
                 tick=bar(f"radius {radius:.4g}"),
             )
             robust.append(clean & ~result.success)
     return Curve(radii, clean, np.logical_and.accumulate(robust))
+
+
+def curve_of_norms(report: Report, name: str, radii: Sequence[float]) -> Curve:
+    """The robust accuracy at every radius, from one run of a minimum-norm attack.
+
+    An example is broken at radius r where the attack's point fools the model (its margin is not
+    negative) and lies at most r away. The point's own distance decides, not the radius the attack
+    was run with, which only must not be 0. Points must lie in the pixel box, as those of
+    `attacks.fab`, `deepfool`, `ddn`, `carlini_wagner` and the other minimum-norm attacks do. For an
+    attack that makes no point smaller than it must, such as PGD, the curve is true but loose.
+
+    Args:
+      report: of `evaluate` on all examples. name: of the attack. radii: as in `curve`.
+
+    Raises:
+      ValueError: radii that make no curve, an attack that the report does not hold, or norms that
+        are NaN: with `survivors=True` an attack never sees what those before it broke.
+    """
+    radii = _checked(radii)
+    checks.choice("attack", name, report.attacks)
+    attack = report.attacks[name]
+    if np.isnan(attack.norm).any():
+        raise ValueError(
+            f"{name!r} has no norm for {int(np.isnan(attack.norm).sum())} of {report.count} "
+            "examples, which an attack before it had broken; evaluate it with survivors=False"
+        )
+    fooled = ~(attack.margin < 0)
+    robust = report.clean & ~(fooled & (attack.norm <= radii[:, None]))
+    return Curve(radii, report.clean, robust)
+
+
+def _checked(radii: Sequence[float]) -> np.ndarray:
+    radii = np.asarray(radii, np.float64)
+    increasing = radii.ndim == 1 and radii.size and radii[0] >= 0 and (np.diff(radii) > 0).all()
+    if not (increasing and np.isfinite(radii).all()):
+        raise ValueError(f"radii must be finite, at least 0 and strictly increasing, got {radii}")
+    return radii
 
 
 def _with_radius(attack: Attack) -> Callable[[float], Attack]:

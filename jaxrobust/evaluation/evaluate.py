@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
+from jaxrobust.evaluation.journal import journaled_pass, open_journal
 from jaxrobust.evaluation.passes import (
     AttackLike,
     Examples,
     attack_key,
-    attack_pass,
     clean_pass,
     prepare,
     progress_bars,
@@ -19,6 +19,7 @@ from jaxrobust.evaluation.passes import (
     scattered,
 )
 from jaxrobust.evaluation.report import AttackReport, Metadata, Report
+from jaxrobust.files import PathLike
 from jaxrobust.types import Key, Model, PyTree
 
 
@@ -36,6 +37,7 @@ def evaluate(
     progress: bool = True,
     num_classes: int | None = None,
     metadata: Metadata | None = None,
+    folder: PathLike | None = None,
 ) -> Report:
     """Runs the model and every attack on every example; counts exactly.
 
@@ -70,10 +72,18 @@ def evaluate(
       progress: show a bar per pass on process 0.
       num_classes: of the data, if known: must be that of the model.
       metadata: what to print and save beside the figures, such as {"data": ..., "model": ...}.
+      folder: saves the results of every batch as soon as it ends and reads those already there, so
+        that an interrupted call repeats one batch at most, and attacks may be added later. For one
+        evaluation only, known by its weights, data, batch size, metadata (name there what of the
+        model its weights do not show) and the settings and key of each attack; points kept are
+        saved too. Several processes need one folder that all of them read.
 
     Raises:
       ValueError: no examples, batch size below 1, inputs not finite or outside [0, 1], labels
-        of the wrong shape, type or range, a model of other than `num_classes` or below 2 classes.
+        of the wrong shape, type or range, a model of other than `num_classes` or below 2 classes;
+        a folder of another evaluation, or attacks in it that only a running process can tell
+        apart, such as lambdas.
+      OSError: the folder cannot be written.
     """
     job = prepare(
         model,
@@ -83,16 +93,20 @@ def evaluate(
         devices=devices,
         num_classes=num_classes,
     )
+    keyed = {name: (attack_key(key, name), attack) for name, attack in attacks.items()}
+    journal = None if folder is None else open_journal(folder, job, keyed, metadata)
     outcomes = {}
     with progress_bars(progress, len(job.index)) as bar:
         clean, clean_timing = clean_pass(job, bar("clean"))
         standing = clean
-        for name, attack in attacks.items():
+        for name, (own_key, attack) in keyed.items():
             # Where nobody is left, one example keeps the report's shapes.
             kept = standing if standing.any() else np.arange(len(clean)) == 0
-            result, timing = attack_pass(
+            result, timing = journaled_pass(
+                journal,
+                name,
                 restricted(job, kept) if survivors else job,
-                attack_key(key, name),
+                own_key,
                 attack,
                 keep_examples=keep_examples,
                 tick=bar(name),

@@ -123,9 +123,11 @@ class Report:
 
     def table(self) -> Table:
         """The figures as a Rich table."""
-        table = Table(title=escape(self._title()), box=box.SIMPLE_HEAD)
+        table = Table(title=escape(self._title()), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for i, column in enumerate(COLUMNS):
-            table.add_column(column, justify="right" if i else "left", no_wrap=bool(i))
+            # At 80 columns headings fold between words, and names stay readable.
+            width = max(len(word) for word in column.split()) if i else 12
+            table.add_column(column, justify="right" if i else "left", min_width=width)
         for row in self._rows():
             table.add_row(*(escape(cell) for cell in row))
         return table

@@ -1,0 +1,78 @@
+"""What tells one evaluation from another: arrays by a hash, settings as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrobust.types import Attack, PyTree
+
+
+def fingerprint(tree: PyTree) -> str:
+    """16 hex digits that depend on every array of `tree`, its type, its shape and its place."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def describe(value: Any) -> Any:
+    """A setting of an attack as JSON: functions by name, sets and attacks by their fields.
+
+    Raises:
+      ValueError: a function made inside another one, or an object that is neither number, text,
+        array, function nor dataclass: it may hold numbers that its name does not show.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Attack):
+        return {"run": describe(value.run), **describe(dict(value.settings))}
+    if isinstance(value, Mapping):
+        return {str(name): describe(part) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [describe(part) for part in value]
+    if isinstance(value, functools.partial):
+        return describe([value.func, value.args, value.keywords])
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        is_number = value.ndim == 0 and not _is_key(value)
+        return value.item() if is_number else fingerprint(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {"kind": type(value).__qualname__, **describe(fields)}
+    name = getattr(value, "__qualname__", "<unnamed>")
+    if not callable(value) or "<" in name:
+        raise ValueError(
+            f"{value!r} may hold numbers that its name does not show, so that results in a folder "
+            "could be another's; use a module-level function or an `Attack`, or give no folder"
+        )
+    return f"{value.__module__}.{name}"
+
+
+def differences(held: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """`name: a there, b here; ...` for all entries that differ; empty where none does."""
+    there, here = dict(_flat(held)), dict(_flat(ours))
+    names = [n for n in there | here if there.get(n) != here.get(n)]
+    shown = (
+        f"{n}: {there.get(n, 'nothing')!r} there, {here.get(n, 'nothing')!r} here" for n in names
+    )
+    return "; ".join(shown)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+
+
+def _flat(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        for key, part in tree.items():
+            yield from _flat(part, f"{name}.{key}" if name else key)
+    else:
+        yield name, tree

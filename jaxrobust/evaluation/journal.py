@@ -1,0 +1,169 @@
+"""Finished batches on disk, so that an evaluation that was killed goes on where it stopped.
+
+A journal is a folder: `identity.json` says what is evaluated, and every attack has a folder of its
+own with a file per batch. A batch is read back only for the very examples it was computed on;
+which those are may change with the attacks before it, and then it is attacked again.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import re
+import time
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrobust.evaluation.identity import describe, differences, fingerprint
+from jaxrobust.evaluation.passes import AttackLike, Job, Tick, attack_pass
+from jaxrobust.evaluation.report import Metadata, Timing
+from jaxrobust.files import PathLike, write_bytes_atomic, write_text_atomic
+from jaxrobust.types import Attack, AttackResult, Key
+
+IDENTITY = "identity.json"
+
+
+def open_journal(
+    folder: PathLike,
+    job: Job,
+    attacks: Mapping[str, tuple[Key, AttackLike]],
+    metadata: Metadata | None,
+) -> Path:
+    """Makes `folder` the journal of these attacks, or goes on with the one it holds.
+
+    The identity is that of weights, data, batch size, `metadata`, and each attack's settings and
+    key. Attacks that the folder does not know yet join it.
+
+    Raises:
+      ValueError: the folder holds batches of another evaluation (the message names the
+        differences) or of an unknown one, or an attack's settings cannot be written down.
+      OSError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    identity = {
+        "weights": fingerprint(job.variables),
+        "data": {"examples": len(job.x), "fingerprint": fingerprint((job.x, job.y))},
+        "batch_size": job.index.shape[1],
+        "metadata": json.loads(json.dumps(dict(metadata or {}), default=str)),
+        "attacks": {
+            name: {"key": fingerprint(key), **_settings(name, attack)}
+            for name, (key, attack) in attacks.items()
+        },
+    }
+    held = _held(folder)
+    if held is not None:
+        ours = identity["attacks"]
+        common = {name: told for name, told in held["attacks"].items() if name in ours}
+        new = {name: told for name, told in ours.items() if name not in common}
+        changed = differences({**held, "attacks": {**common, **new}}, identity)
+        if changed:
+            raise ValueError(
+                f"{folder} holds another evaluation ({changed}); "
+                "choose another folder or delete that one"
+            )
+        identity["attacks"] = held["attacks"] | new
+    if jax.process_index() == 0:
+        write_text_atomic(folder / IDENTITY, json.dumps(identity, indent=2) + "\n")
+    return folder
+
+
+def journaled_pass(
+    journal: Path | None,
+    name: str,
+    job: Job,
+    key: Key,
+    attack: AttackLike,
+    *,
+    keep_examples: bool,
+    tick: Tick,
+) -> tuple[AttackResult, Timing]:
+    """`attack_pass`, batch by batch: reads those that `journal` holds and adds the others.
+
+    Without a journal it is `attack_pass`. The seconds of a batch are those it took when computed.
+    """
+    run = functools.partial(
+        attack_pass, key=key, attack=attack, keep_examples=keep_examples, tick=tick
+    )
+    if journal is None:
+        return run(job)
+    # Names may hold characters that files may not, and differ in their case alone.
+    slug = re.sub(r"[^\w.-]+", "-", name)
+    folder = journal / f"{slug}-{zlib.crc32(name.encode()):08x}"
+    parts, seconds = [], []
+    for index, mask in zip(job.index, job.mask, strict=True):
+        rows = index[mask]
+        file = folder / f"{rows[0]:08d}.npz"
+        found = _read(file, rows, keep_examples)
+        if found is None:
+            began = time.perf_counter()
+            result, _ = run(job._replace(index=index[None], mask=mask[None]))
+            found = result, time.perf_counter() - began
+            if jax.process_index() == 0:
+                _write(file, rows, *found)
+        else:
+            tick()
+        parts.append(found[0])
+        seconds.append(found[1])
+    timing = Timing(first=seconds[0], rest=sum(seconds[1:]), batches=len(seconds))
+    return jax.tree.map(lambda *a: np.concatenate(a), *parts), timing
+
+
+def _settings(name: str, attack: AttackLike) -> dict[str, Any]:
+    try:
+        return describe(attack if isinstance(attack, Attack) else Attack(run=attack))
+    except ValueError as error:
+        raise ValueError(f"attack {name!r} cannot be resumed: {error}") from error
+
+
+def _held(folder: Path) -> dict[str, Any] | None:
+    """The identity of the journal in `folder`; None where there is none yet."""
+    file = folder / IDENTITY
+    if not file.exists():
+        if any(folder.glob("*/*.npz")):
+            raise ValueError(
+                f"{folder} holds results but no {IDENTITY}, so nothing tells whose they are; "
+                "choose another folder or delete that one"
+            )
+        return None
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        held["attacks"].items()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is not the identity of an evaluation; delete the folder or choose another"
+        ) from error
+    return held
+
+
+def _write(file: Path, rows: np.ndarray, result: AttackResult, seconds: float) -> None:
+    fields = {name: value for name, value in result._asdict().items() if value is not None}
+    data = io.BytesIO()
+    np.savez(data, index=rows, seconds=seconds, **fields)
+    write_bytes_atomic(file, data.getvalue())
+
+
+def _read(file: Path, rows: np.ndarray, keep_examples: bool) -> tuple[AttackResult, float] | None:
+    """The saved results of exactly these examples; None where the file cannot give them."""
+    if not file.exists():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            wanting = keep_examples and "x" not in saved
+            if wanting or not np.array_equal(saved["index"], rows):
+                return None
+            left_out = () if keep_examples else ("x",)
+            fields = {
+                name: None if name in left_out else saved[name] for name in AttackResult._fields
+            }
+            return AttackResult(**fields), float(saved["seconds"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{file} is broken ({error}); delete it to attack its batch again"
+        ) from error
