@@ -39,8 +39,7 @@ from experiments.study import command_line
 from experiments.trained import Trained, from_run, released, run_config
 from jaxrobust import checks, data, evaluation, figures
 from jaxrobust.data import Dataset, Split, to_float
-from jaxrobust.evaluation import Curve, Report
-from jaxrobust.evaluation.audit import Flag, attack_flags, audit
+from jaxrobust.evaluation import Curve, Flag, Report, attack_flags, audit
 from jaxrobust.files import write_text_atomic
 from jaxrobust.types import Attack
 

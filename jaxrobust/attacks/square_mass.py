@@ -15,10 +15,17 @@ TILES = 5
 """The starting tiling has about this many bumps along either axis."""
 
 
-def _unit(v: Array, order: int, axes: tuple[int, ...] | None = None) -> Array:
-    """`v` over its l`order` norm along `axes`; zero stays zero."""
+CANCELED = 1e-3
+"""Two unit patterns whose sum has a smaller norm than this cancel: the rest is rounding."""
+
+
+def _unit(
+    v: Array, order: int, axes: tuple[int, ...] | None = None, *, least: float = 0.0
+) -> Array:
+    """`v` over its l`order` norm along `axes`, at least `least`; zero stays zero."""
     power = jnp.sum(jnp.abs(v) ** order, axis=axes, keepdims=True)
-    return v / jnp.where(power == 0, 1, power) ** (1 / order)
+    norm = jnp.maximum(jnp.where(power == 0, 1, power) ** (1 / order), least)
+    return v / norm
 
 
 def _two_cones(across: Array, along: Array, sides: Sides, order: int, dtype: np.dtype) -> Array:
@@ -109,7 +116,8 @@ def masses(key: Key, threat: L2 | L1, x: Array) -> tuple[Array, Propose]:
         spare = jnp.maximum(radius**order - jnp.sum(mass), 0) / channels
         into, out_of = target.mask[:, :, None], source.mask[:, :, None]
         kept = _unit(jnp.where(into, delta, 0), order, (0, 1))
-        fresh = _unit(kept + pattern[:, :, None] * signs[None, None, :], order, (0, 1))
+        mixed = kept + pattern[:, :, None] * signs[None, None, :]
+        fresh = _unit(mixed, order, (0, 1), least=CANCELED)
         moved = jnp.sum(jnp.where(into | out_of, mass, 0), axis=(0, 1), keepdims=True)
         filled = fresh * (spare + moved) ** (1 / order)
         return fill(jnp.where(into, filled, jnp.where(out_of, 0, delta)))

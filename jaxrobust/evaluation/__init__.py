@@ -1,16 +1,25 @@
 """Clean and robust accuracy over data sets: compiled, sharded over devices, counted exactly."""
 
-from jaxrobust.evaluation.curve import Curve, curve
+from jaxrobust.evaluation.audit import Flag, attack_flags, audit
+from jaxrobust.evaluation.curve import Curve, curve, curve_of_norms
 from jaxrobust.evaluation.evaluate import evaluate
 from jaxrobust.evaluation.report import AttackReport, Report, Timing, accuracy, standard_error
+from jaxrobust.evaluation.sanity import Check, Sanity, sanity
 
 __all__ = [
     "AttackReport",
+    "Check",
     "Curve",
+    "Flag",
     "Report",
+    "Sanity",
     "Timing",
     "accuracy",
+    "attack_flags",
+    "audit",
     "curve",
+    "curve_of_norms",
     "evaluate",
+    "sanity",
     "standard_error",
 ]
