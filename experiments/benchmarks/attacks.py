@@ -1,0 +1,188 @@
+"""The same attacks on the same network and images: this library against PyTorch ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from experiments.benchmarks import judging, peers, subject, twin
+from experiments.benchmarks.arithmetic import cores, jax_peak
+from experiments.benchmarks.peer_attacks import PEERS
+from experiments.benchmarks.settings import ATTACKS, MINIMUM_NORM, Settings, ours, title
+from experiments.benchmarks.subject import Subject
+from experiments.benchmarks.timing import Timing, fastest, measure, notes, table
+from experiments.recipes import recipe
+from experiments.study import publish
+from jaxrobust import checks
+
+SUMMARY = (
+    "ratio: fastest peer that does the same work / ours; "
+    "peak %: share of our seconds that the network's matrix products alone would take"
+)
+
+WEAKER = 1.0
+"""Percentage points of robust accuracy above the strongest side's up to which sides are equal."""
+CHANCE = 4
+"""Images of difference that random starts explain: n one-sided flips are 2 deviations at n = 4."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Times attacks against foolbox, torchattacks and ART, each side alone, in one run.
+
+    Every attack's table is written when its timing is done; a summary closes the run. Needs an
+    idle machine: PyTorch's threads wait for one another, and beside other work they lose far more
+    than ours. The titles show the load.
+    """
+
+    attacks: tuple[str, ...] = ("pgd", "apgd", "ddn", "cw")
+    """Of pgd, apgd, ddn, cw, fab, square, autoattack."""
+    images: int = 200
+    """Test images attacked."""
+    batch_size: int = 500
+    """Images at a time, on every side."""
+    repeats: int = 5
+    """Timed calls after the first, of which the median counts."""
+    dataset: str = "digits"
+    """digits, or a gray TFDS set: mnist, fashion_mnist, ..."""
+    pretrained: Path | None = None
+    """Released weights (.npz) of Wong's small network; without them one is trained quickly."""
+    data_dir: Path | None = None
+    """Folder of prepared TFDS sets (default: the environment variable TFDS_DATA_DIR)."""
+    out: Path = Path("runs/benchmark")
+    """Folder of the results."""
+    seed: int = 0
+    settings: Settings = dataclasses.field(default_factory=Settings)
+    """Of the attacks."""
+
+
+def main(config: Config) -> list[dict[str, Any]]:
+    """Runs the benchmark; returns the summary's rows.
+
+    Raises:
+      ValueError: an unknown or repeated attack, images that do not fill whole batches, a PyTorch
+        twin whose logits differ or that has no GPU where JAX has, or what `subject.load` raises.
+    """
+    batch, before = check(config), load()
+    settings = config.settings
+    if settings.epsilon is None:
+        radius = recipe(config.dataset, "quick").epsilon
+        settings = dataclasses.replace(settings, epsilon=radius)
+    target = subject.load(
+        config.dataset, config.pretrained, config.data_dir, config.images, config.out / "network"
+    )
+    peaks, other = {"XLA": jax_peak()}, None
+    if peers.installed("torch"):
+        other = twin.twin(target, "cpu" if jax.default_backend() == "cpu" else "cuda")
+        peaks["PyTorch"] = twin.torch_peak(other)
+    about = describe(config, settings, target, batch, peaks) + before
+    best = max(peaks.values())
+
+    folder = config.out / f"{config.dataset}-{config.images}"
+    summary = []
+    for name in config.attacks:
+        called, suite = title(name, settings), ours(name, settings)
+        threat = next(iter(suite.values())).settings["threat"]
+        verdict = judging.judge(target, threat, minimum=name in MINIMUM_NORM)
+        mine = judging.ours("jaxrobust", target, suite, verdict, batch=batch, seed=config.seed)
+        others, skipped = peers.entrants(
+            PEERS[name],
+            other,
+            target,
+            settings,
+            verdict,
+            batch=batch,
+            seed=config.seed,
+        )
+        timings, failed = measure([mine, *others], config.repeats)
+        timings = marked(timings, config.images)
+        remarks = notes(timings, [*skipped, *failed])
+        heading = f"{called}; {about}" + (f". {remarks}" if remarks else "")
+        publish(folder / name, heading, table(timings, hide=("backwards",)))
+        summary.append(summarize(called, timings, flops=target.flops * len(target.x), peak=best))
+    publish(folder / "summary", f"{SUMMARY}; {about}", summary)
+    Console().print(f"wrote {folder}", soft_wrap=True)
+    return summary
+
+
+def check(config: Config) -> int:
+    """The batch size that the options give; raises ValueError for those that make no sense."""
+    for name in config.attacks:
+        checks.choice("attack", name, ATTACKS)
+    if not config.attacks or len(set(config.attacks)) < len(config.attacks):
+        raise ValueError(f"--attacks must name attacks once each, got {config.attacks}")
+    for name in ("images", "batch_size", "repeats"):
+        checks.at_least(name, getattr(config, name), 1)
+    batch = min(config.batch_size, config.images)
+    if config.images % batch:
+        raise ValueError(f"--images {config.images} does not fill whole batches of {batch}")
+    return batch
+
+
+def describe(
+    config: Config,
+    settings: Settings,
+    target: Subject,
+    batch: int,
+    peaks: Mapping[str, float],
+) -> str:
+    """What was timed, on what, with what: for the titles."""
+    rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in peaks.items())
+    return (
+        f"{target.label}, linf {settings.epsilon:g}, l2 {settings.epsilon_l2:g}, "
+        f"batch {batch}, float32, seed {config.seed}, median of {config.repeats} calls, "
+        f"{jax.local_device_count()} x {jax.devices()[0].device_kind}, {cores()} threads "
+        f"a side, matrix products at {rates} GFLOP/s, jax {jax.__version__}"
+        + (f", torch {version('torch')}" if "PyTorch" in peaks else "")
+    )
+
+
+def load() -> str:
+    """The machine's load before the run, where the system tells: others' work spoils timings."""
+    return f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+
+
+def marked(timings: Sequence[Timing], images: int) -> list[Timing]:
+    """The timings with a note on every side that breaks clearly fewer images than the strongest."""
+    least = min(t.figures["robust %"] for t in timings)
+
+    def mark(t: Timing) -> Timing:
+        more = t.figures["robust %"] - least
+        if more <= max(WEAKER, 100 * CHANCE / images):
+            return t
+        note = ", ".join(filter(None, (t.entrant.note, f"weaker by {more:.1f} points")))
+        return t._replace(entrant=t.entrant._replace(note=note))
+
+    return [mark(t) for t in timings]
+
+
+def summarize(
+    method: str, timings: Sequence[Timing], *, flops: float, peak: float
+) -> dict[str, Any]:
+    """One attack in a row: ours, the fastest peer that does the same, and the arithmetic alone.
+
+    "peak %" is the share of our seconds that the network's matrix products would take at `peak`.
+
+    Args:
+      flops: of a forward pass over all images; a backward pass counts the same.
+      peak: operations a second that this machine reaches on a large matrix product.
+    """
+    mine, rival = timings[0], fastest(timings)
+    passes = mine.figures["forwards"] + mine.figures["backwards"]
+    return {
+        "method": method,
+        "ours s": mine.median,
+        "peer s": rival and rival.median,
+        "ratio": rival and rival.median / mine.median,
+        "robust %": mine.figures["robust %"],
+        "peer %": rival and rival.figures["robust %"],
+        "peak %": 100 * flops * passes / peak / mine.median,
+        "peer": rival and rival.entrant.name,
+    }

@@ -1,0 +1,73 @@
+"""The numbers of the timed attacks, and the attacks of this library that they make."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxrobust import attacks
+from jaxrobust.threats import L2, Linf
+from jaxrobust.types import Attack
+
+ATTACKS = ("pgd", "apgd", "ddn", "cw", "fab", "square", "autoattack")
+MINIMUM_NORM = ("ddn", "cw")
+"""Attacks that search the least perturbation; the radius only says which of them count."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Numbers that every side of a benchmark uses."""
+
+    epsilon: float | None = None
+    """Radius of the linf ball (default: that of the data set's recipe)."""
+    epsilon_l2: float = 1.0
+    """Radius at which a least l2 perturbation counts."""
+    pgd_steps: int = 40
+    step_size: float = 0.01
+    """Of PGD."""
+    steps: int = 100
+    """Of APGD, DDN, FAB and the parts of AutoAttack."""
+    searches: int = 5
+    """Constants that C&W tries."""
+    cw_steps: int = 200
+    """For each constant."""
+    cw_step_size: float = 0.1
+    """Adam's; a shorter one does not carry a black or white pixel across the flat of tanh."""
+    cw_first: float = 1.0
+    """C&W's first constant."""
+    queries: int = 5000
+    """Of Square."""
+
+
+def title(name: str, settings: Settings) -> str:
+    """The attack's name with its length."""
+    return {
+        "pgd": f"PGD-{settings.pgd_steps}",
+        "apgd": f"APGD-CE ({settings.steps})",
+        "ddn": f"DDN ({settings.steps})",
+        "cw": f"C&W l2 ({settings.searches} x {settings.cw_steps})",
+        "fab": f"FAB-T ({settings.steps})",
+        "square": f"Square ({settings.queries})",
+        "autoattack": "AutoAttack",
+    }[name]
+
+
+def ours(name: str, settings: Settings) -> dict[str, Attack]:
+    """This library's attack, or its parts in their order."""
+    linf, l2 = Linf(settings.epsilon), L2(settings.epsilon_l2)
+    if name == "autoattack":
+        return attacks.autoattack(linf, steps=settings.steps, queries=settings.queries)
+    make = {
+        "pgd": lambda: attacks.pgd(linf, step_size=settings.step_size, steps=settings.pgd_steps),
+        "apgd": lambda: attacks.apgd(linf, steps=settings.steps),
+        "ddn": lambda: attacks.ddn(l2, steps=settings.steps),
+        "cw": lambda: attacks.carlini_wagner(
+            l2,
+            steps=settings.cw_steps,
+            searches=settings.searches,
+            step_size=settings.cw_step_size,
+            first=settings.cw_first,
+        ),
+        "fab": lambda: attacks.fab(linf, steps=settings.steps),
+        "square": lambda: attacks.square(linf, queries=settings.queries),
+    }
+    return {name: make[name]()}
