@@ -16,6 +16,7 @@ from jaxrobust.attacks.expectation import expectation, expected
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.first_order import Start, first_order
 from jaxrobust.attacks.fosc import fosc, fosc_at, fosc_box
+from jaxrobust.attacks.growing import growing
 from jaxrobust.attacks.langevin import langevin
 from jaxrobust.attacks.lbfgs import lbfgs
 from jaxrobust.attacks.msd import msd
@@ -60,6 +61,7 @@ __all__ = [
     "fosc_box",
     "gaussian",
     "gaussian_noise",
+    "growing",
     "judge",
     "langevin",
     "lbfgs",
