@@ -1,6 +1,8 @@
 """Strict settings for the whole suite, set before JAX starts."""
 
+import getpass
 import os
+import tempfile
 
 # Eight simulated devices; and less time in LLVM, where a suite of small programs spends it.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -13,6 +15,16 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Compiling is most of the suite's time: programs are kept for later tests and runs. On this
+# machine, as they are made for its processor, and per worker, as JAX does not write atomically.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(
+    tempfile.gettempdir(),
+    f"jaxrobust-tests-{getpass.getuser()}",
+    os.environ.get("PYTEST_XDIST_WORKER", "main"),
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 from pathlib import Path
 
