@@ -16,6 +16,7 @@ from jaxrobust.attacks.expectation import expectation, expected
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.first_order import Start, first_order
 from jaxrobust.attacks.fosc import fosc, fosc_at, fosc_box
+from jaxrobust.attacks.frank_wolfe import frank_wolfe
 from jaxrobust.attacks.growing import growing
 from jaxrobust.attacks.langevin import langevin
 from jaxrobust.attacks.lbfgs import lbfgs
@@ -59,6 +60,7 @@ __all__ = [
     "fosc",
     "fosc_at",
     "fosc_box",
+    "frank_wolfe",
     "gaussian",
     "gaussian_noise",
     "growing",

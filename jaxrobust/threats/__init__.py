@@ -5,5 +5,6 @@ from jaxrobust.threats.l2 import L2
 from jaxrobust.threats.linf import Linf
 from jaxrobust.threats.spatial import Placed, Spatial
 from jaxrobust.threats.union import Union
+from jaxrobust.threats.wasserstein import Wasserstein
 
-__all__ = ["L1", "L2", "Linf", "Placed", "Spatial", "Union"]
+__all__ = ["L1", "L2", "Linf", "Placed", "Spatial", "Union", "Wasserstein"]

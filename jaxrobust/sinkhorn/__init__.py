@@ -1,0 +1,29 @@
+"""Transport of image mass within windows: local Wasserstein balls, projections, distances."""
+
+from jaxrobust.sinkhorn.conjugate import conjugate
+from jaxrobust.sinkhorn.distance import Distance, distance
+from jaxrobust.sinkhorn.dual import Duals
+from jaxrobust.sinkhorn.exact import ExactProjection, exact_projection
+from jaxrobust.sinkhorn.iteration import iteration
+from jaxrobust.sinkhorn.linear import Maximizer, linear_maximizer
+from jaxrobust.sinkhorn.problem import Projection, ProjectionInfo
+from jaxrobust.sinkhorn.projected import projected
+from jaxrobust.sinkhorn.window import window
+from jaxrobust.sinkhorn.wright_omega import wright_omega
+
+__all__ = [
+    "Distance",
+    "Duals",
+    "ExactProjection",
+    "Maximizer",
+    "Projection",
+    "ProjectionInfo",
+    "conjugate",
+    "distance",
+    "exact_projection",
+    "iteration",
+    "linear_maximizer",
+    "projected",
+    "window",
+    "wright_omega",
+]
