@@ -3,6 +3,7 @@
     python -m experiments.benchmark attacks
     python -m experiments.benchmark attacks --dataset mnist --pretrained WEIGHTS.npz \\
         --attacks pgd apgd ddn cw autoattack --images 1000 --out runs/benchmark
+    python -m experiments.benchmark sinkhorn --dataset mnist --pretrained WEIGHTS.npz
 
 `requirements-bench.txt` says how to install the peers; those that are missing are skipped.
 """
@@ -14,11 +15,12 @@ from typing import Any
 
 import tyro
 
-from experiments.benchmarks import attacks
+from experiments.benchmarks import attacks, sinkhorn
 from experiments.study import command_line
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "attacks": (attacks.Config, attacks.main),
+    "sinkhorn": (sinkhorn.Config, sinkhorn.main),
 }
 """Each subcommand's options and what it runs."""
 

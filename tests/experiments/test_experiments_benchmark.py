@@ -11,8 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.special
 
-from experiments.benchmarks import arithmetic, judging, peer_attacks, peers, subject
+from experiments.benchmarks import (
+    arithmetic,
+    distances,
+    judging,
+    peer_attacks,
+    peers,
+    projections,
+    sinkhorn,
+    subject,
+    torch_sinkhorn,
+    wasserstein,
+)
 from experiments.benchmarks.attacks import Config, main, marked, summarize
 from experiments.benchmarks.peers import Peer
 from experiments.benchmarks.settings import ATTACKS, Settings
@@ -294,3 +307,199 @@ def test_the_twin_and_a_plain_pgd_agree_with_ours(tmp_path, weights):
     shifted = Model(kept.init, lambda _, x, **k: kept.apply(wrong, x, **k))
     with pytest.raises(ValueError, match="twin's logits differ"):
         twin(target._replace(model=shifted), "cpu")
+
+
+def moved(seed, shape):
+    """Images of mass 1 with blank pixels, and targets."""
+    random = np.random.default_rng(seed)
+    x = random.uniform(size=shape) * (random.uniform(size=shape) < 0.7)
+    x /= x.sum(axis=(1, 2), keepdims=True)
+    return x, x + 0.05 * random.choice([-1.0, 1.0], size=shape)
+
+
+def dense_projection(x, w, radius, lam, costs):
+    """The projection by maximizing equation 5.6 of Wong's thesis over all pairs of pixels."""
+    x, w, n = x.ravel(), w.ravel(), x.size
+
+    def terms(v):
+        alpha, beta, psi = v[:n], v[n : 2 * n], v[-1]
+        plan = np.exp(alpha[:, None] - psi * costs - 1 + beta)
+        value = -beta @ beta / (2 * lam) - psi * radius + alpha @ x + beta @ w - plan.sum()
+        slope = (x - plan.sum(1), w - beta / lam - plan.sum(0), [(plan * costs).sum() - radius])
+        return -value, -np.concatenate(slope)
+
+    bounds = [(-40, None)] * n + [(None, None)] * n + [(0, None)]
+    start = np.concatenate([np.full(2 * n, -np.log(n)), [1.0]])
+    options = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-16, "gtol": 1e-10}
+    found = scipy.optimize.minimize(
+        terms, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options
+    )
+    return w - found.x[n : 2 * n] / lam
+
+
+@needs_torch
+def test_the_torch_iteration_solves_the_published_dual():
+    import torch
+
+    y = np.concatenate([np.linspace(-70, 60, 99), [1e4]])
+    omega = torch_sinkhorn.wright_omega(torch.from_numpy(y)).numpy()
+    np.testing.assert_allclose(omega, scipy.special.wrightomega(y), rtol=1e-12)
+
+    x, w = moved(0, (2, 3, 4))
+    cost, lam, radius = projections.sinkhorn.window(3), 50.0, 0.2
+    solve = lambda tolerance, *rows: torch_sinkhorn.projected(  # noqa: E731
+        *map(torch.from_numpy, rows), radius=radius, lam=lam, cost=cost, tolerance=tolerance
+    )
+    found = solve(1e-8, x, w)
+    costs = distances.between(cost, (3, 4))
+    beyond = np.where(costs < distances.FAR, costs, 1e3)
+    for row in range(2):
+        true = dense_projection(x[row], w[row], radius, lam, beyond).reshape(3, 4)
+        np.testing.assert_allclose(found.z[row].numpy(), true, atol=1e-6)
+    alone = solve(1e-8, x[1:], w[1:])
+    np.testing.assert_allclose(alone.z[0], found.z[1], atol=1e-12)
+    assert int(alone.rounds[0]) == int(found.rounds[1])
+
+    # Stopped early it is inside all the same: mass, budget, sign.
+    early = solve(0.3, x, w)
+    assert (early.rounds < found.rounds).all()
+    np.testing.assert_allclose(early.z.sum((1, 2)), 1, atol=1e-12)
+    assert (early.z >= 0).all()
+    for row in range(2):
+        spent = distances.program(x[row].ravel(), early.z[row].numpy().ravel(), costs)
+        assert spent <= float(early.cost[row]) + 1e-9 <= radius + 2e-9
+
+
+@needs_torch
+def test_the_torch_attack_rests_at_the_first_wrong_point(tmp_path, weights):
+    from experiments.benchmarks.twin import runner, twin
+
+    target = subject.load("digits", weights, None, 4, tmp_path)
+    target = target._replace(y=np.where(np.arange(4) < 2, 1, target.y))  # all are taken for ones
+    other = twin(target, "cpu")
+    perturb = torch_sinkhorn.growing(
+        other,
+        radius=0.2,
+        factor=1.5,
+        every=1,
+        steps=3,
+        step_size=0.1,
+        lam=1000.0,
+        cost=projections.sinkhorn.window(3),
+        tolerance=1e-3,
+    )
+    points = runner(perturb, other, target, batch=4, seed=0)()
+    logits, _ = target.model.apply(target.variables, target.x, train=False)
+    right = np.argmax(logits, axis=1) == target.y
+    assert 0 < right.sum() < 4
+    np.testing.assert_array_equal(points[~right], target.x[~right])
+    assert (np.abs(points - target.x).max(axis=(1, 2, 3))[right] > 1e-3).all()
+    assert points.min() >= 0
+    assert points.max() <= 1
+    assert 4 + right.sum() <= other.seen[0] <= 4 + 2 * right.sum()
+
+
+def test_errors_of_a_projection_are_relative_to_the_way_and_of_the_worst_image():
+    x = np.zeros((2, 1, 2, 1), np.float32)
+    x[:, 0, 0] = 2.0
+    truth = np.array([[1.0, 1.0], [1.5, 0.5]]).reshape(x.shape)
+    z = truth + np.array([[1e-3, -1e-3], [2e-3, -1e-3]]).reshape(x.shape)
+    ball = projections.Ball(0.5, 1000.0, np.zeros((1, 1)))
+    answer = projections.Answer(z, np.array([1e-6, 3e-6]), np.array([0.5, 0.25]), np.array([2, 4]))
+    figures = projections.evidence(projections.Case(x, x, truth), ball, answer)
+    assert figures["error ppm"] == pytest.approx(1e6 * np.hypot(2e-3, 1e-3) / np.hypot(0.5, 0.5))
+    assert figures["residual ppm"] == pytest.approx(3.0)
+    assert figures["mass ppm"] == pytest.approx(500.0)
+    assert (figures["cost"], figures["rounds"]) == (0.5, 3.0)
+
+
+def test_the_distance_is_judged_by_a_linear_program():
+    cost = projections.sinkhorn.window(3)
+    x, z = np.zeros((2, 3, 3))
+    x[0, 0], x[2, 2] = 3.0, 1.0
+    z[0, 1], z[1, 1], z[2, 2] = 2.0, 1.0, 1.0
+    given = distances.pairs(x[None, ..., None], z[None, ..., None], cost)
+    # Of four quarters two go straight and one goes diagonally.
+    assert given.distances[0] == pytest.approx((2 + np.sqrt(2)) / 4)
+    z[2, 2], z[0, 2] = 0.0, 1.0
+    with pytest.raises(ValueError, match="no local plan"):
+        distances.pairs(x[None, ..., None], z[None, ..., None], cost)
+
+
+def test_only_peers_as_accurate_as_ours_count():
+    def side(name, seconds, error):
+        return Timing(Entrant(name, lambda: None, dict), 9.0, (seconds,), {"error ppm": error})
+
+    sides = [
+        side("ours", 1.0, 5.0),
+        side("loose", 2.0, 5.1),
+        side("nan", 2.0, float("nan")),
+        side("exact", 4.0, 0.0),
+        side("slow", 9.0, 5.0),
+    ]
+    row = sinkhorn.summarize("projection", sinkhorn.accurate(sides))
+    assert (row["peer"], row["ratio"], row["peer ppm"]) == ("exact", 4.0, 0.0)
+    assert sinkhorn.rated({"images": 4, "seconds": 0.5})["images / s"] == 8.0
+
+
+def test_transport_is_timed_without_peers(tmp_path, weights, monkeypatch):
+    # Stands in for what takes long to compile and is tested elsewhere; projections are real.
+    def distance(x, z, *, cost):
+        total = jnp.sum(z)
+        return projections.sinkhorn.Distance(0.1 * total, 0.2 * total, 0 * total, total > 0)
+
+    monkeypatch.setattr(projections.sinkhorn, "distance", distance)
+    monkeypatch.setattr(wasserstein, "Wasserstein", lambda radius, **_: L2(radius))
+    monkeypatch.setattr(peers, "installed", lambda package: False)
+    config = sinkhorn.Config(
+        images=2,
+        pairs=1,
+        attacked=1,
+        steps=2,
+        window=3,
+        repeats=1,
+        pretrained=weights,
+        out=tmp_path,
+    )
+    rows = sinkhorn.main(config)
+    folder = tmp_path / "sinkhorn-digits-2"
+    assert json.loads((folder / "summary.json").read_text())["rows"] == rows
+    assert [row["method"] for row in rows] == list(sinkhorn.JOBS)
+    assert all(row["ours s"] > 0 and row["ratio"] is None for row in rows)
+    saved = [json.loads((folder / f"{job}.json").read_text()) for job in sinkhorn.JOBS]
+    projection, compared, attack = saved
+
+    first, published = projection["rows"]
+    assert first["error ppm"] < 1000 > published["error ppm"]
+    assert max(first["cost"], published["cost"]) <= 0.5 + 1e-5
+    assert max(first["mass ppm"], published["mass ppm"]) < 10
+    assert "PyTorch: skipped, torch not installed" in projection["title"]
+
+    (only,) = compared["rows"]
+    true = 0.1 / (1 - only["lower ppm"] / 1e6)
+    assert only["distance"] == pytest.approx(0.2)
+    assert only["error ppm"] == pytest.approx(1e6 * abs(0.2 / true - 1), rel=1e-4)
+    assert 0.05 < true < 0.5
+    assert "POT: skipped, pot not installed" in compared["title"]
+
+    few, whole = attack["rows"]
+    assert (few["images"], whole["images"]) == (1, 2)
+    assert whole["images / s"] == 2 / whole["seconds"]
+    assert whole["fooled %"] + whole["robust %"] >= 100
+    assert "PyTorch: skipped, torch not installed" in attack["title"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"jobs": ("atack",)}, "unknown job 'atack'; did you mean 'attack'"),
+        ({"jobs": ("attack", "attack")}, "once each"),
+        ({"images": 5, "pairs": 6}, "--pairs 6 is more than --images 5"),
+        ({"tolerances": (1e-3, 0.0)}, "tolerances must be"),
+        ({"window": 4}, "odd"),
+    ],
+)
+def test_mistakes_in_transport_name_the_value(tmp_path, weights, changes, message):
+    options = {"out": tmp_path, "pretrained": weights, "images": 10} | changes
+    with pytest.raises(ValueError, match=message):
+        sinkhorn.main(sinkhorn.Config(**options))
