@@ -167,24 +167,56 @@ def examples_grid(
             f"{len(perturbed)} perturbed, {len(labels)} labels, {len(predictions)} predictions"
         )
     name = (lambda k: str(int(k))) if names is None else (lambda k: names[int(k)])
-    count = len(clean)
-    figure = Figure(figsize=(1.35 * count + 0.4, 4.9), layout="constrained")
-    grid = figure.subplots(3, count, squeeze=False)
-    for column in range(count):
-        delta = perturbed[column] - clean[column]
-        largest = float(np.abs(delta).max())
-        shown = (clean[column], perturbed[column], 0.5 + delta / (2 * (largest or 1.0)))
-        titles = (
-            f"label {name(labels[column])}",
-            f"predicted {name(predictions[column])}",
-            f"max {largest:.3g}",
+    deltas = [after - before for before, after in zip(clean, perturbed, strict=True)]
+    return picture_grid(
+        [clean, perturbed, [magnified(delta) for delta in deltas]],
+        titles=[
+            [f"label {name(k)}" for k in labels],
+            [f"predicted {name(k)}" for k in predictions],
+            [f"max {np.abs(delta).max():.3g}" for delta in deltas],
+        ],
+        rows=("clean", "perturbed", "difference"),
+    )
+
+
+def magnified(delta: np.ndarray) -> np.ndarray:
+    """A difference of images as a picture over the full range: .5, a middle gray, is none."""
+    delta = np.asarray(delta, np.float64)
+    return 0.5 + delta / (2 * (np.abs(delta).max() or 1.0))
+
+
+def picture_grid(
+    pictures: Sequence[Sequence[np.ndarray]],
+    *,
+    titles: Sequence[Sequence[str]],
+    rows: Sequence[str],
+) -> Figure:
+    """Pictures in a grid, a title above each, the rows named at their left.
+
+    Args:
+      pictures: rows of `[H, W]` or `[H, W, C]` with C 1 or 3, floats, clipped to [0, 1].
+      titles: of every picture, in the same rows. rows: a name for each.
+
+    Raises:
+      ValueError: no pictures, or rows of different lengths.
+    """
+    _need("pictures", pictures)
+    shape = [len(row) for row in pictures]
+    if [len(row) for row in titles] != shape or len(rows) != len(shape) or len(set(shape)) > 1:
+        raise ValueError(
+            f"need rows of equal length, a title per picture and a name per row, got rows of "
+            f"{shape} pictures, {[len(row) for row in titles]} titles, and {len(rows)} names"
         )
-        for panel, image, title in zip(grid[:, column], shown, titles, strict=True):
-            panel.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1)
+    _need("pictures[0]", pictures[0])
+    figure = Figure(figsize=(1.35 * shape[0] + 0.4, 1.63 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), shape[0], squeeze=False)
+    for line, images, told, name in zip(panels, pictures, titles, rows, strict=True):
+        line[0].set_ylabel(name)
+        for panel, image, title in zip(line, images, told, strict=True):
+            (shown,) = _pictures(np.asarray(image)[None])
+            panel.imshow(np.clip(shown, 0, 1), cmap="gray", vmin=0, vmax=1)
             panel.set(xticks=[], yticks=[])
             panel.set_title(title, fontsize=9)
-    for panel, title in zip(grid[:, 0], ("clean", "perturbed", "difference"), strict=True):
-        panel.set_ylabel(title)
     return figure
 
 

@@ -103,6 +103,30 @@ def test_examples_grid_shows_images_and_differences(shape):
         figures.examples_grid(clean, perturbed, [0], [1])
 
 
+def test_picture_grid_shows_every_picture_in_its_place():
+    rng = np.random.default_rng(0)
+    rows = [[rng.uniform(size=(4, 3)), rng.uniform(size=(4, 3, 3))] for _ in range(3)]
+    rows[2][0] = 3 * rows[2][0][..., None] - 1
+    titles = [[f"{r}{c}" for c in range(2)] for r in range(3)]
+    figure = figures.picture_grid(rows, titles=titles, rows=("a", "b", "c"))
+    assert [panel.get_title() for panel in figure.axes] == ["00", "01", "10", "11", "20", "21"]
+    assert [panel.get_ylabel() for panel in figure.axes] == ["a", "", "b", "", "c", ""]
+    shown = [panel.images[0].get_array() for panel in figure.axes]
+    np.testing.assert_allclose(shown[3], rows[1][1])
+    np.testing.assert_allclose(shown[4], np.clip(rows[2][0], 0, 1)[..., 0])
+    for wrong in ([*rows[:2], rows[2][:1]], rows[:2], [[], [], []]):
+        with pytest.raises(ValueError, match=r"rows of equal length"):
+            figures.picture_grid(wrong, titles=titles, rows=("a", "b", "c"))
+    with pytest.raises(ValueError, match="pictures is empty"):
+        figures.picture_grid([], titles=[], rows=())
+
+
+def test_magnified_differences_span_the_gray_range():
+    delta = np.asarray([[0.0, -0.02], [0.01, 0.02]])
+    np.testing.assert_allclose(figures.magnified(delta), [[0.5, 0.0], [0.75, 1.0]])
+    np.testing.assert_array_equal(figures.magnified(np.zeros((2, 2))), 0.5)
+
+
 def test_saves_without_a_display_from_any_thread(tmp_path):
     before = mpl.rcParams.copy()
     figure = figures.training_curves([{"epoch": 0, "multiplier": 1.0}])

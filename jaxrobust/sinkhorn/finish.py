@@ -12,7 +12,9 @@ from jaxrobust.sinkhorn.problem import Posed, Projection, ProjectionInfo
 from jaxrobust.sinkhorn.window import Layout, total
 from jaxrobust.types import Array
 
-_MOST_ROUNDS = 1000
+_PATIENCE = 30
+"""Rounds of refusing exactly what does not fit; then pixels refuse more, and it ends soon."""
+_MOST_ROUNDS = 300
 
 
 def finish(
@@ -36,6 +38,9 @@ def finish(
     layout, problem = posed.layout, posed.problem
     fixed, at, logs = jax.lax.stop_gradient((problem, duals, logs))
     share = shares(layout, fixed.cost, at, logs)
+    # Rounded exponents of sharp problems can send away more than a pixel holds.
+    leaves = total(s for k, s in enumerate(layout.stays(share)) if k != len(share) // 2)
+    fixed = fixed._replace(x=fixed.x / jnp.maximum(leaves, 1))
     plan = moves(layout, fixed, share)
     kept = undo(layout, fixed, share, plan)
     true = derivative(plan)
@@ -64,6 +69,7 @@ def undo(layout: Layout, problem: Problem, share: Array, plan: Moves) -> Moves:
     What is refused stays where it was, where it may leave less room in turn: the greatest
     acceptance f with f in - out(f) <= room, by monotone iteration from f = 1. Transport only
     decreases, so that its cost does. Converged multipliers need a few rounds for their tolerance.
+    Where many rounds are not enough, as between full pixels, more is refused than has to be.
     """
     center = len(share) // 2
     here = layout.stays(share)
@@ -79,7 +85,8 @@ def undo(layout: Layout, problem: Problem, share: Array, plan: Moves) -> Moves:
     def refuse(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         accept, out, rounds = state
         fits = (problem.room + out) / jnp.where(arriving > 0, arriving, 1)
-        accept = jnp.where(arriving > 0, jnp.minimum(accept, fits), 1)
+        less = jnp.where(rounds < _PATIENCE, fits, fits / 2)
+        accept = jnp.where((arriving > 0) & (fits < accept), less, accept)
         goes = zip(here, layout.shifts(accept), strict=True)
         out = problem.x * total(go * a for k, (go, a) in enumerate(goes) if k != center)
         return accept, out, rounds + 1

@@ -1,0 +1,1 @@
+"""Parts of the Wasserstein experiment: its settings, models, measurements, tables and figures."""
