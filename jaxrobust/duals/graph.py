@@ -1,0 +1,158 @@
+"""The small graph a traced classifier becomes: affine steps between elementwise nonlinear nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from jaxrobust.types import Array
+
+
+class Ref(NamedTuple):
+    """A value that depends on the input; `id` is fresh for every value of every trace."""
+
+    id: int
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class Step(NamedTuple):
+    """One operation, affine in all of its operands that are `Ref`s; the others are constants."""
+
+    primitive: core.Primitive
+    params: dict[str, Any]
+    operands: tuple[Any, ...]
+    targets: tuple[Ref, ...]
+
+    @property
+    def sources(self) -> tuple[Ref, ...]:
+        """The operands that depend on the input, in order."""
+        return tuple(o for o in self.operands if isinstance(o, Ref))
+
+    def apply(self, *variables: Array) -> tuple[Array, ...]:
+        """The step's outputs with `variables` in the places of `sources`."""
+        values = iter(variables)
+        filled = [next(values) if isinstance(o, Ref) else o for o in self.operands]
+        return evaluate(self.primitive, self.params, filled)
+
+    def transpose(self, *cotangents: Array) -> tuple[Array, ...]:
+        """The transpose of the linear part: cotangents of `targets` to those of `sources`."""
+        shapes = [jax.ShapeDtypeStruct(s.shape, s.dtype) for s in self.sources]
+        return jax.linear_transpose(self.apply, *shapes)(cotangents)
+
+
+class Node(NamedTuple):
+    """An elementwise nonlinearity `target = h(source, *args)` with a registered relaxation."""
+
+    kind: str
+    source: Ref
+    target: Ref
+    args: tuple[Array, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Ref, ...]:
+        """`source`, in the form of a `Step`."""
+        return (self.source,)
+
+    @property
+    def targets(self) -> tuple[Ref, ...]:
+        """`target`, in the form of a `Step`."""
+        return (self.target,)
+
+
+class Graph(NamedTuple):
+    """A classifier of one example: `operations` in order lead from `input` to `output` `[K]`.
+
+    Holds the parameters as constants (or as tracers of the surrounding transformation, so that
+    bounds differentiate in them); it lives as long as the trace that made it.
+    """
+
+    input: Ref
+    output: Ref
+    operations: tuple[Step | Node, ...]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nonlinear nodes, each after all that it depends on."""
+        return tuple(o for o in self.operations if isinstance(o, Node))
+
+
+def evaluate(
+    primitive: core.Primitive, params: dict[str, Any], operands: Sequence[Array]
+) -> tuple[Array, ...]:
+    """A primitive's outputs as a tuple."""
+    outputs = primitive.bind(*operands, **params)
+    return tuple(outputs) if primitive.multiple_results else (outputs,)
+
+
+def run(graph: Graph, x: Array, activate: Callable[[Node, Array], Array]) -> dict[int, Array]:
+    """Every value of the graph at `x`, by `Ref.id`; `activate(node, z)` evaluates the nodes.
+
+    With the nodes' own functions this is the classifier; with affine `activate` it is a relaxed
+    network that may be differentiated or pushed forward like any function.
+    """
+    values = {graph.input.id: x}
+    for operation in graph.operations:
+        if isinstance(operation, Node):
+            values[operation.target.id] = activate(operation, values[operation.source.id])
+        else:
+            outputs = operation.apply(*(values[s.id] for s in operation.sources))
+            values.update((t.id, v) for t, v in zip(operation.targets, outputs, strict=True))
+    return values
+
+
+def pull(
+    graph: Graph,
+    seed: Ref,
+    cotangent: Array,
+    slope: Callable[[Node, Array], Array | None],
+) -> tuple[Array, dict[int, Array]]:
+    """The dual network: pulls a row over the value `seed` back to the input.
+
+    `slope(node, nu)` is the cotangent of a node's source given that of its target; None ends the
+    path there. Returns the cotangent of the input and those of the reached nodes' targets by
+    `Ref.id`. One row; rows are a `vmap` axis.
+    """
+    cotangents = {seed.id: cotangent}
+    reached = {}
+
+    def add(ref: Ref, value: Array) -> None:
+        known = cotangents.get(ref.id)
+        cotangents[ref.id] = value if known is None else known + value
+
+    for operation in reversed(graph.operations):
+        if isinstance(operation, Node):
+            nu = cotangents.pop(operation.target.id, None)
+            if nu is None:
+                continue
+            reached[operation.target.id] = nu
+            below = slope(operation, nu)
+            if below is not None:
+                add(operation.source, below)
+        # values computed after the seed have no cotangent
+        elif any(t.id in cotangents for t in operation.targets):
+            arriving = [cotangents.pop(t.id, None) for t in operation.targets]
+            arriving = [
+                jnp.zeros(t.shape, t.dtype) if nu is None else nu
+                for t, nu in zip(operation.targets, arriving, strict=True)
+            ]
+            leaving = operation.transpose(*arriving)
+            for source, nu in zip(operation.sources, leaving, strict=True):
+                add(source, nu)
+    nu_x = cotangents.get(graph.input.id)
+    if nu_x is None:
+        nu_x = jnp.zeros(graph.input.shape, graph.input.dtype)
+    return nu_x, reached
+
+
+def ancestors(graph: Graph, target: Ref) -> set[int]:
+    """The ids of every value that `target` is computed from, its own among them."""
+    needed = {target.id}
+    for operation in reversed(graph.operations):
+        if any(t.id in needed for t in operation.targets):
+            needed.update(s.id for s in operation.sources)
+    return needed

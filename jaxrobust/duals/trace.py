@@ -1,0 +1,203 @@
+"""Tracing: any pure function of one example becomes affine steps between nonlinear nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from jaxrobust import checks
+from jaxrobust.duals import relaxations
+from jaxrobust.duals.calls import called, constant_name, fingerprint, literal
+from jaxrobust.duals.graph import Graph, Node, Ref, Step, ancestors, evaluate
+from jaxrobust.duals.piecewise import rewrite_select
+from jaxrobust.duals.rewrites import REWRITES
+from jaxrobust.types import Array, LogitsFn
+
+
+class UnsupportedOperation(ValueError):  # noqa: N818
+    """The function holds an operation that is neither affine nor has a relaxation."""
+
+
+def trace(f: LogitsFn, x: Array) -> Graph:
+    """The graph of `f` for examples of `x`'s shape and dtype; no value of `x` is used.
+
+    Calls (`jit`, custom derivatives, `remat`) are inlined and constants folded. Maxima, minima,
+    absolute values, max-pooling, sigmoids and continuous two-piece `where`s become affine steps
+    and nodes of the same value. An operation counts as affine when `jax.linear_transpose`
+    accepts it and it cannot leak: no casts to integers or below 32 bits, no predicates or indices
+    that depend on the input. Parameters may be traced values: bounds differentiate in them.
+
+    AutoDual (Wong's thesis, section 3.3), for JAX programs in place of lists of layers.
+
+    Raises:
+      UnsupportedOperation: a ValueError that names the operation and the mend.
+      ValueError: `x` is not float32 or float64, or `f` does not return one vector.
+    """
+    spec = jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+    if spec.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f"bounds need float32 or float64 inputs, got {spec.dtype}; cast x first")
+    with jax.default_matmul_precision("highest"):
+        closed, shapes = jax.make_jaxpr(f, return_shape=True)(spec)
+    if not isinstance(shapes, jax.ShapeDtypeStruct) or shapes.ndim != 1:
+        raise ValueError(f"f must map one example {spec.shape} to logits [K], got {shapes}")
+    builder = _Builder()
+    source = builder.fresh(spec)
+    (output,) = builder.inline(closed.jaxpr, closed.consts, [source])
+    if not isinstance(output, Ref):
+        raise ValueError("f does not depend on its input; there is nothing to bound")
+    graph = Graph(source, output, tuple(builder.operations))
+    needed = ancestors(graph, output)
+    live = tuple(o for o in graph.operations if any(t.id in needed for t in o.targets))
+    for operation in live:
+        if isinstance(operation, Step):
+            _require_affine(operation)
+    return graph._replace(operations=live)
+
+
+@dataclasses.dataclass
+class _Builder:
+    """The operations recorded so far, what made each value, and which are max(z, constant)."""
+
+    operations: list[Step | Node] = dataclasses.field(default_factory=list)
+    producers: dict[int, Step | Node] = dataclasses.field(default_factory=dict)
+    maxima: dict[int, tuple[Ref, Array]] = dataclasses.field(default_factory=dict)
+    count: int = 0
+
+    def fresh(self, aval: Any) -> Ref:
+        self.count += 1
+        return Ref(self.count, tuple(aval.shape), np.dtype(aval.dtype))
+
+    def record(self, operation: Step | Node) -> list[Ref]:
+        self.operations.append(operation)
+        self.producers.update((t.id, operation) for t in operation.targets)
+        return list(operation.targets)
+
+    def node(self, kind: str, z: Ref, *args: Array) -> list[Ref]:
+        # an activation applied twice to one value is one node: its bounds are computed once
+        for made in self.operations:
+            if isinstance(made, Node) and not args and made[:2] == (kind, z):
+                return [made.target]
+        return self.record(Node(kind, z, self.fresh(z), args))
+
+    def inline(
+        self, jaxpr: core.Jaxpr, consts: Sequence[Array], operands: Sequence[Any]
+    ) -> list[Any]:
+        # one environment per call: equal inner jaxprs share their variables
+        values = dict(zip(jaxpr.constvars, consts, strict=True))
+        values |= dict(zip(jaxpr.invars, operands, strict=True))
+
+        def read(atom: Any) -> Any:
+            return literal(atom) if isinstance(atom, core.Literal) else values[atom]
+
+        for equation in jaxpr.eqns:
+            results = self.equation(equation, [read(a) for a in equation.invars])
+            values.update(zip(equation.outvars, results, strict=True))
+        return [read(a) for a in jaxpr.outvars]
+
+    def rewrite(self, h: Callable[..., Array], operands: Sequence[Any]) -> list[Any]:
+        specs = [jax.ShapeDtypeStruct(jnp.shape(o), o.dtype) for o in operands]
+        closed = jax.make_jaxpr(h)(*specs)
+        return self.inline(closed.jaxpr, closed.consts, operands)
+
+    def equation(self, equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
+        variables = [o for o in operands if isinstance(o, Ref)]
+        inner = called(equation)
+        if inner is not None:
+            kind = _recognize(equation, inner, operands) if len(variables) == 1 else None
+            return self.inline(*inner, operands) if kind is None else self.node(kind, *variables)
+        name = equation.primitive.name
+        if not variables:
+            return _fold(equation, operands)
+        constants = [o for o in operands if not isinstance(o, Ref)]
+        if name == "tanh":
+            return self.node("tanh", *variables)
+        if name == "max" and constants:
+            relu = _is_zero(constants[0])
+            results = (
+                self.node("relu", *variables) if relu else self.rewrite(REWRITES["max"], operands)
+            )
+            self.maxima[results[0].id] = (variables[0], constants[0])
+            return results
+        if name == "min" and constants and variables[0].id in self.maxima:
+            z, floor = self.maxima[variables[0].id]
+            return self.node("clip", z, *(_spread(c, z) for c in (floor, constants[0])))
+        if name == "select_n":
+            found = rewrite_select(self.producers, self.maxima, operands)
+            if found is not None:
+                return self.rewrite(*found)
+        if name in REWRITES:
+            return self.rewrite(functools.partial(REWRITES[name], **equation.params), operands)
+        targets = tuple(self.fresh(v.aval) for v in equation.outvars)
+        return self.record(Step(equation.primitive, equation.params, tuple(operands), targets))
+
+
+def _recognize(equation: core.JaxprEqn, inner: Any, operands: Sequence[Any]) -> str | None:
+    """The registered activation whose program this call runs on its one variable operand."""
+    (z,) = (o for o in operands if isinstance(o, Ref))
+    if len(equation.outvars) != 1 or equation.outvars[0].aval.shape != z.shape:
+        return None
+    names = [("operand",) if isinstance(o, Ref) else constant_name(o) for o in operands]
+    return relaxations.recognize(fingerprint(*inner, names), z.shape, z.dtype)
+
+
+def _fold(equation: core.JaxprEqn, operands: Sequence[Array]) -> list[Array]:
+    if any(isinstance(o, jax.core.Tracer) for o in operands):
+        return list(evaluate(equation.primitive, equation.params, operands))
+    # also under an outer jit: thresholds and pads must be known while tracing
+    with jax.ensure_compile_time_eval():
+        return list(evaluate(equation.primitive, equation.params, operands))
+
+
+def _is_zero(constant: Array) -> bool:
+    return checks.is_concrete(constant) and not np.any(np.asarray(constant))
+
+
+def _spread(constant: Array, z: Ref) -> Array:
+    return jnp.broadcast_to(jnp.asarray(constant, z.dtype), z.shape)
+
+
+def _require_affine(step: Step) -> None:
+    """Raises UnsupportedOperation unless the step is affine in all of its sources."""
+    name = step.primitive.name
+    for value in (*step.sources, *step.targets):
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise UnsupportedOperation(
+                f"{name!r} makes or uses {value.dtype} values (a comparison, index or cast) that "
+                f"depend on the input; {_MEND}"
+            )
+        if jnp.finfo(value.dtype).bits < 32:
+            raise UnsupportedOperation(
+                f"{name!r} computes in {value.dtype}, whose rounding no bound here covers; build "
+                "the model with dtype=float32 or float64 for certificates"
+            )
+    narrowing = name == "convert_element_type" and (
+        jnp.finfo(step.targets[0].dtype).bits < jnp.finfo(step.sources[0].dtype).bits
+    )
+    if narrowing or name == "reduce_precision":
+        raise UnsupportedOperation(
+            f"{name!r} rounds {step.sources[0].dtype} values to {step.targets[0].dtype}; give the "
+            "input the type that the model computes in"
+        )
+    specs = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in step.targets]
+    try:
+        jax.eval_shape(step.transpose, *specs)
+    except Exception as error:
+        many = len(step.sources) > 1 and name in ("mul", "dot_general", "div")
+        what = f"{name!r} of values that depend on the input" if many else f"operation {name!r}"
+        raise UnsupportedOperation(
+            f"{what} is not affine and has no relaxation; {_MEND}"
+        ) from error
+
+
+_MEND = (
+    "use relu, leaky_relu, clip, hard_tanh, abs, max, min, max-pooling, sigmoid, tanh or softplus "
+    "of jax.nn and jax.numpy, return logits without softmax, or register a relaxation of the "
+    "activation with jaxrobust.duals.register"
+)
