@@ -120,9 +120,8 @@ def test_shattered_gradients_fail():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("threat", [L2(0.1), L1(0.2)])
-def test_other_balls_pass(threat):
-    assert not failed(run(threat))
+def test_another_ball_passes():
+    assert not failed(run(L1(0.2)))
 
 
 @pytest.mark.slow
