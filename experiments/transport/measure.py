@@ -20,7 +20,7 @@ from jaxrobust.evaluation import Curve, Report
 from jaxrobust.types import Attack
 
 WIDENED = 1 + 1e-3
-"""Norms are measured to about one part in 1,000: a radius reaches so much further."""
+"""Rounding of the measured norms: a radius reaches so much further."""
 
 
 def digits(value: float) -> str:

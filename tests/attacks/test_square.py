@@ -268,8 +268,8 @@ def test_impossible_settings() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fgsm"])
 def test_breaks_the_images_the_released_code_breaks(name: str, shared: Path) -> None:
-    """The first 12 test images at eps .3 with 5000 queries, against the released attack's own."""
-    count, title = 12, f"mnist_small_{name}_linf_0.3"
+    """The first 24 test images at eps .3 with 5000 queries, against the released attack's own."""
+    count, title = 24, f"mnist_small_{name}_linf_0.3"
     position = np.load(shared / "reference" / "mnist_test_order.npz")["position"][:count]
     survived = np.load(shared / "reference" / "autoattack_mnist.npz")[f"{title}/square"][:count]
     test = data.load("mnist", data_dir=shared / "tensorflow_datasets").test
@@ -280,4 +280,4 @@ def test_breaks_the_images_the_released_code_breaks(name: str, shared: Path) -> 
     result = jax.jit(lambda x, y: batched(attack, key, f, x, y))(x, y)
     assert result.inside.all()
     agreement = np.mean(np.asarray(result.success) == ~survived)
-    assert agreement >= 0.9  # one of the 12 may differ: a random search, other numbers
+    assert agreement >= 0.95

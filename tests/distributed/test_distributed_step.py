@@ -35,6 +35,8 @@ STEPS, BATCH = 3, 16
 CASES = {
     "erm": defenses.erm(),
     "pgd_eval": defenses.pgd(THREAT, **OPTIONS),
+    "pgd_train": defenses.pgd(THREAT, attack_mode="train", **OPTIONS),
+    "trades_eval": defenses.trades(THREAT, beta=6.0, **OPTIONS),
     "trades_train": defenses.trades(THREAT, beta=6.0, attack_mode="train", **OPTIONS),
     "dale_eval": defenses.dale(THREAT, rho=0.2, temperature=1e-3, **OPTIONS),
     "dale_train": defenses.dale(THREAT, rho=0.2, temperature=1e-3, attack_mode="train", **OPTIONS),
