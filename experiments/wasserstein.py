@@ -34,7 +34,15 @@ from experiments.transport.subjects import (
     released_subjects,
     trained_subjects,
 )
-from experiments.transport.tables import by_size, described, named_rows, sweep, table, warnings
+from experiments.transport.tables import (
+    by_size,
+    costly_rows,
+    described,
+    named_rows,
+    sweep,
+    table,
+    warnings,
+)
 from jaxrobust import checks, data, figures
 from jaxrobust.data import Dataset
 
@@ -187,10 +195,11 @@ def main(config: Config) -> list[dict[str, Any]]:
         "figure3_examples": drawings.figure_3(results, config.columns),
         "figure4_curves": drawings.figure_4(results),
     }
-    if config.reference_dir is not None:
-        compared = [reference.beside(result, config.reference_dir) for result in results]
-        tables["reference"] = [row for row in compared if row is not None]
     variants = sweep(run, models[0], config.lam, config.p) if config.lam or config.p else []
+    tables["plan_costs"] = costly_rows([*results, *variants], chosen.radii)
+    if config.reference_dir is not None:
+        compared = [reference.beside(b, config.reference_dir) for b in [*results, *variants]]
+        tables["reference"] = [row for row in compared if row is not None]
     if variants:
         tables["sweep"] = named_rows(variants, chosen.radii)
         drawn["figure7_sweep"] = drawings.figure_7(variants)

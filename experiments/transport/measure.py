@@ -88,6 +88,24 @@ class Broken:
         return schedule[np.searchsorted(schedule, norms)]
 
     @property
+    def plan_costs(self) -> np.ndarray:
+        """float64 `[N]`: radius of the ball that the point was projected on; infinite if none.
+
+        The cost of its own, blurred plan: what the released code records, and never less than the
+        distance.
+        """
+        attack = self.report.attacks[self.plans.name]
+        # The last step of an example only sees that it is fooled, unless steps ran out.
+        moved = np.where(attack.gradients < self.growth.steps, attack.gradients - 2, np.inf)
+        last = np.clip(moved, 0, self.growth.steps - 1).astype(int)
+        return np.where(attack.margin < 0, np.inf, self.growth.radii[last // self.growth.every])
+
+    def costly(self, radii: Sequence[float]) -> dict[str, float]:
+        """Accuracy in % at the radii when every point counts with its plan's cost."""
+        left = {r: self.report.clean & (self.plan_costs > r * WIDENED) for r in radii}
+        return {f"at {r:g}": 100 * float(mask.mean()) for r, mask in left.items()}
+
+    @property
     def unmeasured(self) -> int:
         """How many images are fooled by a point whose distance is unknown; they count as robust."""
         fooled = ~(self.report.attacks[self.plans.name].margin < 0)
@@ -148,7 +166,7 @@ def clean_accuracy(run: Run, subject: Subject) -> float:
 
 
 def distances(results: Broken, count: int) -> list[dict[str, Any]]:
-    """A row for each of the first `count` images broken: radius, bounds, exact distance."""
+    """A row for each of the first `count` images broken: its plan's cost, bounds, distance."""
     cost = results.plans.cost
     bound = jax.jit(functools.partial(sinkhorn.distance, cost=cost))
     rows = []
@@ -159,7 +177,7 @@ def distances(results: Broken, count: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "method": f"{results.subject.name}, image {index}",
-                "radius": digits(results.radii[index]),
+                "plan cost": digits(results.plan_costs[index]),
                 "dual bound": digits(bounds.lower),
                 "estimate": digits(bounds.estimate),
                 "exact distance": digits(exact_distance(np.asarray(x), z, cost)),

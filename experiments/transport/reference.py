@@ -49,7 +49,7 @@ def beside(results: Broken, directory: PathLike) -> dict[str, Any] | None:
     both = np.isfinite(ours) & np.isfinite(theirs)
     same = np.isclose(ours, theirs, rtol=1e-3)
     return {
-        "method": results.subject.name,
+        "method": f"{results.subject.name} {results.plans.name}",
         "broken": f"{np.isfinite(ours).sum()}/{len(ours)}",
         "ref. broken": f"{np.isfinite(theirs).sum()}/{len(ours)}",
         "median": digits(np.median(ours[both])) if both.any() else None,

@@ -25,6 +25,11 @@ def table(run: Run, results: Sequence[Broken]) -> list[dict[str, Any]]:
     return rows
 
 
+def costly_rows(results: Sequence[Broken], radii: Sequence[float]) -> list[dict[str, Any]]:
+    """Accuracies as the released code counts: a point is as far away as its plan is dear."""
+    return [{"method": f"{b.subject.name} {b.plans.name}", **b.costly(radii)} for b in results]
+
+
 def sweep(
     run: Run, subject: Subject, lams: Sequence[float], powers: Sequence[float]
 ) -> list[Broken]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
+from jaxrobust.threats.warm import measure
 from jaxrobust.types import Array, AttackResult, LogitsFn, Loss, PyTree, ThreatModel
 
 Objective = Callable[[Array], tuple[Array, Array]]
@@ -138,14 +139,14 @@ def judge(
 ) -> AttackResult:
     """The evidence for point `z` on a fresh prediction, whose forward pass joins the cost."""
     logits = f(z)
-    inside = threat.contains(x, z)
+    inside, norm = measure(threat, x, z)
     return AttackResult(
         x=z,
         success=inside & fooled(logits, y),
         inside=inside,
         loss=loss(logits, y),
         margin=losses.margin(logits, y),
-        norm=threat.size(x, z),
+        norm=norm,
         forwards=jnp.asarray(forwards + 1, jnp.int32),
         backwards=jnp.asarray(backwards, jnp.int32),
     )

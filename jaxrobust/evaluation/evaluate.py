@@ -122,6 +122,7 @@ def evaluate(
                 backwards=float(result.backwards.mean()),
                 timing=timing,
                 examples=result.x,
+                gradients=result.backwards,
             )
     about = {
         **(metadata or {}),

@@ -76,6 +76,8 @@ class AttackReport:
     timing: Timing
     examples: np.ndarray | None = None
     """The points found, `[N, ...]`, where they were kept; never saved."""
+    gradients: np.ndarray | None = None
+    """int `[N]`: backward passes of each example; never saved."""
 
     @property
     def accuracy(self) -> float:
@@ -245,7 +247,8 @@ _NUMBERS = ("norm", "margin")
 
 def _to_json(attack: AttackReport) -> dict[str, Any]:
     fields = {f.name: getattr(attack, f.name) for f in dataclasses.fields(attack)}
-    del fields["examples"]
+    for name in ("examples", "gradients"):
+        del fields[name]
     for name in _MASKS:
         fields[name] = fields[name].astype(int).tolist()
     for name in _NUMBERS:

@@ -1,4 +1,4 @@
-"""Projections that start from the one before, for sets whose projection is itself a search."""
+"""What sets whose projection or distance is itself a search can share between two of them."""
 
 from __future__ import annotations
 
@@ -20,3 +20,10 @@ def resume(threat: Any, x: Array, z: Array, state: PyTree) -> tuple[Array, PyTre
     if hasattr(threat, "resume"):
         return threat.resume(x, z, state)
     return threat.project(x, z), state
+
+
+def measure(threat: Any, x: Array, z: Array) -> tuple[Array, Array]:
+    """`threat.contains(x, z)` and `threat.size(x, z)`, by one search where the set offers it."""
+    if hasattr(threat, "measure"):
+        return threat.measure(x, z)
+    return threat.contains(x, z), threat.size(x, z)

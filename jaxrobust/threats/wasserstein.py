@@ -133,8 +133,12 @@ class Wasserstein:
         The total mass to `MASS` and the distance to `SLACK`, relatively; `MASS` stands in for the
         slack at small radii. False for NaN.
         """
-        radius, total = jnp.asarray(self.radius, x.dtype), jnp.sum(x)
+        return self.measure(x, z)[0]
+
+    def measure(self, x: Array, z: Array) -> tuple[Array, Array]:
+        """`contains` and `size` of one search."""
+        radius, total, size = jnp.asarray(self.radius, x.dtype), jnp.sum(x), self.size(x, z)
         kept = jnp.abs(jnp.sum(z) - total) <= MASS * total
-        near = self.size(x, z) <= radius * (1 + SLACK) + MASS
+        near = size <= radius * (1 + SLACK) + MASS
         zero = jnp.zeros((), x.dtype)
-        return kept & near & in_box(z, zero, jnp.asarray(self.upper, x.dtype))
+        return kept & near & in_box(z, zero, jnp.asarray(self.upper, x.dtype)), size

@@ -117,6 +117,7 @@ def result(norms, margins, clean, *, name="standard", x=None) -> Broken:
     attack = AttackReport(
         robust=clean & (margins < 0), inside=np.ones(count, bool), norm=norms, margin=margins,
         forwards=1.0, backwards=1.0, timing=Timing(1.0, 0.0, 1), examples=x / np.float32(255),
+        gradients=np.resize([2, 1, 3], count),
     )  # fmt: skip
     plans = Plans(size=3)
     report = Report(clean, Timing(1.0, 0.0, 1), {plans.name: attack}, {})
@@ -135,6 +136,17 @@ def test_radii_are_those_of_the_schedule_that_hold_the_points():
     np.testing.assert_array_equal(broken.radii, [1, 1, 1, 2, 4, inf, inf, 4, inf])
     np.testing.assert_array_equal(broken.found, [0, 1, 1, 1, 1, 0, 0, 0, 0])
     assert [broken.told(i) for i in (1, 6)] == ["eps 1, as 0", "not found"]
+
+
+def test_plan_costs_are_the_radii_of_the_last_move():
+    broken = result(NORMS, MARGINS, CLEAN)
+    inf = np.inf
+    # 2 gradients: moved at step 0 and then seen; 1: wrong before any move; 3 = all steps: at 2.
+    np.testing.assert_array_equal(broken.plan_costs, [1, 1, 4, 1, 1, 4, inf, 1, 4])
+    # Of nine images, two are wrong and one holds at every cost; three others cost 4.
+    assert broken.costly((0.5, 1.0, 4.0)) == pytest.approx(
+        {"at 0.5": 700 / 9, "at 1": 400 / 9, "at 4": 100 / 9}
+    )
 
 
 def test_points_of_unknown_distance_are_told():
@@ -173,7 +185,7 @@ def test_bounds_hold_the_exact_distance():
     assert exact == pytest.approx(2**0.5 / 4, rel=1e-3)
     assert 0.98 * exact <= lower <= 1.0001 * exact
     assert estimate == pytest.approx(exact, rel=5e-3)
-    assert (row["method"], row["radius"]) == ("standard, image 0", "1")
+    assert (row["method"], row["plan cost"]) == ("standard, image 0", "1")
     assert measure.distances(broken, 0) == []
 
 
