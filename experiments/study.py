@@ -255,4 +255,7 @@ def publish(stem: Path, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text_atomic(stem.with_suffix(".json"), json.dumps({"title": title, "rows": rows}) + "\n")
     write_csv(stem.with_suffix(".csv"), rows)
     write_text_atomic(stem.with_suffix(".md"), f"{title}\n\n{markdown}\n")
-    Console().print(shown)
+    console = Console()
+    # A terminal too narrow wraps lines; to shorten headings and figures would lose them.
+    needed = console.measure(shown, options=console.options.update(max_width=1000)).maximum
+    Console(width=max(console.width, needed)).print(shown)

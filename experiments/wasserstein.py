@@ -80,7 +80,7 @@ class Config:
     steps: int | None = None
     """Of the attack in evaluation; fewer steps end at smaller radii."""
     train_steps: int | None = None
-    """Of the attack in training."""
+    """Of the attack in training; fewer steps take the same radii, each for a shorter while."""
     epochs: int | None = None
     train_batch_size: int | None = None
     learning_rate: float | None = None
@@ -123,7 +123,8 @@ def setting(config: Config) -> Setting:
     checks.at_least("exact", config.exact, 0)
     train, test = preset.train, preset.test
     if config.train_steps is not None:
-        train = dataclasses.replace(train, steps=config.train_steps)
+        every = max(1, train.every * config.train_steps // train.steps)
+        train = dataclasses.replace(train, steps=config.train_steps, every=every)
     if config.steps is not None:
         test = dataclasses.replace(test, steps=config.steps)
     for growth in (train, test):
