@@ -8,9 +8,30 @@ from jaxrobust.duals.bounds import (
     margin_rows,
     row_bounds,
 )
+from jaxrobust.duals.cascade import (
+    Decision,
+    cascade_predict,
+    cascade_verdict,
+    decide,
+    uncertified,
+)
+from jaxrobust.duals.certificates import (
+    Certificate,
+    certify,
+    detect,
+    robust_error,
+    robust_logits,
+    robust_loss,
+)
 from jaxrobust.duals.graph import Graph, Node, Ref, Step, pull, run
 from jaxrobust.duals.lines import Lines
 from jaxrobust.duals.optimized import Optimized, optimized_bounds
+from jaxrobust.duals.projections import (
+    certify_randomly,
+    probabilistic_margin_bounds,
+    projected_margin_bounds,
+)
+from jaxrobust.duals.radius import Radius, certified_radius
 from jaxrobust.duals.region import Box, Region, Relaxed, prepare, relax
 from jaxrobust.duals.relaxations import Relaxation, register, relaxation
 from jaxrobust.duals.support import support
@@ -19,28 +40,44 @@ from jaxrobust.duals.trace import UnsupportedOperation, trace
 __all__ = [
     "METHODS",
     "Box",
+    "Certificate",
+    "Decision",
     "Graph",
     "Lines",
     "Node",
     "Optimized",
+    "Radius",
     "Ref",
     "Region",
     "Relaxation",
     "Relaxed",
     "Step",
     "UnsupportedOperation",
+    "cascade_predict",
+    "cascade_verdict",
+    "certified_radius",
+    "certify",
+    "certify_randomly",
+    "decide",
+    "detect",
     "hidden_boxes",
     "lower_bounds",
     "margin_bounds",
     "margin_rows",
     "optimized_bounds",
     "prepare",
+    "probabilistic_margin_bounds",
+    "projected_margin_bounds",
     "pull",
     "register",
     "relax",
     "relaxation",
+    "robust_error",
+    "robust_logits",
+    "robust_loss",
     "row_bounds",
     "run",
     "support",
     "trace",
+    "uncertified",
 ]

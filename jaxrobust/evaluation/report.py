@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +130,7 @@ class Report:
 
     def table(self) -> Table:
         """The figures as a Rich table."""
-        table = Table(title=escape(self._title()), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for i, column in enumerate(COLUMNS):
-            # At 80 columns headings fold between words, and names stay readable.
-            width = max(len(word) for word in column.split()) if i else 12
-            table.add_column(column, justify="right" if i else "left", min_width=width)
-        for row in self._rows():
-            table.add_row(*(escape(cell) for cell in row))
-        return table
+        return rich_table(self._title(), COLUMNS, self._rows())
 
     def print(self, console: Console | None = None) -> None:
         """Shows `table()` on the terminal."""
@@ -145,22 +138,15 @@ class Report:
 
     def to_markdown(self) -> str:
         """The figures as a Markdown table under a line that says what was evaluated."""
-        rows = [COLUMNS, ["---"] + ["---:"] * (len(COLUMNS) - 1), *self._rows()]
-        lines = ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
-        return "\n".join([self._title(), "", *lines, ""])
+        return markdown(self._title(), COLUMNS, self._rows())
 
     def to_csv(self) -> str:
         """One line per example: its index, and per attack whether it is robust, norm and margin."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        header = ["index", "clean", "worst_case"]
-        columns = [np.arange(self.count), self.clean.astype(int), self.worst_case.astype(int)]
+        columns = {"clean": self.clean, "worst_case": self.worst_case}
         for name, attack in self.attacks.items():
-            header += [f"{name}:robust", f"{name}:norm", f"{name}:margin"]
-            columns += [attack.robust.astype(int), attack.norm, attack.margin]
-        writer.writerow(header)
-        writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
-        return text.getvalue()
+            columns |= {f"{name}:robust": attack.robust}
+            columns |= {f"{name}:norm": attack.norm, f"{name}:margin": attack.margin}
+        return per_example(columns)
 
     def save(self, stem: PathLike) -> None:
         """Writes `stem`.json (everything but kept examples), .csv (per example) and .md (figures).
@@ -177,9 +163,9 @@ class Report:
             "clean_timing": dataclasses.asdict(self.clean_timing),
             "attacks": {name: _to_json(attack) for name, attack in self.attacks.items()},
         }
-        write_text_atomic(_named(stem, ".json"), json.dumps(content, default=str) + "\n")
-        write_text_atomic(_named(stem, ".csv"), self.to_csv())
-        write_text_atomic(_named(stem, ".md"), self.to_markdown())
+        write_text_atomic(named(stem, ".json"), json.dumps(content, default=str) + "\n")
+        write_text_atomic(named(stem, ".csv"), self.to_csv())
+        write_text_atomic(named(stem, ".md"), self.to_markdown())
 
     @staticmethod
     def load(stem: PathLike) -> Report:
@@ -189,7 +175,7 @@ class Report:
           FileNotFoundError: there is no `stem`.json.
           ValueError: the file is not a saved report.
         """
-        path = _named(stem, ".json")
+        path = named(stem, ".json")
         text = path.read_text(encoding="utf-8")
         try:
             content = json.loads(text)
@@ -203,8 +189,7 @@ class Report:
             raise ValueError(f"{path} is not a saved report: {error!r}") from error
 
     def _title(self) -> str:
-        about = "; ".join(f"{name}: {value}" for name, value in self.metadata.items())
-        return f"{self.count} examples" + (f"; {about}" if about else "")
+        return heading(self.count, self.metadata)
 
     def _rows(self) -> list[list[str]]:
         rows = [_row("clean", self.clean, float("nan"), 1.0, 0.0, self.clean_timing)]
@@ -214,11 +199,49 @@ class Report:
             if not a.inside.all():
                 rows[-1][0] += f" ({int((~a.inside).sum())} points outside the set, not counted)"
         if len(self.attacks) > 1:
-            rows.append([*_scores("worst case", self.worst_case), *[""] * (len(COLUMNS) - 3)])
+            rows.append([*scores("worst case", self.worst_case), *[""] * (len(COLUMNS) - 3)])
         return rows
 
 
-def _scores(name: str, mask: np.ndarray) -> list[str]:
+def heading(count: int, metadata: Metadata) -> str:
+    """The line over a table: how many examples, and what is known of them."""
+    about = "; ".join(f"{name}: {value}" for name, value in metadata.items())
+    return f"{count} examples" + (f"; {about}" if about else "")
+
+
+def rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of names and figures for the terminal."""
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for i, column in enumerate(columns):
+        # At 80 columns headings fold between words, and names stay readable.
+        width = max(len(word) for word in column.split()) if i else 12
+        table.add_column(column, justify="right" if i else "left", min_width=width)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def markdown(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same as Markdown, under its title."""
+    rows = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
+    lines = ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
+    return "\n".join([title, "", *lines, ""])
+
+
+def per_example(columns: Mapping[str, np.ndarray]) -> str:
+    """CSV of arrays `[N]`, a line per example under its index; bools as 0 and 1."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    values = [a.astype(int) if a.dtype == bool else a for a in columns.values()]
+    writer.writerow(["index", *columns])
+    writer.writerows(
+        (i, *row) for i, row in enumerate(zip(*(a.tolist() for a in values), strict=True))
+    )
+    return text.getvalue()
+
+
+def scores(name: str, mask: np.ndarray) -> list[str]:
+    """The first three cells of a row: name, accuracy and standard error."""
     return [name, f"{accuracy(mask):.2f}", f"{standard_error(mask):.2f}"]
 
 
@@ -226,7 +249,7 @@ def _row(
     name: str, mask: np.ndarray, norm: float, forwards: float, backwards: float, timing: Timing
 ) -> list[str]:
     return [
-        *_scores(name, mask),
+        *scores(name, mask),
         "" if np.isnan(norm) else f"{norm:.4g}",
         f"{forwards:.1f}",
         f"{backwards:.1f}",
@@ -235,7 +258,8 @@ def _row(
     ]
 
 
-def _named(stem: PathLike, suffix: str) -> Path:
+def named(stem: PathLike, suffix: str) -> Path:
+    """The file of this stem and suffix."""
     # Not `with_suffix`: a stem such as "eps_0.3" has a dot that is not a suffix's.
     path = Path(stem)
     return path.with_name(path.name + suffix)

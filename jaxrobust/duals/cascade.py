@@ -1,0 +1,190 @@
+"""Cascades: each input goes to the first network whose own prediction is certified there.
+
+Let B(x) be the ball around x, and stage i certify x when its bounds prove that f_i predicts one
+label, f_i(x), on all of B(x). The cascade's label at x is that of the first stage that certifies x,
+and the last stage's where none does. Balls are symmetric, so that
+
+  (*) if some x' in B(x) is certified by stage i, its label there is f_i(x),
+
+because x lies in B(x'), on which f_i is constant. What a label at x is worth is a matter of rules.
+
+"published" (the released evaluation): some stage certifies x. Nothing follows for other points of
+B(x): an earlier stage may certify one of them with another label, its own f_i(x).
+
+"strict" (algorithm 4 of Wong's thesis): moreover all stages up to the certifying one, j, predict
+the same label y at x. Then no point of B(x) holds under this rule with another label. Proof: let
+x' in B(x) hold with label c, certified by stage k. If k <= j then c = f_k(x) by (*), which is y as
+the stages up to j agree at x. If k > j, the stages up to k agree at x', so c = f_j(x'), which is y
+since stage j certifies x. An adversary can still reach points at which the rule does not hold and
+the label is anything: the cascade is a detector (corollary 2), a weaker promise than the
+certificate of a single network.
+
+"unanimous": all stages predict y at x and the last one certifies it. Then the cascade's label is y
+on all of B(x), whether certified or not. Proof: at x' in B(x) the label is that of a certifying
+stage i, f_i(x) = y by (*), or of the last stage, which is y as it certifies x.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxrobust import checks
+from jaxrobust.data.batches import padded_batches, to_float
+from jaxrobust.data.types import Split
+from jaxrobust.duals.bounds import METHODS
+from jaxrobust.duals.certificates import Certificate, certify
+from jaxrobust.types import Array, LogitsFn, Model, ThreatModel, Variables
+
+RULES = ("published", "strict", "unanimous")
+"""What makes a cascade's label count as certified; see the module."""
+
+
+class Decision(NamedTuple):
+    """A cascade's label for one example."""
+
+    label: Array
+    """int: of the first stage that certifies its own prediction, else of the last stage."""
+    stage: Array
+    """int: the stage the label comes from."""
+    certified: Array
+    """bool: the rule holds. Under "strict", a label without it must be refused, not believed."""
+
+
+def decide(labels: Array, certified: Array, *, rule: str = "strict") -> Decision:
+    """The cascade's decision, from each stage's prediction and whether that is certified, `[S]`.
+
+    Pure arithmetic, for certificates from anywhere that are sound on a symmetric ball: exact,
+    bounded, or missing here and there. Raises ValueError for an unknown rule.
+    """
+    checks.choice("rule", rule, RULES)
+    some, first = jnp.any(certified), jnp.argmax(certified)
+    stages = jnp.arange(len(labels), dtype=first.dtype)
+    stage = jnp.where(some, first, stages[-1])
+    if rule == "unanimous":
+        holds = certified[-1] & jnp.all(labels == labels[0])
+    else:
+        agreeing = (labels == labels[0]) | (stages > stage)
+        holds = some if rule == "published" else some & jnp.all(agreeing)
+    return Decision(labels[stage], stage, holds)
+
+
+def cascade_predict(
+    fs: Sequence[LogitsFn],
+    x: Array,
+    threat: ThreatModel,
+    *,
+    rule: str = "strict",
+    **options: object,
+) -> Decision:
+    """The decision of the cascade `fs`, first stage to last, for one example `x`, and its worth.
+
+    Each stage is a classifier of one example; all stages are evaluated. "strict" and "unanimous"
+    speak of the whole ball around `x` (with `boxed=True`, of its part in the pixel box); the proofs
+    are in the module. Wong's thesis, section 3.4.7 and algorithm 4, whose printed test of J has its
+    sign the wrong way round.
+
+    Args:
+      options: `methods`, `boxed`, `chunk` of `certify`; the released cascades were evaluated with
+        `methods=("wong_kolter",)`.
+
+    Raises:
+      ValueError: no stage, an unknown rule, or as `certify`.
+    """
+    if not fs:
+        raise ValueError("a cascade needs at least one stage, got none")
+    found = [_own(f, x, threat, **options) for f in fs]
+    labels = jnp.stack([c.y for c in found])
+    return decide(labels, jnp.stack([c.certified for c in found]), rule=rule)
+
+
+def cascade_verdict(
+    fs: Sequence[LogitsFn],
+    x: Array,
+    y: Array,
+    threat: ThreatModel,
+    *,
+    rule: str = "strict",
+    **options: object,
+) -> Array:
+    """bool: the cascade's label at `x` is `y`, and counts as certified under the rule.
+
+    The mean of its negation is the cascade's robust error: "published" that of the released
+    evaluation, a figure without a proof; "strict" above the share of examples that an adversary
+    takes to a wrong label that holds; "unanimous" above that of any wrong label. Arguments and
+    errors as in `cascade_predict`.
+    """
+    decision = cascade_predict(fs, x, threat, rule=rule, **options)
+    return decision.certified & (decision.label == y)
+
+
+def _own(f: LogitsFn, x: Array, threat: ThreatModel, **options: object) -> Certificate:
+    """The certificate of `f`'s own prediction."""
+    # in the precision of the bounds, which are about the same logits
+    with jax.default_matmul_precision("highest"):
+        label = jnp.argmax(f(x))
+    return certify(f, x, label, threat, **options)
+
+
+def uncertified(
+    model: Model,
+    variables: Variables,
+    split: Split,
+    threat: ThreatModel,
+    *,
+    batch_size: int = 100,
+    methods: Sequence[str] = METHODS,
+    boxed: bool = False,
+    chunk: int | None = None,
+) -> np.ndarray:
+    """Which examples of `split` a stage does not certify, bool `[N]`: those to train the next on.
+
+    A stage that certifies its own prediction keeps the example, right or wrong, for it would answer
+    at prediction time too. Wong's thesis, algorithm 4, which by a slip keeps the certified ones.
+    Runs on all local devices, the batch size rounded up to a multiple of their number; a new radius
+    or other parameters do not recompile. `methods`, `boxed`, `chunk` are those of `certify`.
+
+    Raises:
+      ValueError: an empty split, `batch_size` below 1, or as `certify`.
+    """
+    checks.at_least("batch_size", batch_size, 1)
+    devices = tuple(jax.local_devices())
+    rows = -(-min(batch_size, split.size) // len(devices)) * len(devices)
+    index, mask = (np.asarray(a) for a in padded_batches(split.size, rows))
+    run = _program(model, devices, tuple(methods), boxed, chunk)
+    found = [np.asarray(run(variables, threat, split.x[i])) for i in index]
+    return ~np.stack(found)[mask]
+
+
+@functools.lru_cache(maxsize=8)
+def _program(
+    model: Model,
+    devices: tuple[jax.Device, ...],
+    methods: tuple[str, ...],
+    boxed: bool,
+    chunk: int | None,
+) -> Callable[..., Array]:
+    """`run(variables, threat, images [B, ...]) -> certified [B]`, compiled over the devices."""
+
+    def run(variables: Variables, threat: ThreatModel, images: Array) -> Array:
+        f = model.logits_fn(variables)
+
+        def one(x: Array) -> Array:
+            return _own(f, x, threat, methods=methods, boxed=boxed, chunk=chunk).certified
+
+        return jax.vmap(one)(to_float(images))
+
+    rows, whole = PartitionSpec("examples"), PartitionSpec()
+    mesh = Mesh(np.asarray(devices), ("examples",))
+    # traced operations mix constants and per-device values, which the check would refuse
+    return jax.jit(
+        jax.shard_map(
+            run, mesh=mesh, in_specs=(whole, whole, rows), out_specs=rows, check_vma=False
+        )
+    )

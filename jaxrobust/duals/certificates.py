@@ -1,0 +1,121 @@
+"""Certificates: what a bound proves of one prediction, and how sure the proof is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import checks, losses
+from jaxrobust.duals.bounds import METHODS, margin_bounds
+from jaxrobust.types import Array, LogitsFn, ThreatModel
+
+KINDS = ("deterministic", "probabilistic", "estimate")
+"""Proved; true with probability at least 1 - delta; or a guess, which proves nothing."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """Bounds of one prediction over a ball, and the kind of statement that they are.
+
+    Under `vmap` every array has leading axes; the properties go along. ValueError for an unknown
+    kind.
+    """
+
+    lower: Array
+    """[K]: lower bounds of f_y(x') - f_j(x') over all x' of the ball; 0 at j = y."""
+    y: Array
+    """The label that the bounds are about."""
+    delta: Array
+    """Probability that some bound fails: 0 if "deterministic", NaN (unknown) if "estimate"."""
+    kind: Literal["deterministic", "probabilistic", "estimate"] = dataclasses.field(
+        metadata={"static": True}
+    )
+
+    def __post_init__(self) -> None:
+        checks.choice("kind of certificate", self.kind, KINDS)
+
+    @property
+    def certified(self) -> Array:
+        """bool: the label holds over the whole ball, ties excluded.
+
+        False where a bound is NaN or infinite, and for every "estimate".
+        """
+        if self.kind == "estimate":
+            return jnp.zeros(jnp.shape(self.y), bool)
+        # A label out of range leaves the row of zeros among the others, and nothing is certified.
+        own = jax.nn.one_hot(self.y, self.lower.shape[-1], dtype=bool)
+        return jnp.all(((self.lower > 0) & jnp.isfinite(self.lower)) | own, axis=-1)
+
+    @property
+    def robust_logits(self) -> Array:
+        """[K]: upper bounds of f_j(x') - f_y(x'), logits of a worst case (thesis, section 3.1.4).
+
+        Their cross-entropy bounds that of every point of the ball from above (theorem 2).
+        """
+        return -self.lower
+
+
+def certify(
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    threat: ThreatModel,
+    *,
+    methods: Sequence[str] = METHODS,
+    boxed: bool = False,
+    chunk: int | None = None,
+) -> Certificate:
+    """The certificate, of kind "deterministic", that `f` predicts `y` in the whole ball around `x`.
+
+    One example `x` of any shape; `f`, the arguments and the errors are those of `lower_bounds`. An
+    allowance for float rounding is in the bounds already (`region.ROUNDING`): checked against
+    float64, not proved, so that a margin of 1e-5 of the logits deserves float64. Wong's thesis,
+    sections 3.1.1 and 3.1.5; with the defaults never looser than intervals and mostly tighter than
+    the released code, whose bound is `methods=("wong_kolter",)`. Differentiable but for
+    `certified`.
+
+    Raises:
+      ValueError: also for fewer than two classes, of which nothing could be proved.
+    """
+    lower = margin_bounds(f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk)
+    if lower.shape[0] < 2:
+        raise ValueError(f"a certificate needs at least 2 logits, got {lower.shape[0]}")
+    return Certificate(lower, jnp.asarray(y), jnp.zeros((), lower.dtype), "deterministic")
+
+
+def robust_logits(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object) -> Array:
+    """`certify(...).robust_logits`, `[K]`; 0 at the label. `options` are those of `certify`."""
+    return certify(f, x, y, threat, **options).robust_logits
+
+
+def robust_loss(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object) -> Array:
+    """Cross-entropy of the robust logits, a scalar: above that of every point of the ball.
+
+    The objective of certified training (Wong's thesis, theorem 2 and eq. 3.26). Differentiable in
+    the parameters that `f` closes over, in `x` and in the radius. `options`: as in `certify`.
+    """
+    return losses.cross_entropy(robust_logits(f, x, y, threat, **options), y)
+
+
+def robust_error(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object) -> Array:
+    """bool: the label is not certified. Its mean bounds every attack's error from above.
+
+    Also True where `f` is wrong at `x`, and for NaN. `options`: as in `certify`.
+    """
+    return ~certify(f, x, y, threat, **options).certified
+
+
+def detect(f: LogitsFn, x: Array, threat: ThreatModel, **options: object) -> Array:
+    """bool: whether `x` may be adversarial, since its prediction is not certified around it.
+
+    Wong's thesis, corollary 2. Where it is False, all points of the ball around `x` have `x`'s
+    prediction, so that `x` is no perturbation of a point predicted otherwise: no adversarial
+    example of the ball escapes, while harmless inputs near a decision boundary are flagged too.
+    With `boxed`, of points in the pixel box. Ties and NaN are flagged. `options`: as in `certify`.
+    """
+    return robust_error(f, x, jnp.argmax(f(x)), threat, **options)

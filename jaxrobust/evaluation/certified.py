@@ -1,0 +1,180 @@
+"""Certified accuracy of a classifier over a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust import losses
+from jaxrobust.duals.certificates import Certificate, certify
+from jaxrobust.evaluation.journal import journaled_pass, open_journal
+from jaxrobust.evaluation.passes import Examples, clean_pass, prepare, progress_bars
+from jaxrobust.evaluation.report import Metadata, Timing, accuracy, standard_error
+from jaxrobust.files import PathLike
+from jaxrobust.types import (
+    Array,
+    AttackResult,
+    Key,
+    LogitsFn,
+    Model,
+    PyTree,
+    ThreatModel,
+    make_attack,
+)
+
+Certifier = Callable[..., Certificate]
+"""`(key, f, x, y, threat, **options)` -> the certificate of one example."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CertifiedReport:
+    """What was proved of every example; arrays are in the order of the data."""
+
+    clean: np.ndarray
+    """bool `[N]`: classified correctly (label's logit strictly largest)."""
+    certified: np.ndarray
+    """bool `[N]`: the label is certified over the set; where that is sound, `clean` is True."""
+    lower: np.ndarray
+    """`[N, K]`: lower bounds of f_y - f_j over the set, 0 at the label; NaN is no bound."""
+    margin: np.ndarray
+    """float64 `[N]`: upper bound of `AttackReport.margin` for every attack in the set."""
+    delta: np.ndarray
+    """float64 `[N]`: probability that an example's bounds fail; NaN for estimates."""
+    timing: Timing
+    """Of the certificates alone."""
+    metadata: Metadata
+
+    @property
+    def count(self) -> int:
+        """Number of examples N."""
+        return len(self.clean)
+
+    @property
+    def robust(self) -> np.ndarray:
+        """bool `[N]`: correct and certified."""
+        return self.clean & self.certified
+
+    @property
+    def accuracy(self) -> float:
+        """Certified accuracy in %: at most the robust accuracy against any attack."""
+        return accuracy(self.robust)
+
+    @property
+    def standard_error(self) -> float:
+        """Binomial standard error of `accuracy`, in percentage points."""
+        return standard_error(self.robust)
+
+    @property
+    def kind(self) -> str:
+        """The weakest kind of statement among the examples': see `duals.Certificate`."""
+        if np.isnan(self.delta).any():
+            return "estimate"
+        return "probabilistic" if (self.delta > 0).any() else "deterministic"
+
+
+def deterministic(
+    key: Key, f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object
+) -> Certificate:
+    """`duals.certify` in the form of a `Certifier`; `key` is not used."""
+    del key
+    return certify(f, x, y, threat, **options)
+
+
+def certified(
+    model: Model,
+    variables: PyTree,
+    examples: Examples,
+    threat: ThreatModel,
+    *,
+    batch_size: int,
+    certifier: Certifier = deterministic,
+    key: Key | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    metadata: Metadata | None = None,
+    folder: PathLike | None = None,
+    **options: object,
+) -> CertifiedReport:
+    """Certifies the label of every example over the set around it; counts exactly.
+
+    An example counts when it is classified correctly and certified; NaN never does. The share of
+    those examples bounds the robust accuracy against every attack from below, where `evaluate`
+    bounds it from above; `sandwich` puts both side by side. One program is compiled per model and
+    setting and reused over batches and calls; another radius or other weights do not recompile.
+
+    Args:
+      threat: the set. Its numbers are traced.
+      certifier: makes the certificates; a function of a module. `duals.certify` by default.
+      key: for a certifier that draws random numbers (default key 0). An example's randomness
+        comes from it and the example's index.
+      options: static settings of the certifier; by default those of `duals.certify`: `methods`,
+        `boxed` and `chunk`.
+      model, variables, examples, batch_size, devices, progress, num_classes, metadata, folder: see
+        `evaluate`. A folder is for certificates alone, not for attacks too.
+
+    Raises:
+      ValueError: what `evaluate` raises, or the certifier (a set or a network without bounds).
+      OSError: the folder cannot be written.
+    """
+    job = prepare(
+        model,
+        variables,
+        examples,
+        batch_size=batch_size,
+        devices=devices,
+        num_classes=num_classes,
+    )
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    bound = make_attack(_as_result, {"threat": threat}, certifier=certifier, **settings)
+    key = jax.random.key(0) if key is None else key
+    journal = None if folder is None else open_journal(folder, job, {NAME: (key, bound)}, metadata)
+    with progress_bars(progress, len(job.index)) as bar:
+        clean, _ = clean_pass(job, bar("clean"))
+        result, timing = journaled_pass(
+            journal, NAME, job, key, bound, keep_examples=True, tick=bar(NAME)
+        )
+    return CertifiedReport(
+        clean=clean,
+        certified=~result.success,
+        lower=result.x,
+        margin=result.margin.astype(np.float64),
+        delta=result.norm.astype(np.float64),
+        timing=timing,
+        metadata=dict(metadata or {}),
+    )
+
+
+NAME = "certificate"
+
+
+def _as_result(
+    key: Key,
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    *,
+    threat: ThreatModel,
+    certifier: Certifier,
+    **options: object,
+) -> AttackResult:
+    """A certificate in the fields of an attack's result, which the passes and the journal keep.
+
+    It bounds what they hold for every attack in the set: none succeeds where `success` is False,
+    and none has a larger margin or cross-entropy. `x` carries the bounds and `norm` their delta.
+    """
+    found = certifier(key, f, x, y, threat, **options)
+    return AttackResult(
+        x=found.lower,
+        success=~found.certified,
+        inside=jnp.ones((), bool),
+        loss=losses.cross_entropy(found.robust_logits, y),
+        margin=losses.margin(found.robust_logits, y),
+        norm=found.delta,
+        forwards=jnp.zeros((), jnp.int32),
+        backwards=jnp.zeros((), jnp.int32),
+    )
