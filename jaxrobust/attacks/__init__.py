@@ -17,6 +17,7 @@ from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.first_order import Start, first_order
 from jaxrobust.attacks.fosc import fosc, fosc_at, fosc_box
 from jaxrobust.attacks.frank_wolfe import frank_wolfe
+from jaxrobust.attacks.gated import gated
 from jaxrobust.attacks.growing import growing
 from jaxrobust.attacks.langevin import langevin
 from jaxrobust.attacks.lbfgs import lbfgs
@@ -61,6 +62,7 @@ __all__ = [
     "fosc_at",
     "fosc_box",
     "frank_wolfe",
+    "gated",
     "gaussian",
     "gaussian_noise",
     "growing",

@@ -65,7 +65,7 @@ def ascend(
     start: Array,
     optimizer: optax.GradientTransformation,
     *,
-    steps: int,
+    steps: int | Array,
     stop: Stop | None = None,
 ) -> Ascent:
     """Maximizes `objective` over the threat set around `x` by `steps` projected steps.
@@ -79,9 +79,9 @@ def ascend(
     Args:
       objective: point -> (value, fooled); see `attacks.objective`.
       x: the clean example. start: the first iterate, inside the set.
-      steps: number of steps, static.
+      steps: number of steps; an array where it is known at run time only (a `while_loop` then).
 
-    Not differentiable when `stop` is given; otherwise reverse-mode differentiable.
+    Not differentiable as a `while_loop`; otherwise reverse-mode differentiable.
     """
     gradient = jax.value_and_grad(objective, has_aux=True)
 
@@ -97,7 +97,7 @@ def ascend(
     worst = worst._replace(value=worst.value.astype(jax.eval_shape(objective, start)[0].dtype))
     state = optimizer.init(start)
 
-    if stop is None:
+    if stop is None and not isinstance(steps, jax.Array):
 
         def step(carry: tuple, _: None) -> tuple[tuple, None]:
             z, state, best = carry
@@ -116,7 +116,7 @@ def ascend(
         def advance(carry: tuple) -> tuple:
             z, state, best, count, _ = carry
             here, g = evaluate(z)
-            stopped = stop(z, g)
+            stopped = jnp.zeros((), bool) if stop is None else stop(z, g)
             moved, state = move(z, g, state)
             return jnp.where(stopped, z, moved), state, better(best, here), count + 1, stopped
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import checks
-from jaxrobust.types import Array, AttackResult, Key, LogitsFn
+from jaxrobust.types import Array, AttackResult, Key, LogitsFn, PyTree
 
 
 def example_keys(key: Key, index: Array) -> Key:
@@ -18,12 +18,12 @@ def example_keys(key: Key, index: Array) -> Key:
 
 
 def batched(
-    attack: Callable[[Key, LogitsFn, Array, Array], AttackResult],
+    attack: Callable[..., AttackResult],
     key: Key,
     f: LogitsFn,
     x: Array,
     y: Array,
-    *,
+    *more: PyTree,
     index: Array | None = None,
     axis_name: str | None = None,
 ) -> AttackResult:
@@ -34,6 +34,7 @@ def batched(
 
     Args:
       f: the classifier of ONE example. x: `[B, ...]`. y: `[B]` integers.
+      more: arrays `[B, ...]` of whatever else `attack` takes for each example.
       index: each example's own number (default its position); it alone seeds its randomness.
       axis_name: names the mapped axis, for an `f` that takes training batch statistics over it.
 
@@ -43,8 +44,8 @@ def batched(
     """
     _check(attack, f, x, y, mapped=axis_name is not None)
     index = jnp.arange(x.shape[0]) if index is None else index
-    run = jax.vmap(lambda k, a, b: attack(k, f, a, b), axis_name=axis_name)
-    return run(example_keys(key, index), x, y)
+    run = jax.vmap(lambda k, *example: attack(k, f, *example), axis_name=axis_name)
+    return run(example_keys(key, index), x, y, *more)
 
 
 def _check(attack: Any, f: LogitsFn, x: Array, y: Array, *, mapped: bool) -> None:

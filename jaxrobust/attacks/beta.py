@@ -30,6 +30,20 @@ def rmsprop_in_sqrt(
     return optax.rmsprop(step_size, decay=0.99, eps=1e-8, eps_in_sqrt=True)
 
 
+def optimizer_steps(
+    threat: ThreatModel,
+    *,
+    step_size: Scalar = 2 / 255,
+    steps: int = 30,
+    optimizer: OptimizerFn = rmsprop,
+    **options: Any,
+) -> Attack:
+    """BETA's inner attack, before it is aimed at a class: arguments as `beta`."""
+    return first_order(
+        threat, optimizer, {"step_size": step_size}, steps=steps, **{"keep": "last", **options}
+    )
+
+
 def beta(
     threat: ThreatModel,
     *,
@@ -56,8 +70,8 @@ def beta(
       **options: `start` (default uniform) and `keep` of `first_order`; `keep` is here "last" by
         default, the literal algorithm; "best" never loses a point already found.
     """
-    climb = first_order(
-        threat, optimizer, {"step_size": step_size}, steps=steps, **{"keep": "last", **options}
+    climb = optimizer_steps(
+        threat, step_size=step_size, steps=steps, optimizer=optimizer, **options
     )
     return targeted(climb, targets=targets, chunk=chunk)
 

@@ -90,7 +90,7 @@ def msd(
 
     z <- the candidate P_p(z + a_p d_p) of highest loss over the members p of the union, all from
     one gradient. Maximizes `loss` over the union. Maini et al. 2020; Wong's thesis, section
-    5.3.3, Algorithm 9. With one member other than l1 it is PGD.
+    5.3.2, Algorithm 9. With one member other than l1 it is PGD.
 
     Args:
       threat: the union, for example `Union((Linf(.3), L2(1.5), L1(12)))`.

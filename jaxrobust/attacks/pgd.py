@@ -13,7 +13,8 @@ from jaxrobust.attacks.transforms import normalize_by_l1, scale_by_steepest
 from jaxrobust.types import Attack, Key, Scalar, ThreatModel
 
 
-def _steepest(key: Key, threat: ThreatModel, *, step_size: Scalar) -> optax.GradientTransformation:
+def steepest(key: Key, threat: ThreatModel, *, step_size: Scalar) -> optax.GradientTransformation:
+    """The optimizer of PGD: a step of length `step_size` in the threat's steepest direction."""
     del key
     return optax.chain(scale_by_steepest(threat), optax.scale_by_learning_rate(step_size))
 
@@ -28,7 +29,7 @@ def pgd(threat: ThreatModel, *, step_size: Scalar, steps: int, **options: Any) -
       threat: the set. step_size: length of a step in the threat's norm. steps: how many.
       **options: `start` (default uniform), `loss`, `keep`; see `first_order`.
     """
-    return first_order(threat, _steepest, {"step_size": step_size}, steps=steps, **options)
+    return first_order(threat, steepest, {"step_size": step_size}, steps=steps, **options)
 
 
 def carlini_wagner_pgd(

@@ -83,6 +83,26 @@ def rivals(logits: Array, y: Array, count: int | None) -> Array:
     return jnp.argsort(order)[: others if count is None else min(count, others)]
 
 
+def at_targets(
+    key: Key,
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    classes: Array,
+    *,
+    attack: Attack,
+    loss: TargetedLoss = losses.targeted_margin,
+    chunk: int | None = None,
+) -> AttackResult:
+    """`attack` on `loss` at each of the target classes `[T]`; results gain a leading axis `[T]`."""
+
+    def run(key: Key, target: Array) -> AttackResult:
+        aimed = attack.replace(loss=lambda z, label: loss(z, label, target))
+        return aimed(key, f, x, y)
+
+    return over(run, (jax.random.split(key, classes.size), classes), chunk=chunk)
+
+
 def _targeted(
     key: Key,
     f: LogitsFn,
@@ -95,12 +115,7 @@ def _targeted(
     chunk: int | None,
 ) -> AttackResult:
     ranked = rivals(f(x), y, targets)
-
-    def run(key: Key, target: Array) -> AttackResult:
-        aimed = attack.replace(loss=lambda z, label: loss(z, label, target))
-        return aimed(key, f, x, y)
-
-    result = worst(over(run, (jax.random.split(key, ranked.size), ranked), chunk=chunk))
+    result = worst(at_targets(key, f, x, y, ranked, attack=attack, loss=loss, chunk=chunk))
     return result._replace(forwards=result.forwards + 1)
 
 

@@ -10,24 +10,47 @@ from jaxrobust.defenses.base import (
     paired,
     perturb,
 )
+from jaxrobust.defenses.beta import beta, sbeta
 from jaxrobust.defenses.dale import dale, kl_dale
+from jaxrobust.defenses.dual import dual
+from jaxrobust.defenses.dynamic import Lesson, curriculum, dynamic
 from jaxrobust.defenses.erm import erm
+from jaxrobust.defenses.free import free
+from jaxrobust.defenses.mart import mart
+from jaxrobust.defenses.mixup import mixup
+from jaxrobust.defenses.pairing import alp, clp, noisy_clp
 from jaxrobust.defenses.trades import trades, trades_attack
+from jaxrobust.defenses.union import augmented, msd, worst
 
 __all__ = [
     "EXAMPLES",
     "Aux",
     "Defense",
+    "Lesson",
     "adversarial",
+    "alp",
+    "augmented",
+    "beta",
+    "clp",
+    "curriculum",
     "dale",
+    "dual",
+    "dynamic",
     "erm",
     "fgsm",
     "forward",
+    "free",
     "kl_dale",
+    "mart",
     "metrics_of",
+    "mixup",
+    "msd",
+    "noisy_clp",
     "paired",
     "perturb",
     "pgd",
+    "sbeta",
     "trades",
     "trades_attack",
+    "worst",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,11 +14,22 @@ from jaxrobust.defenses.base import (
     check_attack_mode,
     check_ramp,
     forward,
+    mean_cross_entropy,
     metrics_of,
     no_state,
     perturb,
 )
-from jaxrobust.types import Array, Attack, Batch, Key, Model, Scalar, ThreatModel, Variables
+from jaxrobust.types import (
+    Array,
+    Attack,
+    Batch,
+    Key,
+    Model,
+    PyTree,
+    Scalar,
+    ThreatModel,
+    Variables,
+)
 
 
 def adversarial(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0) -> Defense:
@@ -26,8 +38,28 @@ def adversarial(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0
     Args:
       attack: run on every batch. attack_mode, ramp: see `perturb`.
     """
-    check_attack_mode(attack_mode)
     check_ramp(ramp, attack)
+    return on_points(lambda state, progress: attack, attack_mode=attack_mode, ramp=ramp)
+
+
+def on_points(
+    attack: Callable[[PyTree, Scalar], Attack],
+    *,
+    attack_mode: str = "eval",
+    ramp: Scalar = 0.0,
+    init: Callable[[], PyTree] = no_state,
+    learn: Callable[[PyTree, Array], PyTree] | None = None,
+    objective: Callable[..., Array] = lambda logits, y, axes: mean_cross_entropy(logits, y),
+) -> Defense:
+    """Adversarial training with an attack that depends on the method's state and on progress.
+
+    Args:
+      attack: (state, progress) -> the attack in force. attack_mode, ramp: see `perturb`.
+      init: the state before training. learn: (state, adversarial accuracy in % over all devices) ->
+        the state after a batch; None where it never changes.
+      objective: (logits at the attack's points, labels, device axes) -> what to minimize.
+    """
+    check_attack_mode(attack_mode)
 
     def loss(
         key: Key,
@@ -36,21 +68,24 @@ def adversarial(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0
         batch: Batch,
         *,
         nu: Array | None,
-        state: Any,
+        state: PyTree,
         progress: Scalar,
         axes: tuple[str, ...],
     ) -> tuple[Array, Aux]:
         del nu
         attack_key, drop_key = jax.random.split(key)
         points = perturb(
-            attack_key, attack, model, variables, batch,
+            attack_key, attack(state, progress), model, variables, batch,
             attack_mode=attack_mode, ramp=ramp, progress=progress, axes=axes,
         )  # fmt: skip
         logits, variables = forward(drop_key, model, variables, points, axes=axes)
         metrics = metrics_of(batch.y, adversarial=logits)
-        return metrics["adversarial_loss"], Aux(variables.stats, state, metrics)
+        if learn is not None:
+            seen = jax.lax.stop_gradient(metrics["adversarial_accuracy"])
+            state = learn(state, jax.lax.pmean(seen, axes) if axes else seen)
+        return objective(logits, batch.y, axes), Aux(variables.stats, state, metrics)
 
-    return Defense(no_state, loss)
+    return Defense(init, loss)
 
 
 def fgsm(

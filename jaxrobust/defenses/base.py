@@ -58,6 +58,11 @@ class Defense(NamedTuple):
     loss: Callable[..., tuple[Array, Aux]]
     constrained: bool = False
     """Whether `loss` needs a multiplier and reports a violation."""
+    renew: Callable[[PyTree, PyTree], PyTree] | None = None
+    """`renew(state, gradient) -> state` moves the state along the gradient of the batch's loss in
+    it, which comes with the backward pass for the parameters; None where there is no such move."""
+    replays: int = 1
+    """How many steps in a row see the same batch."""
 
 
 def no_state() -> tuple:
@@ -108,7 +113,8 @@ def perturb(
     ramp: Scalar = 0.0,
     progress: Scalar = 1.0,
     axes: tuple[str, ...],
-    make_loss: Callable[[Array], Loss] | None = None,
+    make_loss: Callable[..., Loss] | None = None,
+    targets: tuple[Array, ...] = (),
 ) -> Array:
     """Adversarial points `[B, ...]` for a batch, constants for the training loss.
 
@@ -116,12 +122,16 @@ def perturb(
       attack_mode: "eval" attacks the classifier with its running statistics and no dropout (the
         default everywhere); "train" with the statistics of the batch of iterates itself, averaged
         over `axes`, and dropout, as the fast-adversarial and robust-overfitting code do. In "train"
-        mode alone, examples influence one another.
+        mode alone, examples influence one another. It needs an attack of a fixed number of steps
+        (not `attacks.gated` or `growing`): devices that leave its loop at different times would
+        wait for one another's statistics forever.
       ramp: the share of training over which radius and step size grow linearly from 0 to their
         full values (0: full from the start). At a large radius, training from scratch can stick at
-        the constant prediction; starting small avoids it (Wong's thesis, section 3.2.3).
+        the constant prediction; starting small avoids it (Wong's thesis, section 3.3.1).
       progress: the share of training done, 0 to 1.
-      make_loss: clean logits -> loss, for an attack on a divergence from the clean prediction.
+      make_loss: (clean logits, *the example's targets) -> loss, for an attack on something else
+        than its own loss, such as a divergence from the clean prediction.
+      targets: arrays `[B, ...]` for `make_loss`.
     """
     variables = jax.lax.stop_gradient(variables)
     attack = _grown(attack, progress, ramp)
@@ -131,15 +141,15 @@ def perturb(
             variables, x[None], train=True, key=key, axes=(EXAMPLES, *axes)
         )[0][0]
 
-    def run(key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+    def run(key: Key, f: LogitsFn, x: Array, y: Array, *own: Array) -> AttackResult:
         # Dropout too is drawn from the example's own key: the same mask on any number of devices.
         attack_key, drop_key = jax.random.split(key)
         f = f if attack_mode == "eval" else training_fn(drop_key)
-        aimed = attack.replace(loss=make_loss(f(x))) if make_loss else attack
+        aimed = attack.replace(loss=make_loss(f(x), *own)) if make_loss else attack
         return aimed(attack_key, f, x, y)
 
     result = attacks.batched(
-        run, key, model.logits_fn(variables), batch.x, batch.y,
+        run, key, model.logits_fn(variables), batch.x, batch.y, *targets,
         index=batch.index, axis_name=None if attack_mode == "eval" else EXAMPLES,
     )  # fmt: skip
     return jax.lax.stop_gradient(result.x)

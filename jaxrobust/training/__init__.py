@@ -1,7 +1,8 @@
 """Training: state, a pure SPMD step, the pmapped loop, schedules, checkpoints."""
 
-from jaxrobust.training.augment import compose, crop, crop_flip, flip
+from jaxrobust.training.augment import compose, crop, crop_flip, cutout, flip
 from jaxrobust.training.checkpoint import BEST, LAST, Checkpoint, CheckpointError, restore
+from jaxrobust.training.early_stopping import Stop, collapsed, stalled
 from jaxrobust.training.loop import Run, Validate, fit, steps_per_epoch
 from jaxrobust.training.optimizers import optimizer, weights_only
 from jaxrobust.training.parallel import pmapped_steps, replicate, unreplicate
@@ -18,11 +19,14 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Run",
+    "Stop",
     "TrainState",
     "Validate",
+    "collapsed",
     "compose",
     "crop",
     "crop_flip",
+    "cutout",
     "fit",
     "flip",
     "init_state",
@@ -32,6 +36,7 @@ __all__ = [
     "replicate",
     "restore",
     "schedule",
+    "stalled",
     "steps_per_epoch",
     "unreplicate",
     "weights_only",

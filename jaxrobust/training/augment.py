@@ -49,3 +49,29 @@ def compose(*augmentations: Augment) -> Augment:
 def crop_flip(padding: int = 4, *, mode: str = "constant") -> Augment:
     """The CIFAR standard: crop with padding, then flip."""
     return compose(crop(padding, mode=mode), flip)
+
+
+def cutout(size: int) -> Augment:
+    """Blackens a random square of `size` pixels on a side, wholly inside the image.
+
+    DeVries & Taylor 2017; Wong's thesis, section 4.4.2, which finds 14 best against robust
+    overfitting of CIFAR-10. Apply it last, before any normalization (which is the model's).
+
+    Raises:
+      ValueError: size < 1, or an image smaller than the square.
+    """
+    checks.at_least("size", size, 1)
+
+    def apply(key: Key, x: Array) -> Array:
+        if min(x.shape[:2]) < size:
+            raise ValueError(f"cutout of size {size} needs larger images than {x.shape}")
+        room = jnp.asarray([side - size + 1 for side in x.shape[:2]])
+        top, left = jax.random.randint(key, (2,), 0, room)
+        rows, columns = (
+            (jnp.arange(side) >= first) & (jnp.arange(side) < first + size)
+            for side, first in zip(x.shape[:2], (top, left), strict=True)
+        )
+        hole = rows[:, None, None] & columns[None, :, None]
+        return jnp.where(hole, jnp.zeros((), x.dtype), x)
+
+    return apply

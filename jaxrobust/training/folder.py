@@ -84,11 +84,11 @@ def _is_best(history: list[dict[str, Any]], best_by: str) -> bool:
     return not before or last > max(before)
 
 
-def require_metric(best_by: str, metrics: Mapping[str, float]) -> None:
-    """Raises ValueError unless `best_by` is one of the metrics."""
-    if best_by not in metrics:
+def require_metric(name: str, metrics: Mapping[str, float], *, option: str = "best_by") -> None:
+    """Raises ValueError, naming the option, unless `name` is one of the metrics."""
+    if name not in metrics:
         known = ", ".join(sorted(metrics))
-        raise ValueError(f"best_by={best_by!r} is no metric of this run; it has: {known}")
+        raise ValueError(f"{option}={name!r} is no metric of this run; it has: {known}")
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from jaxrobust.data import Dataset, permutation, process_slice, shard
 from jaxrobust.defenses import Defense
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.training import checkpoint
+from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.folder import begin, require_metric, require_same, write
 from jaxrobust.training.parallel import StepsFn, pmapped_steps, replicate, unreplicate
 from jaxrobust.training.state import TrainState, init_state
@@ -58,6 +59,7 @@ def fit(
     augment: Augment | None = None,
     validate: Validate | None = None,
     best_by: str | None = None,
+    stop: Stop | None = None,
     progress: bool = True,
 ) -> Run:
     """Trains `model` with `defense` on all devices, resuming where `run` left off.
@@ -78,6 +80,7 @@ def fit(
       validate: called after every epoch; its metrics join the row.
       best_by: name of the metric of `validate` whose largest value marks the best epoch; a new
         run then validates once before the first epoch too, to refuse an unknown name at once.
+      stop: ends the run early; see `collapsed` and `stalled`.
 
     Raises:
       ValueError: a batch that does not divide over the devices, an impossible setting, or a run
@@ -88,7 +91,7 @@ def fit(
     """
     checks.at_least("epochs", epochs, 1)
     folder = Path(run)
-    per_epoch = steps_per_epoch(dataset, batch_size)
+    per_epoch = steps_per_epoch(dataset, batch_size, replays=defense.replays)
     devices = jax.local_devices()
     if batch_size % jax.device_count():
         raise ValueError(
@@ -135,8 +138,11 @@ def fit(
             folder.name, total=epochs * per_epoch, completed=len(history) * per_epoch, note=""
         )
         for epoch in range(len(history), epochs):
+            if stop is not None and history and stop(history):
+                break
             began = time.perf_counter()
             order = permutation(seed, epoch, dataset.train.size, batch_size)
+            order = np.repeat(np.asarray(order), defense.replays, axis=0)
             mine = process_slice(
                 order, process_index=jax.process_index(), process_count=jax.process_count()
             )
@@ -201,15 +207,15 @@ def _program(
     return pmapped_steps(step)
 
 
-def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
-    """Whole batches in one pass over the training images."""
+def steps_per_epoch(dataset: Dataset, batch_size: int, *, replays: int = 1) -> int:
+    """Steps in one pass over the training images: its whole batches, each seen `replays` times."""
     checks.at_least("batch_size", batch_size, 1)
     size = dataset.train.size
     if size < batch_size:
         raise ValueError(
             f"{size} training images fill no batch of {batch_size}; use a smaller batch_size"
         )
-    return size // batch_size
+    return size // batch_size * replays
 
 
 def _chunks(order: np.ndarray, limit: int) -> list[np.ndarray]:

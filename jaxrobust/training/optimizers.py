@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxrobust import checks
@@ -23,6 +24,7 @@ def optimizer(
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     decay_all: bool = True,
+    l1: float = 0.0,
     clip: float | None = None,
 ) -> optax.GradientTransformation:
     """SGD with momentum, or Adam, with coupled (l2) weight decay and gradient clipping.
@@ -31,6 +33,8 @@ def optimizer(
       name: "sgd" or "adam". learning_rate: a number or a schedule.
       momentum: of SGD. weight_decay: added to the gradient, as the papers' PyTorch code does.
       decay_all: False leaves biases and normalization parameters undecayed.
+      l1: weight of the penalty sum |w| on matrices and kernels, whose subgradient is added to
+        the gradient (Wong's thesis, section 4.4.1).
       clip: largest global norm of the gradient, before decay.
 
     Raises:
@@ -39,6 +43,7 @@ def optimizer(
     checks.choice("optimizer", name, OPTIMIZERS)
     checks.nonnegative("momentum", momentum)
     checks.nonnegative("weight_decay", weight_decay)
+    checks.nonnegative("l1", l1)
     parts = []
     if clip is not None:
         checks.positive("clip", clip)
@@ -46,7 +51,16 @@ def optimizer(
     if weight_decay:
         mask = None if decay_all else weights_only
         parts.append(optax.add_decayed_weights(weight_decay, mask))
+    if l1:
+        parts.append(optax.masked(_add_signs(l1), weights_only))
     parts.append(
         optax.sgd(learning_rate, momentum=momentum) if name == "sgd" else optax.adam(learning_rate)
     )
     return optax.chain(*parts)
+
+
+def _add_signs(weight: float) -> optax.GradientTransformation:
+    def add(updates: PyTree, params: PyTree) -> PyTree:
+        return jax.tree.map(lambda g, w: g + weight * jnp.sign(w), updates, params)
+
+    return optax.stateless(add)

@@ -47,32 +47,40 @@ def make_step(
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(state.key, state.step)
-        augment_key, loss_key = jax.random.split(key)
+        # Replays of a batch share its augmentation.
+        augment_key = _keys(state.key, state.step // defense.replays)[0]
+        loss_key = _keys(state.key, state.step)[1]
         if augment is not None:
             keys = jax.vmap(lambda i: jax.random.fold_in(augment_key, i))(batch.index)
             batch = batch._replace(x=jax.vmap(augment)(keys, batch.x))
 
         nu = None if state.multiplier is None else state.multiplier.value
 
-        def objective(params):
+        def objective(params, method):
             return defense.loss(
                 loss_key,
                 model,
                 Variables(params, state.variables.stats),
                 batch,
                 nu=nu,
-                state=state.method,
+                state=method,
                 progress=state.step / total_steps,
                 axes=(axis,),
             )
 
-        (loss, aux), gradient = jax.value_and_grad(objective, has_aux=True)(state.variables.params)
+        # One backward pass for both, where the method climbs too.
+        sought = (0,) if defense.renew is None else (0, 1)
+        (loss, aux), (gradient, *rise) = jax.value_and_grad(objective, sought, has_aux=True)(
+            state.variables.params, state.method
+        )
         metrics = {"loss": loss, **aux.metrics}
         gradient, stats, violation, metrics = jax.lax.pmean(
             (gradient, aux.stats, aux.violation, metrics), axis
         )
         metrics["gradient_norm"] = optax.tree.norm(gradient)
+        method = aux.state
+        if defense.renew is not None:
+            method = defense.renew(method, jax.lax.psum(rise[0], axis))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.variables.params)
         moved = state.multiplier
         if multiplier is not None:
@@ -82,9 +90,13 @@ def make_step(
             variables=Variables(optax.apply_updates(state.variables.params, updates), stats),
             opt_state=opt_state,
             multiplier=moved,
-            method=aux.state,
+            method=method,
             step=state.step + jnp.int32(1),
             key=state.key,
         ), metrics
 
     return step
+
+
+def _keys(key: Key, step: Array) -> Key:
+    return jax.random.split(jax.random.fold_in(key, step))

@@ -18,7 +18,7 @@ from training.training_cases import (
 
 from jaxrobust import attacks, defenses, losses
 from jaxrobust.defenses import Defense
-from jaxrobust.threats import Linf
+from jaxrobust.threats import L2, Linf
 from jaxrobust.types import Array, Attack, Batch, Key, Model, Variables
 
 THREAT = Linf(0.1)
@@ -35,11 +35,18 @@ MAKE = {
 }
 CASES: dict[str, Defense] = {
     "erm": defenses.erm(),
+    "noisy_clp": defenses.noisy_clp(weight=0.5, sigma=0.1),
+    "mart": defenses.mart(THREAT, beta=5.0, **OPTIONS),
+    "sbeta_train": defenses.sbeta(THREAT, mu=2.0, attack_mode="train", **OPTIONS),
+    "dynamic": defenses.dynamic(THREAT, **OPTIONS),
+    "augmented": defenses.augmented([attacks.fgsm(THREAT), attacks.fgsm(L2(0.5))]),
     **{f"{name}_{mode}": make(mode) for name, make in MAKE.items() for mode in ("eval", "train")},
 }
 ADVERSARIAL = {"adversarial_loss", "adversarial_accuracy"}
 CLEAN = {"clean_loss", "clean_accuracy"}
-METRICS = {"erm": CLEAN, "fgsm": ADVERSARIAL, "pgd": ADVERSARIAL}
+METRICS = {"erm": CLEAN, "noisy_clp": CLEAN} | dict.fromkeys(
+    ("fgsm", "pgd", "sbeta", "dynamic", "augmented"), ADVERSARIAL
+)
 
 
 def batch_of(size: int = 8) -> Batch:
@@ -93,7 +100,9 @@ def test_contract(name: str) -> None:
     assert all(np.isfinite(g).all() for g in leaves)
     assert any(np.abs(g).max() > 0 for g in leaves)
 
-    assert set(aux.metrics) == METRICS.get(name.rsplit("_", 1)[0], CLEAN | ADVERSARIAL)
+    assert set(aux.metrics) == METRICS.get(
+        name.removesuffix("_train").removesuffix("_eval"), CLEAN | ADVERSARIAL
+    )
     assert all(np.isfinite(m) and m.shape == () for m in aux.metrics.values())
     assert (aux.violation is not None) == defense.constrained
     if defense.constrained:

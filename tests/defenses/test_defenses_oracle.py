@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from training.training_cases import CLASSES, SIZE, linear
 
-from jaxrobust import defenses
+from jaxrobust import attacks, defenses
 from jaxrobust.attacks import clean
+from jaxrobust.attacks.pgd import steepest
 from jaxrobust.defenses import Defense
-from jaxrobust.threats import L2, Linf
+from jaxrobust.threats import L2, Linf, Union
 from jaxrobust.types import Batch, Variables
 
 EPS, STEP, STEPS, RHO, NU, BETA = 0.1, 0.04, 4, 0.5, 0.7, 6.0
@@ -57,6 +58,7 @@ def kl_slope(z: np.ndarray) -> np.ndarray:
 
 
 START = np.clip(X + SHIFT, np.maximum(X - EPS, 0), np.minimum(X + EPS, 1))
+ONE = ascend(X, ce_slope, 1, STEP)
 FGSM = ascend(X, ce_slope, 1, EPS)
 PGD = ascend(X, ce_slope, STEPS, STEP)
 KL = ascend(START, kl_slope, STEPS, STEP)
@@ -76,11 +78,90 @@ def divergence(x: np.ndarray, z: np.ndarray) -> tuple[float, np.ndarray]:
     return each.mean(), (x.T @ (p * (logp - logq - each)) + z.T @ (q - p)) / len(x)
 
 
+def distance(x: np.ndarray, z: np.ndarray, power: int) -> tuple[float, np.ndarray]:
+    """Mean ||z(x) - z(z)||_2^power and its gradient in W."""
+    apart = (z - x) @ W
+    norm = np.linalg.norm(apart, axis=-1, keepdims=True)
+    slope = power * norm ** (power - 2) * apart
+    return (norm**power).mean(), (z - x).T @ slope / len(x)
+
+
+def boosted(z: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean of MART's -log p_y - log(1 - p_k) and its gradient in W."""
+    p = np.exp(log_softmax(z))
+    rival = np.eye(CLASSES)[np.where(ONEHOT == 1, -1, p).argmax(-1)]
+    top = (p * rival).sum(-1, keepdims=True)
+    # d log(1 - p_k) / dz = -p_k (e_k - p) / (1 - p_k)
+    slope = (p - ONEHOT) + top * (rival - p) / (1 - top)
+    each = -(ONEHOT * np.log(p)).sum(-1) - np.log(1 - top[:, 0])
+    return each.mean(), z.T @ slope / len(z)
+
+
+def unsure_divergence(x: np.ndarray, z: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean KL(p(x) || p(z)) (1 - p_y(x)) and its gradient in W through everything but z."""
+    logp, logq = log_softmax(x), log_softmax(z)
+    p, q = np.exp(logp), np.exp(logq)
+    each = (p * (logp - logq)).sum(-1, keepdims=True)
+    right = (p * ONEHOT).sum(-1, keepdims=True)
+    slope = (1 - right) * p * (logp - logq - each) - each * right * (ONEHOT - p)
+    value = (each * (1 - right)).mean()
+    return value, (x.T @ slope + z.T @ ((1 - right) * (q - p))) / len(x)
+
+
+MU = 3.0
+
+
+def worse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of each example's two points that of higher cross-entropy."""
+    loss = [-(ONEHOT * log_softmax(z)).sum(-1, keepdims=True) for z in (a, b)]
+    return np.where(loss[0] >= loss[1], a, b)
+
+
+def targeted(offset: int) -> tuple[np.ndarray, np.ndarray]:
+    """The point of largest margin of class y + offset over label y, and those classes."""
+    classes = (Y + offset) % CLASSES
+    return ascend(X, lambda z: (W[:, classes] - W[:, Y]).T, STEPS, STEP), classes
+
+
+def margins(offset: int) -> np.ndarray:
+    z, classes = targeted(offset)
+    rows = np.arange(len(Y))
+    logits = z @ W + B
+    return logits[rows, classes] - logits[rows, Y]
+
+
+OFFSETS = range(1, CLASSES)
+WINNER = np.argmax([margins(j) for j in OFFSETS], axis=0)
+TARGETED = np.asarray([targeted(j)[0] for j in OFFSETS])[WINNER, np.arange(len(Y))]
+
+
+def smoothed(gradient_of_weights: bool) -> tuple[float, np.ndarray]:
+    """Mean over examples of sum_j softmax_j(mu M_j) CE(x_j), and its gradient in W."""
+    value, slope = 0.0, np.zeros_like(W)
+    for i in range(len(Y)):
+        z = np.asarray([targeted(j)[0][i] for j in OFFSETS])
+        classes = np.asarray([targeted(j)[1][i] for j in OFFSETS])
+        exponent = MU * np.asarray([margins(j)[i] for j in OFFSETS])
+        w = np.exp(exponent - exponent.max())
+        w = w / w.sum()
+        logp = log_softmax(z)
+        loss = -logp[:, Y[i]]
+        value += w @ loss
+        # d w_j = mu w_j (d M_j - sum_k w_k d M_k), and M_j is linear in W
+        along = MU * w * (loss - w @ loss) if gradient_of_weights else 0 * w
+        for j in range(len(w)):
+            slope += w[j] * np.outer(z[j], np.exp(logp[j]) - ONEHOT[i])
+            slope += along[j] * np.outer(z[j], np.eye(CLASSES)[classes[j]] - ONEHOT[i])
+    return value / len(Y), slope / len(Y)
+
+
 def combine(*terms: tuple[float, tuple[float, np.ndarray]]) -> tuple[float, np.ndarray]:
     return sum(c * v for c, (v, _) in terms), sum(c * g for c, (_, g) in terms)
 
 
 OPTIONS = {"step_size": STEP, "steps": STEPS}
+CLIMB = {**OPTIONS, "start": clean, "optimizer": steepest}
+CLEAN_LAST = {**OPTIONS, "start": clean, "keep": "last"}
 CASES = {
     "erm": (defenses.erm(), cross_entropy(X), None),
     "fgsm": (defenses.fgsm(THREAT), cross_entropy(FGSM), None),
@@ -93,6 +174,70 @@ CASES = {
     "trades_0": (
         defenses.trades(THREAT, beta=0.0, start=shifted, **OPTIONS),
         cross_entropy(X),
+        None,
+    ),
+    "alp": (
+        defenses.alp(THREAT, weight=BETA, start=clean, **OPTIONS),
+        combine((1, cross_entropy(PGD)), (BETA, distance(X, PGD, 1))),
+        None,
+    ),
+    "original alp": (
+        defenses.alp(THREAT, weight=BETA, original=True, start=clean, **OPTIONS),
+        combine((0.5, cross_entropy(X)), (0.5, cross_entropy(PGD)), (BETA, distance(X, PGD, 2))),
+        None,
+    ),
+    "clp": (
+        defenses.clp(THREAT, weight=BETA, start=clean, **OPTIONS),
+        combine((1, cross_entropy(X)), (BETA, distance(X, PGD, 1))),
+        None,
+    ),
+    "noisy_clp": (
+        defenses.noisy_clp(weight=BETA, sigma=0.0),
+        combine((1, cross_entropy(X)), (BETA, distance(X, np.roll(X, 4, axis=0), 2))),
+        None,
+    ),
+    "mart": (
+        defenses.mart(THREAT, beta=BETA, start=clean, **OPTIONS),
+        combine((1, boosted(PGD)), (BETA, unsure_divergence(X, PGD))),
+        None,
+    ),
+    "beta": (defenses.beta(THREAT, **CLIMB), cross_entropy(TARGETED), None),
+    "sbeta": (defenses.sbeta(THREAT, mu=MU, **CLIMB), smoothed(True), None),
+    "sbeta_constant": (
+        defenses.sbeta(THREAT, mu=MU, stop_weights=True, **CLIMB),
+        smoothed(False),
+        None,
+    ),
+    # At such a mu rounding drowns the gradient through the weights, which is 0 here.
+    "sbeta_sharp": (
+        defenses.sbeta(THREAT, mu=1e6, stop_weights=True, **CLIMB),
+        cross_entropy(TARGETED),
+        None,
+    ),
+    # Nothing converges at 0 before PGD comes to rest; everything does at once at 1e6.
+    "dynamic_0": (
+        defenses.dynamic(THREAT, largest=0.0, start=clean, **OPTIONS),
+        cross_entropy(PGD),
+        None,
+    ),
+    "dynamic_loose": (
+        defenses.dynamic(THREAT, largest=1e6, start=clean, **OPTIONS),
+        cross_entropy(ONE),
+        None,
+    ),
+    "msd": (
+        defenses.msd(Union((THREAT,)), step_sizes=(STEP,), steps=STEPS, keep="last"),
+        cross_entropy(PGD),
+        None,
+    ),
+    "worst": (
+        defenses.worst(attacks.fgsm(THREAT), attacks.fgsm(THREAT, start=shifted, step_size=0.01)),
+        cross_entropy(worse(FGSM, ascend(START, ce_slope, 1, 0.01))),
+        None,
+    ),
+    "augmented": (
+        defenses.augmented([attacks.fgsm(THREAT), attacks.pgd(THREAT, **CLEAN_LAST)]),
+        combine((0.5, cross_entropy(FGSM)), (0.5, cross_entropy(PGD))),
         None,
     ),
     # Without noise DALE climbs log(1 - p_y), whose gradient has the sign of the cross-entropy's.

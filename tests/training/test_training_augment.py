@@ -11,7 +11,7 @@ import pytest
 from training.training_cases import assert_close, linear, sgd
 
 from jaxrobust import defenses
-from jaxrobust.training import DEVICES, crop, crop_flip, flip, init_state, make_step
+from jaxrobust.training import DEVICES, crop, crop_flip, cutout, flip, init_state, make_step
 from jaxrobust.types import Array, Batch, Key
 
 IMAGE = np.random.default_rng(0).uniform(size=(5, 4, 2)).astype(np.float32)
@@ -90,3 +90,19 @@ def test_a_step_draws_by_data_set_index() -> None:
         for index in ([7, 7], [7, 7])
     )
     assert_close(first, second)
+
+
+def test_cutout_blackens_one_square_inside() -> None:
+    x = jnp.ones((7, 6, 2), jnp.float32)
+    found = np.asarray(
+        jax.vmap(lambda k: cutout(3)(k, x))(jax.random.split(jax.random.key(0), 200))
+    )
+    holes = found == 0
+    assert (holes.sum(axis=(1, 2, 3)) == 3 * 3 * 2).all()
+    corners = {(int(h[..., 0].any(1).argmax()), int(h[..., 0].any(0).argmax())) for h in holes}
+    assert corners == {(top, left) for top in range(5) for left in range(4)}
+    rows, columns = holes.any(axis=(2, 3)).sum(1), holes.any(axis=(1, 3)).sum(1)
+    assert (rows == 3).all()
+    assert (columns == 3).all()
+    with pytest.raises(ValueError, match=r"cutout of size 8 needs larger images than \(7, 6, 2\)"):
+        cutout(8)(jax.random.key(0), x)

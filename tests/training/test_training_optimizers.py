@@ -99,3 +99,14 @@ def test_wrong_optimizers_are_refused() -> None:
         optimizer("sgd", 0.1, momentum=-1.0)
     with pytest.raises(ValueError, match="clip"):
         optimizer("sgd", 0.1, clip=0.0)
+
+
+def test_the_l1_penalty_pulls_weights_alone() -> None:
+    params = {"kernel": jnp.asarray([[1.0, -2.0], [0.0, 0.5]]), "bias": jnp.asarray([1.0, -1.0])}
+    plain, penalized = (optimizer("sgd", 0.1, momentum=0.0, l1=l1) for l1 in (0.0, 0.3))
+    gradient = {name: jnp.ones_like(value) for name, value in params.items()}
+    a, b = (o.update(gradient, o.init(params), params)[0] for o in (plain, penalized))
+    np.testing.assert_allclose(b["kernel"] - a["kernel"], [[-0.03, 0.03], [0, -0.03]], atol=1e-7)
+    np.testing.assert_array_equal(a["bias"], b["bias"])
+    with pytest.raises(ValueError, match="l1"):
+        optimizer("sgd", 0.1, l1=-1.0)

@@ -1,0 +1,126 @@
+"""BETA-AT and SBETA-AT: training on points that maximize the margin, not the training loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import attacks, checks, losses
+from jaxrobust.attacks.beta import optimizer_steps
+from jaxrobust.attacks.wrappers import at_targets
+from jaxrobust.defenses.adversarial import adversarial
+from jaxrobust.defenses.base import (
+    Aux,
+    Defense,
+    accuracy,
+    check_attack_mode,
+    forward,
+    no_state,
+    perturb,
+)
+from jaxrobust.types import (
+    Array,
+    Attack,
+    AttackResult,
+    Batch,
+    Key,
+    LogitsFn,
+    Model,
+    Scalar,
+    ThreatModel,
+    Variables,
+    make_attack,
+)
+
+
+def beta(threat: ThreatModel, *, attack_mode: str = "eval", **options: Any) -> Defense:
+    """BETA-AT: minimizes the mean cross-entropy at the point of largest margin over all classes.
+
+    The non-zero-sum game of Robey et al. 2023, Algorithm 2: the attacker climbs z_j - z_y for
+    every wrong class j, the learner descends an upper bound of the error at the winner.
+
+    Args:
+      threat: where the points may lie. attack_mode: see `perturb`.
+      **options: those of `attacks.beta` (paper: step_size 2/255; 5, 10 or 20 steps).
+    """
+    return adversarial(attacks.beta(threat, **options), attack_mode=attack_mode)
+
+
+def wrong_classes(y: Array, num_classes: int) -> Array:
+    """`[K - 1]`: every class but `y`, in cyclic order from y + 1."""
+    steps = jnp.arange(1, num_classes, dtype=jnp.result_type(y))
+    return (y + steps) % num_classes
+
+
+def _every_target(
+    key: Key, f: LogitsFn, x: Array, y: Array, *, attack: Attack, chunk: int | None
+) -> AttackResult:
+    classes = wrong_classes(y, f(x).shape[0])
+    return at_targets(key, f, x, y, classes, attack=attack, chunk=chunk)
+
+
+def sbeta(
+    threat: ThreatModel,
+    *,
+    mu: Scalar,
+    stop_weights: bool = False,
+    attack_mode: str = "eval",
+    chunk: int | None = None,
+    **options: Any,
+) -> Defense:
+    """SBETA-AT: minimizes the mean of sum_{j != y} w_j CE(f(x_j), y), w = softmax(mu M(x_j)).
+
+    x_j maximizes M_j = z_j - z_y for the wrong class j: BETA-AT with its maximum over classes
+    smoothed, which it approaches as mu grows. Robey et al. 2023, appendix C, eq. 34, Algorithm 3.
+    Training statistics see all K - 1 points of an example, and memory grows with K.
+
+    Args:
+      threat: where the points may lie. mu: inverse temperature of the weights.
+      stop_weights: take the weights as constants; by default gradients flow through them.
+      attack_mode: see `perturb`. chunk: classes attacked side by side (default all).
+      **options: `step_size`, `steps`, `optimizer`, `start` and `keep` of `attacks.beta`.
+    """
+    checks.positive("mu", mu)
+    check_attack_mode(attack_mode)
+    climb = optimizer_steps(threat, **options)
+    attack = make_attack(_every_target, {"attack": climb}, chunk=chunk)
+
+    def smoothed(logits: Array, y: Array) -> Array:
+        classes = wrong_classes(y, logits.shape[-1])
+        margins = jax.vmap(losses.targeted_margin, in_axes=(0, None, 0))(logits, y, classes)
+        weights = jax.nn.softmax(mu * margins)
+        weights = jax.lax.stop_gradient(weights) if stop_weights else weights
+        return weights @ jax.vmap(losses.cross_entropy, in_axes=(0, None))(logits, y)
+
+    def worst(logits: Array, y: Array) -> Array:
+        return logits[jnp.argmax(jax.vmap(losses.margin, in_axes=(0, None))(logits, y))]
+
+    def loss(
+        key: Key,
+        model: Model,
+        variables: Variables,
+        batch: Batch,
+        *,
+        nu: Array | None,
+        state: Any,
+        progress: Scalar,
+        axes: tuple[str, ...],
+    ) -> tuple[Array, Aux]:
+        del nu, progress
+        attack_key, drop_key = jax.random.split(key)
+        points = perturb(
+            attack_key, attack, model, variables, batch, attack_mode=attack_mode, axes=axes
+        )
+        flat = points.reshape(-1, *batch.x.shape[1:])
+        logits, variables = forward(drop_key, model, variables, flat, axes=axes)
+        logits = logits.reshape(*points.shape[:2], -1)
+        value = jnp.mean(jax.vmap(smoothed)(logits, batch.y))
+        metrics = {
+            "adversarial_loss": value,
+            "adversarial_accuracy": accuracy(jax.vmap(worst)(logits, batch.y), batch.y),
+        }
+        return value, Aux(variables.stats, state, metrics)
+
+    return Defense(no_state, loss)

@@ -1,0 +1,124 @@
+"""Adversarial training whose attack grows stronger: by convergence (FOSC), or by steps."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import attacks, checks, losses
+from jaxrobust.defenses.adversarial import on_points
+from jaxrobust.defenses.base import Defense
+from jaxrobust.types import Array, Attack, Scalar, ThreatModel
+
+
+def dynamic(
+    threat: ThreatModel,
+    *,
+    step_size: Scalar,
+    steps: int,
+    largest: Scalar = 0.5,
+    until: Scalar = 0.8,
+    reweight: bool = False,
+    **options: Any,
+) -> Defense:
+    """Minimizes the mean cross-entropy at points of convergence c_t, which improves over training.
+
+    PGD moves an example while its FOSC exceeds c_t = largest * max(0, 1 - progress / until), where
+    progress runs from 0 to 1 (the paper: by epochs). Dynamic adversarial training (Wang et al.
+    2019, Algorithm 1, with the indicator the right way round; see `attacks.gated`).
+
+    Args:
+      threat: where x' may lie. step_size, steps: of PGD (paper: a quarter of the radius, 10).
+      largest: c_max, on the scale of the per-example loss (paper: .5).
+      until: share of training after which c_t is 0 (paper: 40 of 50 epochs, 100 of 120).
+      reweight: weigh examples by their own loss, as the released code does from its second epoch
+        on; here the weights have mean 1 over the batch and hold throughout.
+      **options: `start` and `loss` of `attacks.gated`.
+    """
+    checks.nonnegative("largest", largest)
+    checks.positive("until", until)
+    gated = attacks.gated(threat, step_size=step_size, steps=steps, **options)
+
+    def in_force(state: tuple, progress: Scalar) -> Attack:
+        del state
+        return gated.replace(threshold=largest * jnp.maximum(0.0, 1.0 - progress / until))
+
+    def objective(logits: Array, y: Array, axes: tuple[str, ...]) -> Array:
+        each = jax.vmap(losses.cross_entropy)(logits, y)
+        if not reweight:
+            return jnp.mean(each)
+        weight = jax.lax.stop_gradient(each)
+        mean = jnp.mean(weight)
+        return jnp.mean(weight * each) / (jax.lax.pmean(mean, axes) if axes else mean)
+
+    return on_points(in_force, objective=objective)
+
+
+class Lesson(NamedTuple):
+    """Where a curriculum stands."""
+
+    steps: Array
+    """int32: of the attack now."""
+    accuracy: Array
+    """Moving average of the adversarial accuracy at this length, in %, from 0."""
+    best: Array
+    """Its largest value at this length."""
+    stalled: Array
+    """int32: training steps since it was reached."""
+
+
+def _next(
+    lesson: Lesson, accuracy: Array, *, threshold: Scalar, patience: Scalar, most: int
+) -> Lesson:
+    """The lesson after a batch of this accuracy."""
+    average = 0.9 * lesson.accuracy + 0.1 * accuracy
+    rises = average > lesson.best
+    stalled = jnp.where(rises, 0, lesson.stalled + 1)
+    learned = (average >= threshold) | (stalled >= patience)
+    harder = learned & (lesson.steps < most)
+    same = Lesson(lesson.steps, average, jnp.maximum(average, lesson.best), stalled)
+    return jax.tree.map(
+        lambda new, old: jnp.where(harder, new, old), _lesson(lesson.steps + 1), same
+    )
+
+
+def _lesson(steps: Array) -> Lesson:
+    zero = jnp.zeros((), jnp.float32)
+    return Lesson(jnp.asarray(steps, jnp.int32), zero, zero, jnp.zeros((), jnp.int32))
+
+
+def curriculum(
+    threat: ThreatModel,
+    *,
+    step_size: Scalar,
+    steps: int,
+    threshold: Scalar = 90.0,
+    patience: Scalar = 1000,
+    mixed: bool = False,
+    **options: Any,
+) -> Defense:
+    """Adversarial training with k-step PGD, k growing from 0 as the model learns.
+
+    k rises by one when a moving average (decay .9) of the training accuracy against k steps reaches
+    `threshold`, or has not improved for `patience` training steps. Curriculum adversarial training
+    (Cai et al. 2018), as compared with in FOSC. Its state, `Lesson`, is part of the train state.
+
+    Args:
+      threat: where x' may lie. step_size: of PGD. steps: the largest k (paper: 40 on MNIST, 7).
+      threshold: in %. patience: in training steps.
+      mixed: attack every example with a number of steps drawn from 0 to k, against forgetting
+        ("batch mixing", there by slices of the batch).
+      **options: `start` and `loss` of `attacks.gated`.
+    """
+    checks.at_least("steps", steps, 1)
+    checks.nonnegative("threshold", threshold)
+    checks.nonnegative("patience", patience)
+    limited = attacks.gated(threat, step_size=step_size, steps=0, mixed=mixed, **options)
+    rules = {"threshold": threshold, "patience": patience, "most": steps}
+    return on_points(
+        lambda lesson, progress: limited.replace(steps=lesson.steps),
+        init=lambda: _lesson(jnp.int32(0)),
+        learn=lambda lesson, accuracy: _next(lesson, accuracy, **rules),
+    )

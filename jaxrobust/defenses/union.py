@@ -1,0 +1,75 @@
+"""Training against several norms at once: MSD, the worst attack, and all attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import attacks
+from jaxrobust.defenses.adversarial import adversarial
+from jaxrobust.defenses.base import (
+    Aux,
+    Defense,
+    check_attack_mode,
+    forward,
+    metrics_of,
+    no_state,
+    perturb,
+)
+from jaxrobust.threats import Union
+from jaxrobust.types import Array, Attack, Batch, Key, Model, Scalar, Variables
+
+
+def msd(threat: Union, *, attack_mode: str = "eval", ramp: Scalar = 0.0, **options: Any) -> Defense:
+    """Adversarial training with multi steepest descent (Wong's thesis, section 5.3.2, Algorithm 9).
+
+    `options` are those of `attacks.msd`; for `attack_mode` and `ramp` see `perturb`.
+    """
+    return adversarial(attacks.msd(threat, **options), attack_mode=attack_mode, ramp=ramp)
+
+
+def worst(*several: Attack, attack_mode: str = "eval") -> Defense:
+    """Adversarial training on the one of several attacks' points with the highest loss.
+
+    Minimizes the mean over examples of max_p CE(x'_p): "Worst-PGD" of Wong's thesis, section
+    5.3.1 (Tramer and Boneh 2019, "max"). The attacks must share their loss.
+    """
+    return adversarial(attacks.worst_of(*several, by="loss"), attack_mode=attack_mode)
+
+
+def augmented(several: Sequence[Attack], *, attack_mode: str = "eval") -> Defense:
+    """Adversarial training on the points of all of several attacks.
+
+    Minimizes the mean over examples and attacks of CE(x'_p): "PGD-Aug" of Wong's thesis, section
+    5.3.1 (Tramer and Boneh 2019, "avg"). One forward pass sees all points.
+    """
+    several = tuple(several)
+    if not several:
+        raise ValueError("augmented needs at least one attack, got none")
+    check_attack_mode(attack_mode)
+
+    def loss(
+        key: Key,
+        model: Model,
+        variables: Variables,
+        batch: Batch,
+        *,
+        nu: Array | None,
+        state: Any,
+        progress: Scalar,
+        axes: tuple[str, ...],
+    ) -> tuple[Array, Aux]:
+        del nu, progress
+        drop_key, *keys = jax.random.split(key, len(several) + 1)
+        points = [
+            perturb(k, attack, model, variables, batch, attack_mode=attack_mode, axes=axes)
+            for k, attack in zip(keys, several, strict=True)
+        ]
+        logits, variables = forward(drop_key, model, variables, jnp.concatenate(points), axes=axes)
+        metrics = metrics_of(jnp.tile(batch.y, len(several)), adversarial=logits)
+        return metrics["adversarial_loss"], Aux(variables.stats, state, metrics)
+
+    return Defense(no_state, loss)
