@@ -4,6 +4,7 @@
     python -m experiments.benchmark attacks --dataset mnist --pretrained WEIGHTS.npz \\
         --attacks pgd apgd ddn cw autoattack --images 1000 --out runs/benchmark
     python -m experiments.benchmark sinkhorn --dataset mnist --pretrained WEIGHTS.npz
+    python -m experiments.benchmark duals --dataset mnist --pretrained WEIGHTS.npz
 
 `requirements-bench.txt` says how to install the peers; those that are missing are skipped.
 """
@@ -15,11 +16,12 @@ from typing import Any
 
 import tyro
 
-from experiments.benchmarks import attacks, sinkhorn
+from experiments.benchmarks import attacks, duals, sinkhorn
 from experiments.study import command_line
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "attacks": (attacks.Config, attacks.main),
+    "duals": (duals.Config, duals.main),
     "sinkhorn": (sinkhorn.Config, sinkhorn.main),
 }
 """Each subcommand's options and what it runs."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
+import tyro
 from rich.console import Console
 
-from experiments.benchmarks import judging, peers, subject, twin
+from experiments.benchmarks import judging, options, peers, twin
 from experiments.benchmarks.arithmetic import cores, jax_peak
+from experiments.benchmarks.options import Run
 from experiments.benchmarks.peer_attacks import PEERS
 from experiments.benchmarks.settings import ATTACKS, MINIMUM_NORM, Settings, ours, title
 from experiments.benchmarks.subject import Subject
@@ -48,16 +48,7 @@ class Config:
     """Test images attacked."""
     batch_size: int = 500
     """Images at a time, on every side."""
-    repeats: int = 5
-    """Timed calls after the first, of which the median counts."""
-    dataset: str = "digits"
-    """digits, or a gray TFDS set: mnist, fashion_mnist, ..."""
-    pretrained: Path | None = None
-    """Released weights (.npz) of Wong's small network; without them one is trained quickly."""
-    data_dir: Path | None = None
-    """Folder of prepared TFDS sets (default: the environment variable TFDS_DATA_DIR)."""
-    out: Path = Path("runs/benchmark")
-    """Folder of the results."""
+    run: Annotated[Run, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Run)
     seed: int = 0
     settings: Settings = dataclasses.field(default_factory=Settings)
     """Of the attacks."""
@@ -70,14 +61,12 @@ def main(config: Config) -> list[dict[str, Any]]:
       ValueError: an unknown or repeated attack, images that do not fill whole batches, a PyTorch
         twin whose logits differ or that has no GPU where JAX has, or what `subject.load` raises.
     """
-    batch, before = check(config), load()
+    batch, before = check(config), options.load()
     settings = config.settings
     if settings.epsilon is None:
-        radius = recipe(config.dataset, "quick").epsilon
+        radius = recipe(config.run.dataset, "quick").epsilon
         settings = dataclasses.replace(settings, epsilon=radius)
-    target = subject.load(
-        config.dataset, config.pretrained, config.data_dir, config.images, config.out / "network"
-    )
+    target = config.run.subject(config.images)
     peaks, other = {"XLA": jax_peak()}, None
     if peers.installed("torch"):
         other = twin.twin(target, "cpu" if jax.default_backend() == "cpu" else "cuda")
@@ -85,7 +74,7 @@ def main(config: Config) -> list[dict[str, Any]]:
     about = describe(config, settings, target, batch, peaks) + before
     best = max(peaks.values())
 
-    folder = config.out / f"{config.dataset}-{config.images}"
+    folder = config.run.out / f"{config.run.dataset}-{config.images}"
     summary = []
     for name in config.attacks:
         called, suite = title(name, settings), ours(name, settings)
@@ -101,7 +90,7 @@ def main(config: Config) -> list[dict[str, Any]]:
             batch=batch,
             seed=config.seed,
         )
-        timings, failed = measure([mine, *others], config.repeats)
+        timings, failed = measure([mine, *others], config.run.repeats)
         timings = marked(timings, config.images)
         remarks = notes(timings, [*skipped, *failed])
         heading = f"{called}; {about}" + (f". {remarks}" if remarks else "")
@@ -118,11 +107,10 @@ def check(config: Config) -> int:
         checks.choice("attack", name, ATTACKS)
     if not config.attacks or len(set(config.attacks)) < len(config.attacks):
         raise ValueError(f"--attacks must name attacks once each, got {config.attacks}")
-    for name in ("images", "batch_size", "repeats"):
+    for name in ("images", "batch_size"):
         checks.at_least(name, getattr(config, name), 1)
     batch = min(config.batch_size, config.images)
-    if config.images % batch:
-        raise ValueError(f"--images {config.images} does not fill whole batches of {batch}")
+    options.whole_batches(config.images, batch)
     return batch
 
 
@@ -137,16 +125,11 @@ def describe(
     rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in peaks.items())
     return (
         f"{target.label}, linf {settings.epsilon:g}, l2 {settings.epsilon_l2:g}, "
-        f"batch {batch}, float32, seed {config.seed}, median of {config.repeats} calls, "
+        f"batch {batch}, float32, seed {config.seed}, median of {config.run.repeats} calls, "
         f"{jax.local_device_count()} x {jax.devices()[0].device_kind}, {cores()} threads "
         f"a side, matrix products at {rates} GFLOP/s, jax {jax.__version__}"
         + (f", torch {version('torch')}" if "PyTorch" in peaks else "")
     )
-
-
-def load() -> str:
-    """The machine's load before the run, where the system tells: others' work spoils timings."""
-    return f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
 
 
 def marked(timings: Sequence[Timing], images: int) -> list[Timing]:

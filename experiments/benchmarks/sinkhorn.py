@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+import tyro
 from rich.console import Console
 
-from experiments.benchmarks import attacks as attack_benchmark
-from experiments.benchmarks import distances, peers, projections, subject, wasserstein
-from experiments.benchmarks.arithmetic import cores
+from experiments.benchmarks import distances, options, peers, projections, wasserstein
+from experiments.benchmarks.options import Run
 from experiments.benchmarks.projections import Ball, Case
 from experiments.benchmarks.subject import Subject
 from experiments.benchmarks.timing import Timing, fastest, measure, notes, table
@@ -59,16 +57,7 @@ class Config:
     """Of the PyTorch iteration there; the fastest that is as accurate as ours counts."""
     steps: int = 200
     """Of the attack, whose radius grows from .3 by 1.1 every 10 steps."""
-    repeats: int = 5
-    """Timed calls after the first, of which the median counts."""
-    dataset: str = "digits"
-    """digits, or a gray TFDS set: mnist, fashion_mnist, ..."""
-    pretrained: Path | None = None
-    """Released weights (.npz) of Wong's small network; without them one is trained quickly."""
-    data_dir: Path | None = None
-    """Folder of prepared TFDS sets (default: the environment variable TFDS_DATA_DIR)."""
-    out: Path = Path("runs/benchmark")
-    """Folder of the results."""
+    run: Annotated[Run, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Run)
 
 
 def main(config: Config) -> list[dict[str, Any]]:
@@ -79,12 +68,12 @@ def main(config: Config) -> list[dict[str, Any]]:
         than images, images with colors, or what `subject.load` and `twin` raise.
     """
     check(config)
-    before = attack_benchmark.load()
-    target = subject.load(
-        config.dataset, config.pretrained, config.data_dir, config.images, config.out / "network"
-    )
+    before = options.load()
+    target = config.run.subject(config.images)
     if target.x.shape[-1] != 1:
-        raise ValueError(f"{config.dataset} has colors; the PyTorch projection takes gray images")
+        raise ValueError(
+            f"{config.run.dataset} has colors; the PyTorch projection takes gray images"
+        )
     device = None
     if peers.installed("torch"):
         device = "cpu" if jax.default_backend() == "cpu" else "cuda"
@@ -113,11 +102,11 @@ def main(config: Config) -> list[dict[str, Any]]:
         ),
     }
     about = describe(config, target, device) + before
-    folder = config.out / f"sinkhorn-{config.dataset}-{config.images}"
+    folder = config.run.out / f"sinkhorn-{config.run.dataset}-{config.images}"
     summary = []
     for job in config.jobs:
         sides, skipped = jobs[job]()
-        timings, failed = measure(sides, config.repeats)
+        timings, failed = measure(sides, config.run.repeats)
         timings = accurate(timings)
         remarks = notes(timings, [*skipped, *failed])
         heading = f"{job}; {about}" + (f". {remarks}" if remarks else "")
@@ -134,7 +123,7 @@ def check(config: Config) -> None:
         checks.choice("job", job, JOBS)
     if not config.jobs or len(set(config.jobs)) < len(config.jobs):
         raise ValueError(f"--jobs must name jobs once each, got {config.jobs}")
-    for name in ("images", "pairs", "attacked", "steps", "repeats"):
+    for name in ("images", "pairs", "attacked", "steps"):
         checks.at_least(name, getattr(config, name), 1)
     for name in ("pairs", "attacked"):
         if getattr(config, name) > config.images:
@@ -153,10 +142,7 @@ def describe(config: Config, target: Subject, device: str | None) -> str:
         f"projected at radius {config.radius:g} "
         f"(attack: from {wasserstein.RADIUS:g} in {config.steps} steps), "
         f"lam {config.lam:g}, {config.window} x {config.window} windows, our tolerance "
-        f"{config.tolerance:g}, float32, median of {config.repeats} calls, "
-        f"{jax.local_device_count()} x {jax.devices()[0].device_kind}, {cores()} cores, "
-        f"PyTorch (threads), jax {jax.__version__}"
-        + (f", torch {version('torch')}" if device else "")
+        f"{config.tolerance:g}, {config.run.conditions(torch=device is not None)}"
     )
 
 

@@ -23,8 +23,10 @@ from jaxrobust.duals.certificates import (
     robust_logits,
     robust_loss,
 )
+from jaxrobust.duals.exact import Exact, exact_margin, exact_margins
 from jaxrobust.duals.graph import Graph, Node, Ref, Step, pull, run
 from jaxrobust.duals.lines import Lines
+from jaxrobust.duals.lp import lp_bounds
 from jaxrobust.duals.optimized import Optimized, optimized_bounds
 from jaxrobust.duals.projections import (
     certify_randomly,
@@ -42,6 +44,7 @@ __all__ = [
     "Box",
     "Certificate",
     "Decision",
+    "Exact",
     "Graph",
     "Lines",
     "Node",
@@ -60,8 +63,11 @@ __all__ = [
     "certify_randomly",
     "decide",
     "detect",
+    "exact_margin",
+    "exact_margins",
     "hidden_boxes",
     "lower_bounds",
+    "lp_bounds",
     "margin_bounds",
     "margin_rows",
     "optimized_bounds",

@@ -27,6 +27,7 @@ from experiments.benchmarks import (
     wasserstein,
 )
 from experiments.benchmarks.attacks import Config, main, marked, summarize
+from experiments.benchmarks.options import Run
 from experiments.benchmarks.peers import Peer
 from experiments.benchmarks.settings import ATTACKS, Settings
 from experiments.benchmarks.subject import Subject
@@ -220,9 +221,7 @@ def test_without_peers_the_command_still_times_ours(tmp_path, weights, monkeypat
         attacks=("ddn",),
         images=6,
         batch_size=3,
-        repeats=2,
-        pretrained=weights,
-        out=tmp_path,
+        run=Run(repeats=2, pretrained=weights, out=tmp_path),
         settings=Settings(steps=2),
     )
     rows = main(config)
@@ -273,13 +272,14 @@ def test_every_attack_has_peers_and_an_unsuitable_one_says_why():
         ({"images": 10, "batch_size": 4}, "10 does not fill whole batches of 4"),
         ({"images": 501}, "501 does not fill whole batches of 500"),
         ({"images": 1000}, "digits has 500 test images; --images asks 1000"),
-        ({"dataset": "cifar10"}, "cifar10"),
-        ({"repeats": 0}, "repeats must be"),
+        ({"run": {"dataset": "cifar10"}}, "cifar10"),
+        ({"run": {"repeats": 0}}, "repeats must be"),
     ],
 )
 def test_mistakes_name_the_value(tmp_path, changes, message):
+    run = Run(**{"out": tmp_path, "data_dir": tmp_path} | changes.get("run", {}))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        main(Config(**({"out": tmp_path, "data_dir": tmp_path} | changes)))
+        main(Config(**changes | {"run": run}))
 
 
 def test_the_subcommand_ends_a_mistake_in_one_line(monkeypatch, capsys):
@@ -457,9 +457,7 @@ def test_transport_is_timed_without_peers(tmp_path, weights, monkeypatch):
         attacked=1,
         steps=2,
         window=3,
-        repeats=1,
-        pretrained=weights,
-        out=tmp_path,
+        run=Run(repeats=1, pretrained=weights, out=tmp_path),
     )
     rows = sinkhorn.main(config)
     folder = tmp_path / "sinkhorn-digits-2"
@@ -500,6 +498,6 @@ def test_transport_is_timed_without_peers(tmp_path, weights, monkeypatch):
     ],
 )
 def test_mistakes_in_transport_name_the_value(tmp_path, weights, changes, message):
-    options = {"out": tmp_path, "pretrained": weights, "images": 10} | changes
+    options = {"run": Run(pretrained=weights, out=tmp_path), "images": 10} | changes
     with pytest.raises(ValueError, match=message):
         sinkhorn.main(sinkhorn.Config(**options))

@@ -1,0 +1,224 @@
+"""Exact verdicts on the host: mixed-integer programs over the traced network (HiGHS)."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import optimize, sparse
+
+from jaxrobust import checks, losses
+from jaxrobust.attacks.ascend import judge
+from jaxrobust.duals.bounds import METHODS, check_request, hidden_boxes, margin_rows, row_bounds
+from jaxrobust.duals.matrices import affine_maps, flat, polyhedral, require_host
+from jaxrobust.duals.program import Program, encode, goal, refuse_smooth
+from jaxrobust.duals.region import Box, prepare
+from jaxrobust.duals.trace import trace
+from jaxrobust.threats.box import numbers
+from jaxrobust.types import Array, AttackResult, LogitsFn, ThreatModel
+
+TOLERANCE = 1e-4
+"""Margins below it count as unproved: HiGHS keeps constraints and integers to 1e-6."""
+
+
+class Exact(NamedTuple):
+    """What is known of one example's margins f_y(x') - f_j(x') over the set, on the host."""
+
+    lower: np.ndarray
+    """[K]: no margin falls below, up to `TOLERANCE`; 0 at j = y."""
+    upper: float
+    """min_j of the margins at `witness`, on a fresh prediction; NaN where the model gives NaN."""
+    witness: np.ndarray
+    """The worst point seen, inside the set; the clean example if none was worse."""
+    certified: bool
+    """The label holds everywhere: every margin is positive."""
+    broken: bool
+    """`witness` lies in the set and fools the model (ties and NaN count as fooled)."""
+    nodes: int
+    """Branches that the solver explored."""
+    seconds: float
+    """Time of programs and solver; the dual bounds, compiled for the first example, aside."""
+
+    @property
+    def status(self) -> str:
+        """ "certified", "broken" or, where time ran out or rounding decides, "undecided"."""
+        if self.broken:
+            return "broken"
+        return "certified" if self.certified else "undecided"
+
+
+def exact_margin(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object) -> Exact:
+    """`exact_margins` of one example."""
+    return next(exact_margins(f, jnp.asarray(x)[None], jnp.asarray(y)[None], threat, **options))
+
+
+def exact_margins(
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    threat: ThreatModel,
+    *,
+    boxed: bool = True,
+    sign_only: bool = False,
+    time_limit: float = 60.0,
+    methods: Sequence[str] = METHODS,
+    chunk: int | None = None,
+) -> Iterator[Exact]:
+    """The least margins of examples `x` `[N, ...]` with labels `y` `[N]`, one after the other.
+
+    Minimizes f_y(x') - f_j(x') over the set for each class j by a mixed-integer program with one
+    binary for each kink that the dual boxes (the best of `methods`) do not rule out (Tjeng, Xiao
+    and Tedrake 2019, "Evaluating robustness of neural networks with mixed integer programming";
+    MIPVerify). With `sign_only`, only the verdict is sought: classes whose dual bound is positive
+    are skipped, margins above `TOLERANCE` are cut off, the first point found ends a search, and
+    the first that fools the model ends the example; `lower` is then what the verdict needed.
+
+    A verdict is a claim of two kinds. "broken" needs no trust: the point found is moved into the
+    set and judged by the model itself. "certified" trusts HiGHS, whose float64 constraints hold
+    to 1e-6, and so asks for margins above `TOLERANCE`; before, the program must reproduce the
+    network at the clean example. When `time_limit` seconds of an
+    example's `Exact.seconds` are over, what is known so far
+    is returned, "undecided" if that decides nothing.
+
+    Evaluated lazily, so that a caller may save each answer. The set is a Linf or L1 ball with its
+    pixel box (without it, if not `boxed`); `f` has ReLUs and what reduces to them and clips.
+    float64 on the host with the network's own matrices; not to be traced.
+
+    Raises:
+      ValueError: another threat, a smooth activation, traced or non-finite input, a time limit
+        that is not positive, and as `lower_bounds`.
+      RuntimeError: the program does not reproduce the network at the clean example.
+    """
+    require_host(x)
+    checks.positive("time_limit", time_limit)
+    threat = polyhedral(threat, boxed=boxed)
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    checks.images(x, lower=-np.inf, upper=np.inf)
+    # one radius for all coordinates, as points are judged by the threat itself
+    numbers(threat, x[0])
+    graph = trace(f, x[0])
+    refuse_smooth(graph)
+    K = graph.output.shape[0]
+    checks.labels(y, count=len(x), num_classes=K)
+    maps = affine_maps(graph)
+
+    @jax.jit
+    def start(x: Array, y: Array) -> tuple[Array, tuple[Box, ...], Array, Array]:
+        where = prepare(f, x, threat, boxed=boxed)
+        rows = check_request(where, margin_rows(y, K, graph.output.dtype), methods)
+        boxes = hidden_boxes(where, methods=methods, chunk=chunk)
+        bounds = row_bounds(where, rows, boxes, methods=methods, chunk=chunk)
+        return where.values[graph.output.id], boxes, rows, bounds
+
+    @jax.jit
+    def look(x: Array, y: Array, z: Array) -> AttackResult:
+        inside = threat.project(x, z)
+        return judge(f, threat, x, y, inside, losses.margin, forwards=0, backwards=0)
+
+    def one(x: Array, y: Array) -> Exact:
+        logits, boxes, rows, bounds = start(x, y)
+        lower, worst = np.array(bounds, np.float64), look(x, y, x)
+        began = time.monotonic()
+        proved, nodes = lower > 0, 0
+        others = [j for j in np.argsort(lower) if j != y and not (sign_only and proved[j])]
+        if sign_only and worst.success:
+            others = []
+        if others:
+            program = encode(graph, maps, x, threat, boxes)
+            _require_reproduction(program, flat(logits))
+        # a point that is not worst of all may still fool; one that almost does asks for the worst
+        for j, gap in itertools.product(others, (np.inf, 0.0) if sign_only else (0.0,)):
+            left = time_limit - (time.monotonic() - began)
+            if left <= 0 or (sign_only and (proved[j] or worst.success)):
+                continue
+            cutoff = TOLERANCE if sign_only else None
+            found = _minimize(program, flat(rows[j]), cutoff=cutoff, gap=gap, limit=left)
+            nodes += found.nodes
+            lower[j] = np.fmax(lower[j], found.lower)
+            proved[j] |= lower[j] >= TOLERANCE
+            if found.point is not None:
+                z = jnp.asarray(found.point.reshape(x.shape), x.dtype)
+                worst = _worse(worst, look(x, y, z))
+        broken = bool(worst.success)
+        return Exact(
+            lower,
+            -float(worst.margin),
+            np.asarray(worst.x),
+            bool(np.delete(proved, y).all()) and not broken,
+            broken,
+            nodes,
+            time.monotonic() - began,
+        )
+
+    return map(one, x, y)
+
+
+def _worse(a: AttackResult, b: AttackResult) -> AttackResult:
+    """The point that fools the model, or else comes nearer to it."""
+    if a.success != b.success:
+        return a if a.success else b
+    return b if b.margin > a.margin else a
+
+
+class _Minimum(NamedTuple):
+    """A lower bound, the best input found if any, and the branches explored."""
+
+    lower: float
+    point: np.ndarray | None
+    nodes: int
+
+
+def _minimize(
+    program: Program, row: np.ndarray, *, cutoff: float | None, gap: float, limit: float
+) -> _Minimum:
+    """The minimum of row . logits, or that of `cutoff` and it: nothing above is searched."""
+    cost, offset = goal(program, row)
+    matrix, low, high = program.matrix, program.low, program.high
+    if cutoff is not None:
+        matrix = sparse.vstack([matrix, sparse.csr_array(cost[None])], format="csr")
+        low, high = np.append(low, -np.inf), np.append(high, cutoff - offset)
+    found = optimize.milp(
+        cost,
+        integrality=program.integral.astype(int),
+        bounds=optimize.Bounds(program.lower, program.upper),
+        constraints=optimize.LinearConstraint(matrix, low, high),
+        options={"time_limit": limit, "mip_rel_gap": gap},
+    )
+    nodes = int(found.mip_node_count or 0)
+    if found.status == 2 and cutoff is not None:
+        return _Minimum(cutoff, None, nodes)
+    # without branches left the minimum is its own bound
+    bound = found.mip_dual_bound
+    if bound is None:
+        bound = found.fun if found.status == 0 else -np.inf
+    lower = bound + offset if cutoff is None else min(bound + offset, cutoff)
+    if found.x is None:
+        return _Minimum(lower, None, nodes)
+    return _Minimum(lower, program.input.matrix @ found.x + program.input.constant, nodes)
+
+
+def _require_reproduction(program: Program, logits: np.ndarray) -> None:
+    """Raises RuntimeError unless the program, at the clean example, has the network's logits.
+
+    A program that is wrong may be infeasible, which would read as a certificate.
+    """
+    lower, upper = program.lower.copy(), program.upper.copy()
+    inputs = len(program.clean)
+    lower[:inputs] = upper[:inputs] = program.clean
+    found = optimize.milp(
+        np.zeros(len(lower)),
+        integrality=program.integral.astype(int),
+        bounds=optimize.Bounds(lower, upper),
+        constraints=optimize.LinearConstraint(program.matrix, program.low, program.high),
+    )
+    own = None if found.x is None else program.output.matrix @ found.x + program.output.constant
+    if own is None or not np.allclose(own, logits, rtol=0, atol=1e-4 * (1 + abs(logits).max())):
+        raise RuntimeError(
+            f"the program gives {own} at the clean example and the network {logits}: no verdict; "
+            "if the network computes in float32 with large weights, use float64"
+        )
