@@ -12,6 +12,7 @@ from jaxrobust.models.pretrained import binarized, load_cascade, load_pretrained
 from jaxrobust.models.registry import build
 from jaxrobust.models.resnet import ResNet
 from jaxrobust.models.trades import TradesSmall
+from jaxrobust.models.wong import WongResNet, wong_deep, wong_wide
 
 __all__ = [
     "MLP",
@@ -22,6 +23,7 @@ __all__ = [
     "PreActResNet",
     "ResNet",
     "TradesSmall",
+    "WongResNet",
     "binarized",
     "build",
     "convolve",
@@ -33,6 +35,8 @@ __all__ = [
     "load_pretrained",
     "max_pool",
     "wide_resnet",
+    "wong_deep",
     "wong_large",
     "wong_small",
+    "wong_wide",
 ]

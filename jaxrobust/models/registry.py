@@ -15,6 +15,7 @@ from jaxrobust.models.mlp import MLP
 from jaxrobust.models.preact_resnet import PreActResNet, wide_resnet
 from jaxrobust.models.resnet import ResNet
 from jaxrobust.models.trades import TradesSmall
+from jaxrobust.models.wong import WongResNet, wong_deep, wong_wide
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
@@ -22,6 +23,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "dale_mnist": DaleMnist,
     "wong_small": wong_small,
     "wong_large": wong_large,
+    "wong_wide": wong_wide,
+    "wong_deep": wong_deep,
+    "wong_resnet": WongResNet,
     "trades_small": TradesSmall,
     "fosc_mnist": fosc_mnist,
     "fosc_cifar": fosc_cifar,

@@ -1,0 +1,1 @@
+"""Parts of the study of provable defenses: settings, models, certificates, tables and figures."""
