@@ -11,12 +11,14 @@ from jaxrobust import attacks
 from jaxrobust.defenses.base import (
     Aux,
     Defense,
+    Moment,
     check_attack_mode,
     check_ramp,
     forward,
     mean_cross_entropy,
     metrics_of,
     no_state,
+    over_devices,
     perturb,
 )
 from jaxrobust.types import (
@@ -62,28 +64,19 @@ def on_points(
     check_attack_mode(attack_mode)
 
     def loss(
-        key: Key,
-        model: Model,
-        variables: Variables,
-        batch: Batch,
-        *,
-        nu: Array | None,
-        state: PyTree,
-        progress: Scalar,
-        axes: tuple[str, ...],
+        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
-        del nu
         attack_key, drop_key = jax.random.split(key)
         points = perturb(
-            attack_key, attack(state, progress), model, variables, batch,
-            attack_mode=attack_mode, ramp=ramp, progress=progress, axes=axes,
+            attack_key, attack(moment.state, moment.progress), model, variables, batch,
+            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
         )  # fmt: skip
-        logits, variables = forward(drop_key, model, variables, points, axes=axes)
-        metrics = metrics_of(batch.y, adversarial=logits)
+        logits, variables = forward(drop_key, model, variables, points, axes=moment.axes)
+        metrics, state = metrics_of(batch.y, adversarial=logits), moment.state
         if learn is not None:
             seen = jax.lax.stop_gradient(metrics["adversarial_accuracy"])
-            state = learn(state, jax.lax.pmean(seen, axes) if axes else seen)
-        return objective(logits, batch.y, axes), Aux(variables.stats, state, metrics)
+            state = learn(state, over_devices(seen, moment.axes))
+        return objective(logits, batch.y, moment.axes), Aux(variables.stats, state, metrics)
 
     return Defense(init, loss)
 

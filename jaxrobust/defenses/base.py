@@ -43,19 +43,27 @@ class Aux(NamedTuple):
     """g(theta) of the constraint g <= 0, a mean over the batch; None without a constraint."""
 
 
+class Moment(NamedTuple):
+    """Where training stands when a batch is seen."""
+
+    nu: Array | None = None
+    """The Lagrange multiplier; None without a constraint."""
+    state: PyTree = ()
+    """The method's own state."""
+    progress: Scalar = 0.0
+    """From 0 to 1 over training."""
+    axes: tuple[str, ...] = ()
+    """The device axes over which training batch statistics are averaged."""
+
+
 class Defense(NamedTuple):
-    """A training method as two pure functions.
-
-    `init() -> state`, the method's own state (`()` for most).
-
-    `loss(key, model, variables, batch, *, nu, state, progress, axes) -> (loss, Aux)`, the mean
-    over the batch that training minimizes; differentiable in `variables.params`. `nu` is the
-    Lagrange multiplier (None without one), `progress` runs from 0 to 1 over training, `axes` are
-    the device axes over which training batch statistics are averaged.
-    """
+    """A training method as two pure functions."""
 
     init: Callable[[], PyTree]
-    loss: Callable[..., tuple[Array, Aux]]
+    """`init() -> state`, the method's own state (`()` for most)."""
+    loss: Callable[[Key, Model, Variables, Batch, Moment], tuple[Array, Aux]]
+    """`loss(key, model, variables, batch, moment) -> (loss, Aux)`, the mean over the batch that
+    training minimizes; differentiable in `variables.params`."""
     constrained: bool = False
     """Whether `loss` needs a multiplier and reports a violation."""
     renew: Callable[[PyTree, PyTree], PyTree] | None = None
@@ -155,6 +163,11 @@ def perturb(
     return jax.lax.stop_gradient(result.x)
 
 
+def over_devices(mean: Array, axes: tuple[str, ...]) -> Array:
+    """The mean over the devices of the mapped `axes` of each one's mean."""
+    return jax.lax.pmean(mean, axes) if axes else mean
+
+
 def forward(
     key: Key,
     model: Model,
@@ -226,25 +239,20 @@ def paired(
     check_ramp(ramp, attack)
 
     def loss(
-        key: Key,
-        model: Model,
-        variables: Variables,
-        batch: Batch,
-        *,
-        nu: Array | None,
-        state: PyTree,
-        progress: Scalar,
-        axes: tuple[str, ...],
+        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
         attack_key, clean_key, adversarial_key = jax.random.split(key, 3)
         points = perturb(
             attack_key, attack, model, variables, batch,
-            attack_mode=attack_mode, ramp=ramp, progress=progress, axes=axes, make_loss=make_loss,
+            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
+            make_loss=make_loss,
         )  # fmt: skip
-        clean, variables = forward(clean_key, model, variables, batch.x, axes=axes)
-        adversarial, variables = forward(adversarial_key, model, variables, points, axes=axes)
-        value, violation = objective(clean, adversarial, batch.y, nu)
+        clean, variables = forward(clean_key, model, variables, batch.x, axes=moment.axes)
+        adversarial, variables = forward(
+            adversarial_key, model, variables, points, axes=moment.axes
+        )
+        value, violation = objective(clean, adversarial, batch.y, moment.nu)
         metrics = metrics_of(batch.y, clean=clean, adversarial=adversarial)
-        return value, Aux(variables.stats, state, metrics, violation)
+        return value, Aux(variables.stats, moment.state, metrics, violation)
 
     return Defense(no_state, loss, constrained)

@@ -14,6 +14,7 @@ from jaxrobust.defenses.adversarial import adversarial
 from jaxrobust.defenses.base import (
     Aux,
     Defense,
+    Moment,
     accuracy,
     check_attack_mode,
     forward,
@@ -98,29 +99,20 @@ def sbeta(
         return logits[jnp.argmax(jax.vmap(losses.margin, in_axes=(0, None))(logits, y))]
 
     def loss(
-        key: Key,
-        model: Model,
-        variables: Variables,
-        batch: Batch,
-        *,
-        nu: Array | None,
-        state: Any,
-        progress: Scalar,
-        axes: tuple[str, ...],
+        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
-        del nu, progress
         attack_key, drop_key = jax.random.split(key)
         points = perturb(
-            attack_key, attack, model, variables, batch, attack_mode=attack_mode, axes=axes
+            attack_key, attack, model, variables, batch, attack_mode=attack_mode, axes=moment.axes
         )
         flat = points.reshape(-1, *batch.x.shape[1:])
-        logits, variables = forward(drop_key, model, variables, flat, axes=axes)
+        logits, variables = forward(drop_key, model, variables, flat, axes=moment.axes)
         logits = logits.reshape(*points.shape[:2], -1)
         value = jnp.mean(jax.vmap(smoothed)(logits, batch.y))
         metrics = {
             "adversarial_loss": value,
             "adversarial_accuracy": accuracy(jax.vmap(worst)(logits, batch.y), batch.y),
         }
-        return value, Aux(variables.stats, state, metrics)
+        return value, Aux(variables.stats, moment.state, metrics)
 
     return Defense(no_state, loss)

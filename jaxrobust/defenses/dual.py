@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jaxrobust.attacks.batch import example_keys
 from jaxrobust.defenses.base import (
     Aux,
     Defense,
+    Moment,
     accuracy,
     forward,
     mean_cross_entropy,
@@ -84,31 +84,22 @@ def dual(
         return projected_margin_bounds(key, f, x, y, ball, samples=samples)
 
     def loss(
-        key: Key,
-        model: Model,
-        variables: Variables,
-        batch: Batch,
-        *,
-        nu: Array | None,
-        state: Any,
-        progress: Scalar,
-        axes: tuple[str, ...],
+        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
-        del nu
         bound_key, drop_key = jax.random.split(key)
-        done = _done(jnp.asarray(progress, batch.x.dtype), ramp)
+        done = _done(jnp.asarray(moment.progress, batch.x.dtype), ramp)
         radius = first_radius + done * (jnp.asarray(threat.radius, done.dtype) - first_radius)
         ball = dataclasses.replace(threat, radius=radius)
         f = model.logits_fn(variables)
         keys = example_keys(bound_key, batch.index)
         robust = -jax.vmap(lambda k, x, y: bounds(k, f, x, y, ball))(keys, batch.x, batch.y)
-        clean, renewed = forward(drop_key, model, variables, batch.x, axes=axes)
+        clean, renewed = forward(drop_key, model, variables, batch.x, axes=moment.axes)
         metrics = metrics_of(batch.y, clean=clean)
         metrics["robust_loss"] = mean_cross_entropy(robust, batch.y)
         metrics["robust_error"] = 100 - accuracy(robust, batch.y)
         weight = first_weight + done * (clean_weight - first_weight)
         value = weight * metrics["clean_loss"] + (1 - weight) * metrics["robust_loss"]
-        return value, Aux(renewed.stats, state, metrics)
+        return value, Aux(renewed.stats, moment.state, metrics)
 
     return Defense(no_state, loss)
 

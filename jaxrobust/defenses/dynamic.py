@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrobust import attacks, checks, losses
 from jaxrobust.defenses.adversarial import on_points
-from jaxrobust.defenses.base import Defense
+from jaxrobust.defenses.base import Defense, over_devices
 from jaxrobust.types import Array, Attack, Scalar, ThreatModel
 
 
@@ -50,8 +50,7 @@ def dynamic(
         if not reweight:
             return jnp.mean(each)
         weight = jax.lax.stop_gradient(each)
-        mean = jnp.mean(weight)
-        return jnp.mean(weight * each) / (jax.lax.pmean(mean, axes) if axes else mean)
+        return jnp.mean(weight * each) / over_devices(jnp.mean(weight), axes)
 
     return on_points(in_force, objective=objective)
 

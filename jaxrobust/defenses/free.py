@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import checks
-from jaxrobust.defenses.base import Aux, Defense, forward, metrics_of
+from jaxrobust.defenses.base import Aux, Defense, Moment, forward, metrics_of
 from jaxrobust.types import Array, Batch, Key, Model, Scalar, ThreatModel, Variables
 
 
@@ -43,32 +43,23 @@ def free(
     unboxed = dataclasses.replace(threat, lower=-jnp.inf, upper=jnp.inf)
 
     def loss(
-        key: Key,
-        model: Model,
-        variables: Variables,
-        batch: Batch,
-        *,
-        nu: Array | None,
-        state: Array,
-        progress: Scalar,
-        axes: tuple[str, ...],
+        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
-        del nu, progress
         share = len(batch.x)
-        whole = share * (jax.lax.axis_size(axes) if axes else 1)
+        whole = share * (jax.lax.axis_size(moment.axes) if moment.axes else 1)
         if (whole, *batch.x.shape[1:]) != tuple(shape):
             raise ValueError(
                 f"free was built for batches of shape {tuple(shape)}, got "
                 f"{(whole, *batch.x.shape[1:])}; give it the shape of the run's global batch"
             )
-        position = jax.lax.axis_index(axes) if axes else 0
-        delta = jax.lax.dynamic_slice_in_dim(state, position * share, share)
+        position = jax.lax.axis_index(moment.axes) if moment.axes else 0
+        delta = jax.lax.dynamic_slice_in_dim(moment.state, position * share, share)
         points = jax.vmap(threat.project)(batch.x, batch.x + jax.lax.stop_gradient(delta))
         # The value is the projected point's, the gradient in delta that of the loss there.
         points = jax.lax.stop_gradient(points - delta) + delta
-        logits, variables = forward(key, model, variables, points, axes=axes)
+        logits, variables = forward(key, model, variables, points, axes=moment.axes)
         metrics = metrics_of(batch.y, adversarial=logits)
-        return metrics["adversarial_loss"], Aux(variables.stats, state, metrics)
+        return metrics["adversarial_loss"], Aux(variables.stats, moment.state, metrics)
 
     def renew(state: Array, gradient: Array) -> Array:
         def move(delta: Array, g: Array) -> Array:

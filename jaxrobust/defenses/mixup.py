@@ -9,6 +9,7 @@ from jaxrobust import checks, losses
 from jaxrobust.defenses.base import (
     Aux,
     Defense,
+    Moment,
     accuracy,
     check_attack_mode,
     check_ramp,
@@ -16,7 +17,7 @@ from jaxrobust.defenses.base import (
     no_state,
     perturb,
 )
-from jaxrobust.types import Array, Attack, Batch, Key, Loss, Model, PyTree, Scalar, Variables
+from jaxrobust.types import Array, Attack, Batch, Key, Loss, Model, Scalar, Variables
 
 
 def mixup(
@@ -46,36 +47,27 @@ def mixup(
         return loss
 
     def loss(
-        key: Key,
-        model: Model,
-        variables: Variables,
-        batch: Batch,
-        *,
-        nu: Array | None,
-        state: PyTree,
-        progress: Scalar,
-        axes: tuple[str, ...],
+        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
-        del nu
         share_key, pair_key, attack_key, drop_key = jax.random.split(key, 4)
         share = jax.random.beta(share_key, alpha, alpha, dtype=batch.x.dtype)
-        for axis in axes:
+        for axis in moment.axes:
             pair_key = jax.random.fold_in(pair_key, jax.lax.axis_index(axis))
         partner = jax.random.permutation(pair_key, len(batch.x))
         other = batch.y[partner]
         blend = batch._replace(x=share * batch.x + (1 - share) * batch.x[partner])
         points = perturb(
             attack_key, attack, model, variables, blend,
-            attack_mode=attack_mode, ramp=ramp, progress=progress, axes=axes,
+            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
             make_loss=lambda clean, label: mixed(share, label), targets=(other,),
         )  # fmt: skip
-        logits, variables = forward(drop_key, model, variables, points, axes=axes)
+        logits, variables = forward(drop_key, model, variables, points, axes=moment.axes)
         each = jax.vmap(lambda z, y, label: mixed(share, label)(z, y))(logits, batch.y, other)
         value = jnp.mean(each)
         metrics = {
             "adversarial_loss": value,
             "adversarial_accuracy": accuracy(logits, jnp.where(share >= 0.5, batch.y, other)),
         }
-        return value, Aux(variables.stats, state, metrics)
+        return value, Aux(variables.stats, moment.state, metrics)
 
     return Defense(no_state, loss)

@@ -11,6 +11,7 @@ from jaxrobust import attacks, checks
 from jaxrobust.defenses.base import (
     Aux,
     Defense,
+    Moment,
     forward,
     mean_cross_entropy,
     metrics_of,
@@ -111,25 +112,16 @@ def noisy_clp(*, weight: Scalar, sigma: Scalar = 0.5) -> Defense:
     checks.nonnegative("sigma", sigma)
 
     def loss(
-        key: Key,
-        model: Model,
-        variables: Variables,
-        batch: Batch,
-        *,
-        nu: Array | None,
-        state: Any,
-        progress: Scalar,
-        axes: tuple[str, ...],
+        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
-        del nu, progress
         noise_key, drop_key = jax.random.split(key)
         keys = attacks.example_keys(noise_key, batch.index)
         noise = jax.vmap(lambda k, x: jax.random.normal(k, x.shape, x.dtype))(keys, batch.x)
         noisy = jnp.clip(batch.x + jnp.asarray(sigma, batch.x.dtype) * noise, 0, 1)
-        logits, variables = forward(drop_key, model, variables, noisy, axes=axes)
+        logits, variables = forward(drop_key, model, variables, noisy, axes=moment.axes)
         partners = jnp.roll(logits, len(logits) // 2, axis=0)
         metrics = metrics_of(batch.y, clean=logits)
         value = metrics["clean_loss"] + weight * mean_square(logits, partners)
-        return value, Aux(variables.stats, state, metrics)
+        return value, Aux(variables.stats, moment.state, metrics)
 
     return Defense(no_state, loss)

@@ -13,6 +13,7 @@ from jaxrobust.defenses.adversarial import adversarial
 from jaxrobust.defenses.base import (
     Aux,
     Defense,
+    Moment,
     check_attack_mode,
     forward,
     metrics_of,
@@ -52,24 +53,17 @@ def augmented(several: Sequence[Attack], *, attack_mode: str = "eval") -> Defens
     check_attack_mode(attack_mode)
 
     def loss(
-        key: Key,
-        model: Model,
-        variables: Variables,
-        batch: Batch,
-        *,
-        nu: Array | None,
-        state: Any,
-        progress: Scalar,
-        axes: tuple[str, ...],
+        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
-        del nu, progress
         drop_key, *keys = jax.random.split(key, len(several) + 1)
         points = [
-            perturb(k, attack, model, variables, batch, attack_mode=attack_mode, axes=axes)
+            perturb(k, attack, model, variables, batch, attack_mode=attack_mode, axes=moment.axes)
             for k, attack in zip(keys, several, strict=True)
         ]
-        logits, variables = forward(drop_key, model, variables, jnp.concatenate(points), axes=axes)
+        logits, variables = forward(
+            drop_key, model, variables, jnp.concatenate(points), axes=moment.axes
+        )
         metrics = metrics_of(jnp.tile(batch.y, len(several)), adversarial=logits)
-        return metrics["adversarial_loss"], Aux(variables.stats, state, metrics)
+        return metrics["adversarial_loss"], Aux(variables.stats, moment.state, metrics)
 
     return Defense(no_state, loss)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrobust.defenses import Defense
+from jaxrobust.defenses import Defense, Moment
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.training.state import TrainState
 from jaxrobust.types import Array, Batch, Key, Model, Variables
@@ -57,16 +57,9 @@ def make_step(
         nu = None if state.multiplier is None else state.multiplier.value
 
         def objective(params, method):
-            return defense.loss(
-                loss_key,
-                model,
-                Variables(params, state.variables.stats),
-                batch,
-                nu=nu,
-                state=method,
-                progress=state.step / total_steps,
-                axes=(axis,),
-            )
+            moment = Moment(nu, method, state.step / total_steps, (axis,))
+            variables = Variables(params, state.variables.stats)
+            return defense.loss(loss_key, model, variables, batch, moment)
 
         # One backward pass for both, where the method climbs too.
         sought = (0,) if defense.renew is None else (0, 1)

@@ -17,7 +17,7 @@ from training.training_cases import (
 )
 
 from jaxrobust import attacks, defenses, losses
-from jaxrobust.defenses import Defense
+from jaxrobust.defenses import Defense, Moment
 from jaxrobust.threats import L2, Linf
 from jaxrobust.types import Array, Attack, Batch, Key, Model, Variables
 
@@ -66,16 +66,8 @@ def run(defense: Defense, key: Any, params: Any, stats: Any, batch: Batch, model
     nu = jnp.float32(0.7) if defense.constrained else None
 
     def loss(params: Any) -> Any:
-        return defense.loss(
-            key,
-            model,
-            Variables(params, stats),
-            batch,
-            nu=nu,
-            state=defense.init(),
-            progress=0.5,
-            axes=(),
-        )
+        moment = Moment(nu, defense.init(), progress=0.5)
+        return defense.loss(key, model, Variables(params, stats), batch, moment)
 
     return jax.value_and_grad(loss, has_aux=True)(params)
 

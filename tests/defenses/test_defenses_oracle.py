@@ -264,8 +264,8 @@ def value_gradient_aux(defense: Defense, dtype: Any, **changes: Any) -> tuple[An
     nu = jnp.asarray(NU, dtype) if defense.constrained else None
 
     def loss(params: Any) -> Any:
-        settings = {"nu": nu, "state": (), "progress": 0.0, "axes": (), **changes}
-        return defense.loss(jax.random.key(0), linear(), Variables(params), batch, **settings)
+        moment = defenses.Moment(nu)._replace(**changes)
+        return defense.loss(jax.random.key(0), linear(), Variables(params), batch, moment)
 
     params = {"w": jnp.asarray(W, dtype), "b": jnp.asarray(B, dtype)}
     (value, aux), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)

@@ -60,9 +60,9 @@ def loss_of(defense: defenses.Defense, model: Model) -> Callable[..., tuple[Arra
     def loss(
         params: PyTree, progress: Any = 1.0, key: Any = None, batch: Batch | None = None
     ) -> Any:
-        settings = {"nu": None, "state": (), "progress": progress, "axes": ()}
+        moment = defenses.Moment(progress=progress)
         key = jax.random.key(0) if key is None else key
-        return defense.loss(key, model, Variables(params), batch or batch_of(), **settings)
+        return defense.loss(key, model, Variables(params), batch or batch_of(), moment)
 
     return loss
 
@@ -222,9 +222,9 @@ def test_training_lowers_the_certified_error() -> None:
     def train(params: PyTree) -> Array:
         def step(params: PyTree, progress: Array) -> Any:
             def loss(params: PyTree) -> Any:
-                settings = {"nu": None, "state": (), "progress": progress, "axes": ()}
+                moment = defenses.Moment(progress=progress)
                 variables = Variables(params)
-                return defense.loss(jax.random.key(0), two_layers(), variables, batch, **settings)
+                return defense.loss(jax.random.key(0), two_layers(), variables, batch, moment)
 
             gradient, aux = jax.grad(loss, has_aux=True)(params)
             return jax.tree.map(lambda p, g: p - 0.3 * g, params, gradient), aux.metrics

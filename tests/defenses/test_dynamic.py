@@ -11,7 +11,7 @@ import pytest
 from training.training_cases import CLASSES, SIZE, linear
 
 from jaxrobust import attacks, defenses
-from jaxrobust.defenses import Defense, Lesson
+from jaxrobust.defenses import Defense, Lesson, Moment
 from jaxrobust.threats import Linf
 from jaxrobust.types import Batch, Variables
 
@@ -26,14 +26,12 @@ PARAMS = {"w": jnp.asarray(DRAW.normal(size=(SIZE, CLASSES)), jnp.float32), "b":
 
 
 def run(defense: Defense, **changes: Any) -> tuple[Any, Any]:
-    settings = {"nu": None, "state": defense.init(), "progress": 0.0, "axes": (), **changes}
+    settings = {"state": defense.init(), "progress": 0.0, **changes}
 
     @jax.jit
     def loss(settings: Any) -> Any:
-        axes = settings.pop("axes")
-        return defense.loss(
-            jax.random.key(0), linear(), Variables(PARAMS), BATCH, axes=axes, **settings
-        )
+        moment = Moment(**settings)
+        return defense.loss(jax.random.key(0), linear(), Variables(PARAMS), BATCH, moment)
 
     return loss(settings)
 

@@ -27,7 +27,7 @@ from training.training_cases import (
 
 from jaxrobust import defenses
 from jaxrobust.data import assemble, synthetic
-from jaxrobust.defenses import Aux, Defense
+from jaxrobust.defenses import Aux, Defense, Moment
 from jaxrobust.lagrangian import dual_ascent
 from jaxrobust.threats import Linf
 from jaxrobust.training import CheckpointError, Run, fit, loop, steps_per_epoch
@@ -351,9 +351,9 @@ def broken_at(step: int, *, where: str) -> Defense:
     erm = defenses.erm()
     total = 2 * PER_EPOCH
 
-    def loss(key: Any, model: Model, variables: Variables, batch: Any, **rest: Any) -> Any:
-        value, aux = erm.loss(key, model, variables, batch, **rest)
-        now = jnp.round(rest["progress"] * total) == step
+    def loss(key: Any, model: Model, variables: Variables, batch: Any, moment: Moment) -> Any:
+        value, aux = erm.loss(key, model, variables, batch, moment)
+        now = jnp.round(moment.progress * total) == step
         if where == "loss":
             return jnp.where(now, jnp.nan, value), aux
         # The root of 0 is finite, its derivative is not.
@@ -399,9 +399,9 @@ def test_constraints_and_multipliers_belong_together(tmp_path: Path) -> None:
 def test_a_method_with_state_keeps_it(tmp_path: Path) -> None:
     erm = defenses.erm()
 
-    def loss(*arguments: Any, **rest: Any) -> tuple[Array, Aux]:
-        value, aux = erm.loss(*arguments, **rest)
-        return value, aux._replace(state=rest["state"] + jnp.int32(2))
+    def loss(*arguments: Any) -> tuple[Array, Aux]:
+        value, aux = erm.loss(*arguments)
+        return value, aux._replace(state=arguments[-1].state + jnp.int32(2))
 
     run = train(tmp_path, defense=Defense(lambda: jnp.int32(5), loss))
     assert int(run.state.method) == 5 + 2 * 2 * PER_EPOCH
