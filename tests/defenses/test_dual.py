@@ -193,8 +193,8 @@ def test_bounds_use_running_statistics_which_the_clean_pass_renews() -> None:
     @jax.jit
     def run(variables: Variables, x: Array) -> Any:
         loss = defenses.dual(threat, ramp=0.0).loss
-        settings = {"nu": None, "state": (), "progress": 0.5, "axes": ()}
-        value, aux = loss(jax.random.key(0), model, variables, batch._replace(x=x), **settings)
+        moment = defenses.Moment(progress=0.5)
+        value, aux = loss(jax.random.key(0), model, variables, batch._replace(x=x), moment)
         f = model.logits_fn(variables)
         bound = partial(margin_bounds, f, threat=threat, methods=("wong_kolter",))
         robust = -jax.vmap(bound)(x, batch.y)
