@@ -20,7 +20,7 @@ from jaxrobust.defenses.free import free
 from jaxrobust.defenses.mart import mart
 from jaxrobust.defenses.mixup import mixup
 from jaxrobust.defenses.pairing import alp, clp, noisy_clp
-from jaxrobust.defenses.trades import trades, trades_attack
+from jaxrobust.defenses.trades import binary_trades, trades, trades_attack
 from jaxrobust.defenses.union import augmented, msd, worst
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "alp",
     "augmented",
     "beta",
+    "binary_trades",
     "clp",
     "curriculum",
     "dale",

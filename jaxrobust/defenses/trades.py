@@ -57,3 +57,53 @@ def trades(
         ramp=ramp,
         make_loss=divergence_from,
     )
+
+
+def _score(logits: Array) -> Array:
+    """The score f of two logits: its sign is the prediction."""
+    if logits.shape[-1] != 2:
+        raise ValueError(f"binary TRADES needs 2 logits, got {logits.shape[-1]}; use trades")
+    return logits[..., 1] - logits[..., 0]
+
+
+def _hinge(product: Array) -> Array:
+    return losses.hinge(product, jnp.ones((), jnp.int32))
+
+
+def binary_trades(
+    threat: ThreatModel,
+    *,
+    lam: Scalar,
+    attack_mode: str = "eval",
+    ramp: Scalar = 0.0,
+    **options: Any,
+) -> Defense:
+    """Minimizes mean hinge(f(x) y) + mean hinge(f(x') f(x) / lam), x' maximizing the second term.
+
+    TRADES (Zhang et al. 2019), eq. 3, in the binary form that theorem 3.1 bounds, with the hinge
+    loss as in its Table 3. The score f is the difference of a model's two logits, labels 0 and 1
+    stand for -1 and 1.
+
+    Args:
+      threat: where x' may lie. lam: the paper's lambda, above 0.
+      attack_mode, ramp: see `perturb`.
+      **options: `step_size`, `steps`, and others of `attacks.pgd`.
+    """
+    checks.positive("lam", lam)
+
+    def agreement(clean: Array, adversarial: Array) -> Array:
+        return _score(adversarial) * _score(clean) / lam
+
+    def objective(clean: Array, adversarial: Array, y: Array, nu: None) -> tuple[Array, None]:
+        del nu
+        natural = jnp.mean(losses.hinge(_score(clean), 2 * y - 1))
+        return natural + jnp.mean(_hinge(agreement(clean, adversarial))), None
+
+    return paired(
+        trades_attack(threat, **options),
+        objective,
+        attack_mode=attack_mode,
+        ramp=ramp,
+        # The hinge falls with the agreement, but is flat, and no guide, where it is 0.
+        make_loss=lambda reference: lambda logits, y: -agreement(reference, logits),
+    )

@@ -1,6 +1,7 @@
 """Training: state, a pure SPMD step, the pmapped loop, schedules, checkpoints."""
 
 from jaxrobust.training.augment import compose, crop, crop_flip, cutout, flip
+from jaxrobust.training.averaging import Averaged, averaged, averaging
 from jaxrobust.training.checkpoint import BEST, LAST, Checkpoint, CheckpointError, restore
 from jaxrobust.training.early_stopping import Stop, collapsed, stalled
 from jaxrobust.training.loop import Run, Validate, fit, steps_per_epoch
@@ -16,12 +17,15 @@ __all__ = [
     "LAST",
     "SCHEDULES",
     "Augment",
+    "Averaged",
     "Checkpoint",
     "CheckpointError",
     "Run",
     "Stop",
     "TrainState",
     "Validate",
+    "averaged",
+    "averaging",
     "collapsed",
     "compose",
     "crop",
