@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 
 from experiments.study import network
 from jaxrobust import training
@@ -61,7 +59,7 @@ def from_run(folder: Path, select: str, dataset: Dataset) -> Trained:
     model = network(recipe["model"], recipe["dtype"], dataset)
     image = jax.ShapeDtypeStruct((1, *dataset.shape), jnp.float32)
     like = jax.eval_shape(model.init, jax.random.key(0), image)
-    found = _leaves(_saved_variables(folder, select))
+    found = _leaves(training.saved_variables(folder, select))
     expected = _leaves(like._asdict())
     for name in sorted(found.keys() | expected.keys()):
         there, here = (getattr(part.get(name), "shape", "missing") for part in (found, expected))
@@ -95,25 +93,6 @@ def released(name: str, directory: Path, dataset: Dataset) -> Trained:
             f"{dataset.shape}; choose the data set it was trained on"
         ) from error
     return Trained(Path(name).name.removesuffix(".npz"), model, variables)
-
-
-def _saved_variables(folder: Path, kind: str) -> Mapping[str, Any]:
-    """Parameters and statistics as saved; the optimizer that they were saved with is not needed."""
-    kept = [int(p.name) for p in (folder / kind).glob("*") if p.name.isdigit()]
-    if not kept:
-        raise FileNotFoundError(f"the run {folder} holds no {kind!r} checkpoint yet")
-    where = folder / kind / str(max(kept)) / "state"
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"p{me}"
-    )
-    try:
-        with ocp.StandardCheckpointer(multiprocessing_options=alone) as reader:
-            return reader.restore(where.absolute())["variables"]
-    except Exception as error:
-        raise training.CheckpointError(
-            f"{where} is broken ({type(error).__name__}); choose another checkpoint"
-        ) from error
 
 
 def _leaves(tree: PyTree) -> dict[str, Any]:

@@ -2,7 +2,14 @@
 
 from jaxrobust.training.augment import compose, crop, crop_flip, cutout, flip
 from jaxrobust.training.averaging import Averaged, averaged, averaging
-from jaxrobust.training.checkpoint import BEST, LAST, Checkpoint, CheckpointError, restore
+from jaxrobust.training.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoint,
+    CheckpointError,
+    restore,
+    saved_variables,
+)
 from jaxrobust.training.early_stopping import Stop, collapsed, stalled
 from jaxrobust.training.loop import Run, Validate, fit, steps_per_epoch
 from jaxrobust.training.optimizers import optimizer, weights_only
@@ -39,6 +46,7 @@ __all__ = [
     "pmapped_steps",
     "replicate",
     "restore",
+    "saved_variables",
     "schedule",
     "stalled",
     "steps_per_epoch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,16 +29,20 @@ class Checkpoint(NamedTuple):
     """One row of metrics per finished epoch."""
 
 
-def _manager(run: Path, kind: str) -> ocp.CheckpointManager:
-    # Each process reads for itself and only the first writes: no barrier between processes.
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Each process reads for itself and only the first writes: no barrier between processes."""
     me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"p{me}"
+    )
+
+
+def _manager(run: Path, kind: str) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         max_to_keep=1,
         create=False,
         enable_async_checkpointing=False,
-        multiprocessing_options=ocp.options.MultiprocessingOptions(
-            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"p{me}"
-        ),
+        multiprocessing_options=_alone(),
     )
     return ocp.CheckpointManager((run / kind).absolute(), options=options)
 
@@ -123,6 +128,25 @@ def restore(run: Path, kind: str, like: TrainState) -> Checkpoint | None:
     return Checkpoint(
         state._replace(key=jax.random.wrap_key_data(state.key, impl=impl)), list(found.history)
     )
+
+
+def saved_variables(run: Path, kind: str) -> Mapping[str, Any]:
+    """Parameters and statistics under `run / kind`, without the optimizer that they came with.
+
+    Raises:
+      FileNotFoundError: no such checkpoint. CheckpointError: broken files.
+    """
+    kept = [int(p.name) for p in (run / kind).glob("*") if p.name.isdigit()]
+    if not kept:
+        raise FileNotFoundError(f"the run {run} holds no {kind!r} checkpoint yet")
+    where = run / kind / str(max(kept)) / "state"
+    try:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as reader:
+            return reader.restore(where.absolute())["variables"]
+    except Exception as error:
+        raise CheckpointError(
+            f"{where} is broken ({type(error).__name__}); choose another checkpoint"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
