@@ -81,9 +81,8 @@ def exact_margins(
     A verdict is a claim of two kinds. "broken" needs no trust: the point found is moved into the
     set and judged by the model itself. "certified" trusts HiGHS, whose float64 constraints hold
     to 1e-6, and so asks for margins above `TOLERANCE`; before, the program must reproduce the
-    network at the clean example. When `time_limit` seconds of an
-    example's `Exact.seconds` are over, what is known so far
-    is returned, "undecided" if that decides nothing.
+    network at the clean example. After `time_limit` seconds of `Exact.seconds`, what is known so
+    far is returned, "undecided" if that decides nothing.
 
     Evaluated lazily, so that a caller may save each answer. The set is a Linf or L1 ball with its
     pixel box (without it, if not `boxed`); `f` has ReLUs and what reduces to them and clips.
