@@ -25,19 +25,24 @@ def hidden_boxes(
     alphas: Sequence[Array] | None = None,
     within: Sequence[Box] | None = None,
     chunk: int | None = None,
+    bucket: int | None = None,
 ) -> tuple[Box, ...]:
     """Bounds of every node's source, in order: at each the best of `methods`, on those before it.
 
     Nodes that see the input directly get the closed form of their affine map: eps times the dual
     norm of its rows. Rows whose receptive fields are disjoint share a backward pass (`locality`).
     `alphas`, one array of each node's shape, replace the methods' own slopes but the interval's;
-    boxes are intersected with `within` where given.
+    boxes are intersected with `within` where given. `bucket`: see `lower_bounds`.
     """
     boxes: list[Box] = []
     with jax.default_matmul_precision("highest"):
         for index, node in enumerate(where.graph.nodes):
             lines = relaxed_by(where, boxes, methods, alphas)
-            box = _node_box(where, node, lines, chunk)
+            if _worth_a_bucket(where, node, boxes, bucket):
+                loose = relaxed_by(where, boxes, ("interval",))
+                box = _open_box(where, node, lines, _node_box(where, node, loose, chunk), bucket)
+            else:
+                box = _node_box(where, node, lines, chunk)
             if within is not None:
                 lower, upper = within[index]
                 box = Box(jnp.maximum(box.lower, lower), jnp.minimum(box.upper, upper))
@@ -89,6 +94,37 @@ def _node_box(
     z = where.values[seed.id]
     fall, rise = (v[color, rank, slot].reshape(seed.shape) for v in (fall, rise))
     return Box(z - fall, z + rise)
+
+
+def _worth_a_bucket(where: Region, node: Node, boxes: Sequence[Box], bucket: int | None) -> bool:
+    """Whether most rows of this node may be spared: a wide ReLU layer behind others."""
+    wide = bucket is not None and int(np.prod(node.source.shape)) > bucket
+    return wide and bool(boxes) and node.kind == "relu" and node.source.id not in where.sharing
+
+
+def _open_box(
+    where: Region, node: Node, lines: Sequence[dict[int, Relaxed]], loose: Box, bucket: int
+) -> Box:
+    """`loose`, improved for the `bucket` units that it leaves crossing by most.
+
+    A ReLU that does not cross needs no better box: its relaxation is exact.
+    """
+    seed = node.source
+    low, high = (side.reshape(-1) for side in loose)
+    crossing = (low < 0) & (high > 0)
+    chosen = jax.lax.top_k(jnp.where(crossing, high - low, 0), bucket)[1]
+
+    def one(unit: Array) -> tuple[Array, Array]:
+        row = jax.nn.one_hot(unit, low.size, dtype=seed.dtype).reshape(seed.shape)
+        found = [losses(where, by, seed, row, both=True) for by in lines]
+        fall, rise = (jnp.stack(side).min(axis=0) for side in zip(*found, strict=True))
+        return fall, rise
+
+    fall, rise = jax.vmap(one)(chosen)
+    z = where.values[seed.id].reshape(-1)[chosen]
+    low = low.at[chosen].max(z - fall)
+    high = high.at[chosen].min(z + rise)
+    return Box(low.reshape(seed.shape), high.reshape(seed.shape))
 
 
 def _alone(size: int) -> Sharing:
@@ -143,6 +179,7 @@ def lower_bounds(
     methods: Sequence[str] = ("interval", "wong_kolter"),
     boxed: bool = False,
     chunk: int | None = None,
+    bucket: int | None = None,
 ) -> Array:
     """Lower bounds `[rows]` on `C @ f(x')` over all x' in the ball around `x`.
 
@@ -157,15 +194,20 @@ def lower_bounds(
     (see `region.relax`). It is first-order and was checked against float64, not proved: a margin
     of the size of 1e-5 of the logits deserves float64. NaN means no bound. With `boxed` the
     threat's pixel box counts (`support`). `chunk` rows are pulled back at a time, to save memory;
-    on CPUs about 100 / batch rows are fastest as well, since caches hold them.
+    on CPUs about 100 / batch rows are fastest as well, since caches hold them. With `bucket`, a
+    wide ReLU layer pulls rows only for so many units, those that interval bounds leave crossing
+    zero by most: the others keep interval bounds, which changes nothing where they do not cross,
+    and is looser, never wrong, where the bucket was too small.
 
     Differentiable in `x`, the radius and whatever parameters `f` closes over, through slopes and
     intermediate bounds alike. `vmap` it over examples, radii or matrices `C`; a new radius does
     not recompile. Raises ValueError (also `UnsupportedOperation`) for what cannot be bounded.
     """
+    if bucket is not None:
+        checks.at_least("bucket", bucket, 1)
     where = prepare(f, x, threat, boxed=boxed)
     C = check_request(where, C, methods)
-    boxes = hidden_boxes(where, methods=methods, chunk=chunk)
+    boxes = hidden_boxes(where, methods=methods, chunk=chunk, bucket=bucket)
     return row_bounds(where, C, boxes, methods=methods, chunk=chunk)
 
 

@@ -69,6 +69,7 @@ def certify(
     methods: Sequence[str] = METHODS,
     boxed: bool = False,
     chunk: int | None = None,
+    bucket: int | None = None,
 ) -> Certificate:
     """The certificate, of kind "deterministic", that `f` predicts `y` in the whole ball around `x`.
 
@@ -82,7 +83,8 @@ def certify(
     Raises:
       ValueError: also for fewer than two classes, of which nothing could be proved.
     """
-    lower = margin_bounds(f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk)
+    options = {"methods": methods, "boxed": boxed, "chunk": chunk, "bucket": bucket}
+    lower = margin_bounds(f, x, y, threat, **options)
     if lower.shape[0] < 2:
         raise ValueError(f"a certificate needs at least 2 logits, got {lower.shape[0]}")
     return Certificate(lower, jnp.asarray(y), jnp.zeros((), lower.dtype), "deterministic")

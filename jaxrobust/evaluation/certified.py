@@ -113,7 +113,7 @@ def certified(
       key: for a certifier that draws random numbers (default key 0). An example's randomness
         comes from it and the example's index.
       options: static settings of the certifier; by default those of `duals.certify`: `methods`,
-        `boxed` and `chunk`.
+        `boxed`, `chunk` and `bucket`.
       model, variables, examples, batch_size, devices, progress, num_classes, metadata, folder: see
         `evaluate`. A folder is for certificates alone, not for attacks too.
 
