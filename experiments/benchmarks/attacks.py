@@ -103,10 +103,7 @@ def main(config: Config) -> list[dict[str, Any]]:
 
 def check(config: Config) -> int:
     """The batch size that the options give; raises ValueError for those that make no sense."""
-    for name in config.attacks:
-        checks.choice("attack", name, ATTACKS)
-    if not config.attacks or len(set(config.attacks)) < len(config.attacks):
-        raise ValueError(f"--attacks must name attacks once each, got {config.attacks}")
+    options.once_each("attack", config.attacks, ATTACKS)
     for name in ("images", "batch_size"):
         checks.at_least(name, getattr(config, name), 1)
     batch = min(config.batch_size, config.images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -44,6 +45,14 @@ class Run:
             f"PyTorch (threads), jax {jax.__version__}"
             + (f", torch {version('torch')}" if torch else "")
         )
+
+
+def once_each(name: str, chosen: Sequence[str], known: Iterable[str]) -> None:
+    """Raises ValueError unless the option --`name`s holds known values, one or more, none twice."""
+    for value in chosen:
+        checks.choice(name, value, known)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"--{name}s must name {name}s once each, got {chosen}")
 
 
 def whole_batches(images: int, size: int) -> None:

@@ -119,10 +119,7 @@ def main(config: Config) -> list[dict[str, Any]]:
 
 def check(config: Config) -> None:
     """Raises ValueError for options that make no sense."""
-    for job in config.jobs:
-        checks.choice("job", job, JOBS)
-    if not config.jobs or len(set(config.jobs)) < len(config.jobs):
-        raise ValueError(f"--jobs must name jobs once each, got {config.jobs}")
+    options.once_each("job", config.jobs, JOBS)
     for name in ("images", "pairs", "attacked", "steps"):
         checks.at_least(name, getattr(config, name), 1)
     for name in ("pairs", "attacked"):

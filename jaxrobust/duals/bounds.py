@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.duals.graph import Node
+from jaxrobust.duals.graph import Node, Ref
 from jaxrobust.duals.locality import Sharing
 from jaxrobust.duals.region import ROUNDING, Box, Region, Relaxed, losses, prepare, relax
 from jaxrobust.types import Array, LogitsFn, ThreatModel
@@ -40,7 +40,8 @@ def hidden_boxes(
             lines = relaxed_by(where, boxes, methods, alphas)
             if _worth_a_bucket(where, node, boxes, bucket):
                 loose = relaxed_by(where, boxes, ("interval",))
-                box = _open_box(where, node, lines, _node_box(where, node, loose, chunk), bucket)
+                loose = _node_box(where, node, loose, chunk)
+                box = _open_box(where, node, lines, loose, bucket, chunk)
             else:
                 box = _node_box(where, node, lines, chunk)
             if within is not None:
@@ -83,8 +84,7 @@ def _node_box(
 
         def one(r: Array) -> tuple[Array, Array]:
             row = ((color == c) & (rank == r)).astype(seed.dtype).reshape(seed.shape)
-            found = [losses(where, by, seed, row, fields, both=True) for by in lines]
-            fall, rise = (jnp.stack(side).min(axis=0) for side in zip(*found, strict=True))
+            fall, rise = _least(where, lines, seed, row, fields)
             return fall.reshape(plan.slots), rise.reshape(plan.slots)
 
         return jax.vmap(one)(jnp.arange(plan.ranks, dtype=rank.dtype))
@@ -96,6 +96,19 @@ def _node_box(
     return Box(z - fall, z + rise)
 
 
+def _least(
+    where: Region,
+    lines: Sequence[dict[int, Relaxed]],
+    seed: Ref,
+    row: Array,
+    fields: dict[int, Array] | None = None,
+) -> tuple[Array, Array]:
+    """How far row . seed falls and rises by the best of several lines; see `region.losses`."""
+    found = [losses(where, by, seed, row, fields, both=True) for by in lines]
+    fall, rise = (jnp.stack(side).min(axis=0) for side in zip(*found, strict=True))
+    return fall, rise
+
+
 def _worth_a_bucket(where: Region, node: Node, boxes: Sequence[Box], bucket: int | None) -> bool:
     """Whether most rows of this node may be spared: a wide ReLU layer behind others."""
     wide = bucket is not None and int(np.prod(node.source.shape)) > bucket
@@ -103,7 +116,12 @@ def _worth_a_bucket(where: Region, node: Node, boxes: Sequence[Box], bucket: int
 
 
 def _open_box(
-    where: Region, node: Node, lines: Sequence[dict[int, Relaxed]], loose: Box, bucket: int
+    where: Region,
+    node: Node,
+    lines: Sequence[dict[int, Relaxed]],
+    loose: Box,
+    bucket: int,
+    chunk: int | None,
 ) -> Box:
     """`loose`, improved for the `bucket` units that it leaves crossing by most.
 
@@ -116,11 +134,9 @@ def _open_box(
 
     def one(unit: Array) -> tuple[Array, Array]:
         row = jax.nn.one_hot(unit, low.size, dtype=seed.dtype).reshape(seed.shape)
-        found = [losses(where, by, seed, row, both=True) for by in lines]
-        fall, rise = (jnp.stack(side).min(axis=0) for side in zip(*found, strict=True))
-        return fall, rise
+        return _least(where, lines, seed, row)
 
-    fall, rise = jax.vmap(one)(chosen)
+    fall, rise = over(one, chosen, chunk)
     z = where.values[seed.id].reshape(-1)[chosen]
     low = low.at[chosen].max(z - fall)
     high = high.at[chosen].min(z + rise)

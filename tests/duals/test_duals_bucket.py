@@ -52,9 +52,13 @@ def test_a_bucket_that_holds_the_crossing_units_changes_nothing(methods):
 
 def test_certificates_take_a_bucket_and_mistakes_name_the_value():
     y = int(jnp.argmax(F(jnp.asarray(X))))
-    found, plain = jax.jit(
-        lambda x: [duals.certify(F, x, y, Linf(0.05), bucket=b).lower for b in (11, None)]
+    found, chunked, plain = jax.jit(
+        lambda x: [
+            duals.certify(F, x, y, Linf(0.05), bucket=bucket, chunk=chunk).lower
+            for bucket, chunk in ((11, None), (11, 2), (None, None))
+        ]
     )(jnp.asarray(X))
     np.testing.assert_allclose(found, plain, atol=1e-12)
+    np.testing.assert_allclose(chunked, plain, atol=1e-12)
     with pytest.raises(ValueError, match="bucket must be a whole number of at least 1, got 0"):
         duals.certify(F, jnp.asarray(X), y, Linf(0.05), bucket=0)
