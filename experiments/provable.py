@@ -31,7 +31,8 @@ from experiments.certification.measure import Measured, Run
 from experiments.certification.planar import planar
 from experiments.certification.settings import METHODS, NETWORKS, PARTS, PRESETS, RELEASED, Setting
 from experiments.certification.subjects import Subject, Trainer
-from experiments.study import command_line, publish
+from experiments.study import command_line
+from experiments.tables import publish
 from experiments.transport.subjects import first
 from jaxrobust import checks, data, figures
 from jaxrobust.data import Dataset

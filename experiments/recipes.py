@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.attack_menu import Ball, make_threat
 from jaxrobust import checks
 
 
@@ -16,7 +17,7 @@ class Recipe:
     model: str
     """Name in `jaxrobust.models.build`."""
     epsilon: float
-    """Radius of the linf ball in training and evaluation, in pixels of [0, 1]."""
+    """Radius of the ball in training and evaluation, in pixels of [0, 1]."""
     step_size: float
     steps: int
     """Of the training attack."""
@@ -28,6 +29,8 @@ class Recipe:
     schedule_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     momentum: float = 0.9
     weight_decay: float = 0.0
+    l1: float = 0.0
+    """Weight of the penalty on absolute weights."""
     augment: bool = False
     """Random crops and flips."""
     validation: int = 0
@@ -37,8 +40,14 @@ class Recipe:
     """Of the PGD that the table reports; validation uses the training attack's length."""
     ramp: float = 0.0
     """Share of training over which radius and step size grow to their full values."""
+    attack_mode: str = "eval"
+    """Batch statistics inside training attacks: running ("eval"), or those of the batch."""
     temperature: float = 1e-3
-    """Of DALE's noise."""
+    """Of DALE's noise, sqrt(2 * step size * temperature)."""
+    noise: str = "laplace"
+    """DALE's: laplace inside the sign (paper), or gaussian outside it (released code)."""
+    dual_update: str = "batch"
+    """When the multiplier moves: after every batch (released code) or every epoch (paper)."""
     dual_step: float = 1e-3
     dual_initial: float = 0.0
     beta: float = 6.0
@@ -46,6 +55,19 @@ class Recipe:
     rho: tuple[float, ...] = (0.5, 0.8, 1.0)
     dtype: str = "float32"
     """Compute type of the model; parameters stay float32."""
+    norm: str = "linf"
+    """Of the ball: linf, l2 or l1."""
+    radii: tuple[float, float, float] = (0.3, 1.5, 12.0)
+    """Of the linf, l2 and l1 balls, for methods that train on their union."""
+    model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Of the network, such as its width."""
+    autoattack: int = 0
+    """Test images, the first ones, that AutoAttack judges too."""
+
+    @property
+    def threat(self) -> Ball:
+        """The ball."""
+        return make_threat(self.norm, self.epsilon)
 
 
 # 75, 90 and 100 of 120 epochs, the released code's stable preset.
@@ -54,7 +76,7 @@ _RELEASED = {"at": (75 / 120, 90 / 120, 100 / 120), "factor": 0.1}
 # The released code adds noise of scale c to batch-mean gradients, c B on per-example ones. With
 # sqrt(2 * step_size * temperature) = c B that is c = 1e-3 on MNIST and 1e-2 on CIFAR-10, B = 128.
 # Its multiplier starts at 1 and moves every batch. Not in the paper: the 1,000 images held out.
-_PAPER_MNIST = Recipe(
+DALE_MNIST = Recipe(
     model="dale_mnist",
     epsilon=0.3,
     step_size=0.1,
@@ -73,8 +95,8 @@ _PAPER_MNIST = Recipe(
     dual_initial=1.0,
 )
 
-_PAPER_CIFAR = dataclasses.replace(
-    _PAPER_MNIST,
+DALE_CIFAR10 = dataclasses.replace(
+    DALE_MNIST,
     model="resnet18",
     epsilon=8 / 255,
     step_size=0.007,
@@ -83,58 +105,76 @@ _PAPER_CIFAR = dataclasses.replace(
     eval_step_size=0.003,
     eval_steps=20,
     temperature=1.28**2 / (2 * 0.007),
+    radii=(8 / 255, 0.5, 12.0),
 )
 
-RECIPES: Mapping[tuple[str, str], Recipe] = {
-    ("digits", "quick"): Recipe(
-        model="digits_cnn",
-        epsilon=0.2,
-        step_size=0.05,
-        steps=7,
-        epochs=12,
-        batch_size=32,
-        optimizer="adam",
-        learning_rate=4e-3,
-        schedule="cyclic",
-        validation=200,
-        eval_step_size=0.02,
-        eval_steps=20,
-        dual_step=0.01,
-        rho=(0.1, 0.2, 0.4),
-    ),
-    ("mnist", "quick"): Recipe(
-        model="wong_small",
-        epsilon=0.3,
-        step_size=0.075,
-        steps=7,
-        epochs=10,
-        batch_size=128,
-        optimizer="adam",
-        learning_rate=3e-3,
-        schedule="cyclic",
-        schedule_options={"top": 0.2},
-        # At the full radius from the start this network stays at the constant prediction.
-        ramp=0.3,
-        validation=1000,
-        eval_step_size=0.01,
-        eval_steps=40,
-        dual_step=2e-3,
-        rho=(0.1, 0.2),
-    ),
-    ("mnist", "paper"): _PAPER_MNIST,
-    ("cifar10", "quick"): dataclasses.replace(
-        _PAPER_CIFAR,
-        model="preact_resnet18",
-        epochs=20,
-        batch_size=128,
-        learning_rate=0.2,
-        schedule="cyclic",
-        schedule_options={},
-        weight_decay=5e-4,
-        step_size=2 / 255,
-        dtype="bfloat16",
-    ),
-    ("cifar10", "paper"): _PAPER_CIFAR,
+DIGITS = Recipe(
+    model="digits_cnn",
+    epsilon=0.2,
+    step_size=0.05,
+    steps=7,
+    epochs=12,
+    batch_size=32,
+    optimizer="adam",
+    learning_rate=4e-3,
+    schedule="cyclic",
+    validation=200,
+    eval_step_size=0.02,
+    eval_steps=20,
+    radii=(0.2, 0.6, 2.0),
+    dual_step=0.01,
+    rho=(0.1, 0.2, 0.4),
+)
+"""The embedded digits in seconds a run."""
+
+MNIST = Recipe(
+    model="wong_small",
+    epsilon=0.3,
+    step_size=0.075,
+    steps=7,
+    epochs=10,
+    batch_size=128,
+    optimizer="adam",
+    learning_rate=3e-3,
+    schedule="cyclic",
+    schedule_options={"top": 0.2},
+    # At the full radius from the start this network stays at the constant prediction.
+    ramp=0.3,
+    validation=1000,
+    eval_step_size=0.01,
+    eval_steps=40,
+    dual_step=2e-3,
+    rho=(0.1, 0.2),
+)
+"""MNIST with a small network, in minutes a run on CPU cores."""
+
+CIFAR10 = dataclasses.replace(
+    DALE_CIFAR10,
+    model="preact_resnet18",
+    epochs=20,
+    learning_rate=0.2,
+    schedule="cyclic",
+    schedule_options={},
+    weight_decay=5e-4,
+    step_size=2 / 255,
+    dtype="bfloat16",
+)
+"""CIFAR-10 in few epochs, on a GPU."""
+
+Recipes = Mapping[tuple[str, str], Recipe]
+"""By data set and preset."""
+
+QUICK: Recipes = {
+    ("digits", "quick"): DIGITS,
+    ("mnist", "quick"): MNIST,
+    ("cifar10", "quick"): CIFAR10,
+}
+"""What the studies share; each adds what its paper did."""
+
+DALE: Recipes = {
+    **QUICK,
+    ("mnist", "paper"): DALE_MNIST,
+    ("cifar10", "paper"): DALE_CIFAR10,
 }
 
 
@@ -146,17 +186,17 @@ KIN: Mapping[str, tuple[str, ...]] = {
 """Data sets by the one whose recipes they are trained with."""
 
 
-def recipe(dataset: str, preset: str, **changes: Any) -> Recipe:
+def recipe(dataset: str, preset: str, recipes: Recipes = QUICK, **changes: Any) -> Recipe:
     """The recipe of a data set at a preset, with the settings in `changes` that are not None.
 
     Similar data sets share a recipe: see `KIN`.
 
     Raises:
-      ValueError: a data set without a recipe, or an unknown preset.
+      ValueError: a data set without a recipe, or a preset it has none for.
     """
     kin = {name: first for first, names in KIN.items() for name in names}
     checks.choice("data set for a recipe", dataset, kin)
-    known = [p for d, p in RECIPES if d == kin[dataset]]
+    known = [p for d, p in recipes if d == kin[dataset]]
     checks.choice("preset", preset, known)
     changes = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(RECIPES[kin[dataset], preset], **changes)
+    return dataclasses.replace(recipes[kin[dataset], preset], **changes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,27 +12,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import tyro
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from experiments.recipes import Recipe
 from jaxrobust import attacks, training
 from jaxrobust.data import Dataset, Split
 from jaxrobust.defenses import Defense
 from jaxrobust.evaluation import Report, evaluate
-from jaxrobust.files import write_csv, write_text_atomic
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.models import build, from_linen
-from jaxrobust.threats import Linf
 from jaxrobust.types import Attack, Model, Variables
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 EVAL_BATCH = 500
 AUGMENT = training.crop_flip()
+BEST_BY = "val_pgd_accuracy"
+"""Metric of the best epoch: robust accuracy on the images held out."""
 
 
 def command_line(main: Callable[[Any], Any], config: type, description: str | None) -> None:
@@ -52,13 +48,36 @@ def command_line(main: Callable[[Any], Any], config: type, description: str | No
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A row of the table: a training method with its hyperparameters."""
+    """A row of a table: a training method with its hyperparameters."""
 
     name: str
     """Unique; names the run folder and the row."""
     defense: Defense
     multiplier: Multiplier | None = None
     rho: float | None = None
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Settings of the recipe that this row has for itself."""
+    augment: training.Augment | None = None
+    """After the recipe's crops and flips."""
+    stop: training.Stop | None = None
+    """When to end its runs early."""
+
+    def recipe(self, shared: Recipe) -> Recipe:
+        """The shared recipe with the row's own settings."""
+        return dataclasses.replace(shared, **self.changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """How every row of a table is evaluated."""
+
+    attacks: Mapping[str, Attack]
+    """A column each, over the whole test split."""
+    suite: Mapping[str, Attack] = dataclasses.field(default_factory=dict)
+    """AutoAttack, for a column of its own over the first `suite_images` test images."""
+    suite_images: int = 0
+    selects: tuple[str, ...] = ("last",)
+    """Epochs to evaluate: "last", "best" by robust accuracy on the images held out, or both."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,20 +86,46 @@ class Outcome:
 
     method: str
     seed: int
-    report: Report
+    reports: Mapping[str, Report]
+    """By epoch evaluated."""
+    suites: Mapping[str, Report]
+    """The same under AutoAttack; empty where it was not asked for."""
     history: Sequence[Mapping[str, Any]]
-    variables: Variables
+    trained: Mapping[str, Variables]
+    """By epoch evaluated."""
+
+    @property
+    def report(self) -> Report:
+        """Of the first epoch evaluated."""
+        return next(iter(self.reports.values()))
+
+    @property
+    def variables(self) -> Variables:
+        """Of the first epoch evaluated."""
+        return next(iter(self.trained.values()))
 
     @property
     def accuracies(self) -> dict[str, float]:
         """Clean and robust accuracies in %, by column."""
-        robust = {name: attack.accuracy for name, attack in self.report.attacks.items()}
-        return {"Clean": self.report.clean_accuracy, **robust}
+        columns = {}
+        for select, report in self.reports.items():
+            found = {"Clean": report.clean_accuracy}
+            found |= {name: attack.accuracy for name, attack in report.attacks.items()}
+            if select in self.suites:
+                suite = self.suites[select]
+                found[f"AutoAttack ({suite.count})"] = suite.worst_case_accuracy
+            several = len(self.reports) > 1
+            columns |= {f"{name} {select}" if several else name: v for name, v in found.items()}
+        return columns
+
+
+Probe = Callable[[Model, Variables], Mapping[str, float]]
+"""Further metrics of a model after every epoch, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What all rows of a table share. Built once: runs that share it share compiled programs."""
+    """What all runs of a row share. Built once: they share compiled programs."""
 
     recipe: Recipe
     dataset: Dataset
@@ -89,33 +134,72 @@ class Study:
     validate: training.Validate | None
 
 
-def network(name: str, dtype: str, dataset: Dataset) -> Model:
-    """The network called `name` for a data set; color images are normalized in the model."""
-    options: dict[str, Any] = {"dtype": jnp.dtype(dtype)}
-    if dataset.shape[-1] == 3:
+def network(
+    name: str, dtype: str, dataset: Dataset, model_options: Mapping[str, Any] | None = None
+) -> Model:
+    """The network called `name` for a data set; color images are normalized in the model.
+
+    The same arguments give the same object, so that rows with one network share programs.
+    """
+    color = dataset.shape[-1] == 3
+    given = tuple(sorted((model_options or {}).items()))
+    return _network(name, dtype, dataset.num_classes, color, given)
+
+
+@functools.lru_cache(maxsize=16)
+def _network(
+    name: str, dtype: str, num_classes: int, color: bool, given: tuple[tuple[str, Any], ...]
+) -> Model:
+    options = {"dtype": jnp.dtype(dtype), **dict(given)}
+    if color:
         options |= {"mean": CIFAR_MEAN, "std": CIFAR_STD}
-    return from_linen(build(name, dataset.num_classes, **options))
+    return from_linen(build(name, num_classes, **options))
 
 
-def study(recipe: Recipe, dataset: Dataset) -> Study:
-    """The recipe's model and optimizer for a data set."""
-    model = network(recipe.model, recipe.dtype, dataset)
-    total = recipe.epochs * training.steps_per_epoch(dataset, recipe.batch_size)
+def study(
+    recipe: Recipe, dataset: Dataset, *, replays: int = 1, probe: Probe | None = None
+) -> Study:
+    """The recipe's model and optimizer for a data set.
+
+    Args:
+      replays: steps on each batch, see `Defense`. probe: joins the validation after every epoch.
+    """
+    model = network(recipe.model, recipe.dtype, dataset, recipe.model_options)
+    per_epoch = training.steps_per_epoch(dataset, recipe.batch_size, replays=replays)
     rate = training.schedule(
-        recipe.schedule, recipe.learning_rate, total, **recipe.schedule_options
+        recipe.schedule,
+        recipe.learning_rate,
+        recipe.epochs * per_epoch,
+        **recipe.schedule_options,
     )
     optimizer = training.optimizer(
-        recipe.optimizer, rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        recipe.optimizer,
+        rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        l1=recipe.l1,
     )
-    validate = _validator(model, recipe, dataset.validation) if recipe.validation else None
+    validate = _validator(model, recipe, dataset.validation, probe) if recipe.validation else None
     return Study(recipe, dataset, model, optimizer, validate)
 
 
 def table_attacks(recipe: Recipe) -> dict[str, Attack]:
-    """The attacks of the table: FGSM, and PGD with a uniform start."""
-    threat = Linf(recipe.epsilon)
+    """The usual columns: FGSM, and PGD with a uniform start."""
+    threat = recipe.threat
     pgd = attacks.pgd(threat, step_size=recipe.eval_step_size, steps=recipe.eval_steps)
     return {"FGSM": attacks.fgsm(threat), f"PGD{recipe.eval_steps}": pgd}
+
+
+def judge(
+    recipe: Recipe,
+    *,
+    columns: Mapping[str, Attack] | None = None,
+    selects: tuple[str, ...] = ("last",),
+) -> Judge:
+    """The recipe's judge: its usual columns or others, and AutoAttack where it asks for that."""
+    columns = table_attacks(recipe) if columns is None else columns
+    suite = attacks.autoattack(recipe.threat) if recipe.autoattack else {}
+    return Judge(columns, suite, recipe.autoattack, selects)
 
 
 def run(
@@ -123,18 +207,19 @@ def run(
     method: Method,
     seed: int,
     *,
+    judge: Judge,
     folder: Path,
     config: Mapping[str, Any],
-    select: str = "last",
     progress: bool = True,
 ) -> Outcome:
-    """Trains one method from one seed (resuming), then attacks it on the whole test split.
+    """Trains one method from one seed (resuming), then attacks it on the test split.
 
     Args:
       folder: of this run. config: what identifies it.
-      select: evaluate the "last" epoch, or the "best" by PGD accuracy on the validation images.
     """
     recipe, dataset = study.recipe, study.dataset
+    parts = [AUGMENT] if recipe.augment else []
+    parts += [method.augment] if method.augment is not None else []
     result = training.fit(
         seed,
         study.model,
@@ -146,38 +231,104 @@ def run(
         run=folder,
         config=config,
         multiplier=method.multiplier,
-        augment=AUGMENT if recipe.augment else None,
+        augment=_augmentation(tuple(parts)),
         validate=study.validate,
-        best_by="val_pgd_accuracy" if study.validate else None,
+        best_by=BEST_BY if study.validate else None,
+        stop=method.stop,
         progress=progress,
     )
-    state = result.best if select == "best" else result.state
-    report = evaluate(
-        jax.random.key(seed),
-        study.model,
-        state.variables,
-        dataset.test,
-        table_attacks(recipe),
-        batch_size=EVAL_BATCH,
-        num_classes=dataset.num_classes,
-        progress=progress,
-        metadata={
-            "data": dataset.label,
-            "method": method.name,
-            "model": recipe.model,
-            "seed": seed,
-            "epsilon": recipe.epsilon,
-            "checkpoint": select,
-        },
+    found = {s: result.best if s == "best" else result.state for s in judge.selects}
+    first = Split(dataset.test.x[: judge.suite_images], dataset.test.y[: judge.suite_images])
+    reports, suites = {}, {}
+    for select, state in found.items():
+        subject = (jax.random.key(seed), study.model, state.variables)
+        options = {
+            "batch_size": EVAL_BATCH,
+            "num_classes": dataset.num_classes,
+            "progress": progress,
+            "metadata": {
+                "data": dataset.label,
+                "method": method.name,
+                "model": recipe.model,
+                "seed": seed,
+                "epsilon": recipe.epsilon,
+                "checkpoint": select,
+            },
+        }
+        reports[select] = evaluate(*subject, dataset.test, judge.attacks, **options)
+        stems = {folder / f"test_{select}": reports[select]}
+        if judge.suite:
+            own = folder / f"autoattack_{select}"
+            suites[select] = evaluate(
+                *subject, first, judge.suite, survivors=True, folder=own, **options
+            )
+            stems[own / "report"] = suites[select]
+        if jax.process_index() == 0:
+            for stem, report in stems.items():
+                report.save(stem)
+    variables = {select: state.variables for select, state in found.items()}
+    return Outcome(method.name, seed, reports, suites, result.history, variables)
+
+
+def run_rows(
+    methods: Sequence[Method],
+    settings: Recipe,
+    dataset: Dataset,
+    *,
+    judge: Judge,
+    seeds: Sequence[int],
+    folder: Path,
+    identity: Mapping[str, Any],
+    probe: Probe | None = None,
+    progress: bool = True,
+) -> list[Outcome]:
+    """Trains and evaluates every method from every seed; runs of `folder` resume.
+
+    Args:
+      settings: that the rows share. identity: what, beside them, tells one run from another.
+    """
+    outcomes = []
+    for method in methods:
+        own = method.recipe(settings)
+        shared = study(own, dataset, replays=method.defense.replays, probe=probe)
+        # The levels and the evaluation do not change a run; its own level is beside its name.
+        kept = {k: v for k, v in dataclasses.asdict(own).items() if k not in ("rho", "autoattack")}
+        for seed in seeds:
+            outcomes.append(
+                run(
+                    shared,
+                    method,
+                    seed,
+                    judge=judge,
+                    folder=folder / f"{method.name.replace(' ', '-')}-seed{seed}",
+                    config={**identity, "recipe": kept, "method": method.name, "rho": method.rho},
+                    progress=progress,
+                )
+            )
+    return outcomes
+
+
+def setup(settings: Recipe, dataset: Dataset, seeds: Sequence[int]) -> str:
+    """What a table's figures were measured on, for its title."""
+    return (
+        f"{dataset.label}: {settings.model}, {settings.epochs} epochs, "
+        f"{dataset.train.size} training and {dataset.test.size} test images, "
+        f"{settings.norm} eps {settings.epsilon:.3g}, PGD{settings.eval_steps} step "
+        f"{settings.eval_step_size:.3g}, seeds {' '.join(map(str, seeds))}; "
+        "mean ± standard deviation, %"
     )
-    if jax.process_index() == 0:
-        report.save(folder / f"test_{select}")
-    return Outcome(method.name, seed, report, result.history, state.variables)
 
 
-def _validator(model: Model, recipe: Recipe, split: Split) -> training.Validate:
+@functools.lru_cache(maxsize=16)
+def _augmentation(parts: tuple[training.Augment, ...]) -> training.Augment | None:
+    return training.compose(*parts) if parts else None
+
+
+def _validator(
+    model: Model, recipe: Recipe, split: Split, probe: Probe | None
+) -> training.Validate:
     """Clean and PGD accuracy on held-out images after every epoch."""
-    pgd = attacks.pgd(Linf(recipe.epsilon), step_size=recipe.step_size, steps=recipe.steps)
+    pgd = attacks.pgd(recipe.threat, step_size=recipe.step_size, steps=recipe.steps)
 
     def validate(variables: Variables) -> dict[str, float]:
         report = evaluate(
@@ -191,71 +342,8 @@ def _validator(model: Model, recipe: Recipe, split: Split) -> training.Validate:
         )
         return {
             "val_clean_accuracy": report.clean_accuracy,
-            "val_pgd_accuracy": report.attacks["pgd"].accuracy,
+            BEST_BY: report.attacks["pgd"].accuracy,
+            **(probe(model, variables) if probe else {}),
         }
 
     return validate
-
-
-def summarize(
-    outcomes: Sequence[Outcome], published: Mapping[str, Sequence[float]] | None = None
-) -> list[dict[str, Any]]:
-    """A row per method: mean and sample standard deviation over seeds of every accuracy, in %.
-
-    Constrained methods also show their last multiplier and training clean loss, means over seeds.
-
-    Args:
-      published: the paper's figures by method, in the order of the columns.
-    """
-    rows = []
-    for method in dict.fromkeys(outcome.method for outcome in outcomes):
-        runs = [outcome.accuracies for outcome in outcomes if outcome.method == method]
-        row: dict[str, Any] = {"method": method, "seeds": len(runs)}
-        for column in runs[0]:
-            values = np.asarray([r[column] for r in runs])
-            row[column] = float(values.mean())
-            row[f"{column} std"] = float(values.std(ddof=1)) if len(runs) > 1 else None
-        last = [o.history[-1] for o in outcomes if o.method == method]
-        for column, key in (("nu", "multiplier"), ("clean loss", "train_clean_loss")):
-            # A constraint that is slack while nu > 0 says that the dual ascent is still under way.
-            values = [r[key] for r in last if "multiplier" in r]
-            row[column] = float(np.mean(values)) if values else None
-        if published is not None:
-            figures = published.get(method)
-            row["published"] = "" if figures is None else " / ".join(f"{f:g}" for f in figures)
-        rows.append(row)
-    return rows
-
-
-def _cells(row: Mapping[str, Any]) -> dict[str, str]:
-    """A row's figures as text, `mean±std`."""
-    cells = {}
-    for name, value in row.items():
-        if name.endswith(" std") or name == "seeds":
-            continue
-        std = row.get(f"{name} std")
-        text = f"{value:.2f}" if isinstance(value, float) else str(value)
-        text = "" if value is None else text
-        cells[name] = text if std is None else f"{text}±{std:.2f}"
-    return cells
-
-
-def publish(stem: Path, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the table and writes it as `stem`.json, .csv and .md."""
-    cells = [_cells(row) for row in rows]
-    columns = list(cells[0])
-    shown = Table(title=title, box=box.SIMPLE_HEAD)
-    for column in columns:
-        left = column == "method"
-        shown.add_column(column, justify="left" if left else "right", no_wrap=left)
-    for row in cells:
-        shown.add_row(*row.values())
-    lines = [columns, ["---"] * len(columns), *(row.values() for row in cells)]
-    markdown = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    write_text_atomic(stem.with_suffix(".json"), json.dumps({"title": title, "rows": rows}) + "\n")
-    write_csv(stem.with_suffix(".csv"), rows)
-    write_text_atomic(stem.with_suffix(".md"), f"{title}\n\n{markdown}\n")
-    console = Console()
-    # A terminal too narrow wraps lines; to shorten headings and figures would lose them.
-    needed = console.measure(shown, options=console.options.update(max_width=1000)).maximum
-    Console(width=max(console.width, needed)).print(shown)

@@ -22,7 +22,8 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
-from experiments.study import command_line, publish, study
+from experiments.study import command_line, study
+from experiments.tables import publish
 from experiments.transport import drawings, reference
 from experiments.transport.measure import Run, broken, distances
 from experiments.transport.settings import PRESETS, Setting

@@ -44,6 +44,13 @@ def positive(name: str, value: Any) -> None:
             raise ValueError(f"{name} must be finite and above 0, got {value}")
 
 
+def share(name: str, value: Any) -> None:
+    """Raises ValueError unless every concrete entry of `value` lies between 0 and 1."""
+    nonnegative(name, value)
+    if is_concrete(value) and (np.asarray(value) > 1).any():
+        raise ValueError(f"{name} is a share, at most 1, got {value}")
+
+
 def at_least(name: str, value: Any, least: int) -> None:
     """Raises ValueError unless `value` is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:

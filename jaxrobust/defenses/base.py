@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import attacks, checks, losses
+from jaxrobust.defenses.ramp import check_ramp, grown
 from jaxrobust.types import (
     Array,
     Attack,
@@ -83,33 +83,6 @@ def check_attack_mode(attack_mode: str) -> None:
     checks.choice("attack_mode", attack_mode, ATTACK_MODES)
 
 
-def check_ramp(ramp: Scalar, attack: Attack) -> None:
-    """Raises ValueError unless 0 <= ramp <= 1 and the attack has a radius to grow."""
-    checks.nonnegative("ramp", ramp)
-    grows = not checks.is_concrete(ramp) or ramp > 0
-    if grows and "threat" not in getattr(attack, "settings", {}):
-        raise ValueError(
-            f"ramp={ramp} needs an attack with a `threat` setting, such as pgd; put wrappers like "
-            "restarts into the evaluation, or train without a ramp"
-        )
-    if checks.is_concrete(ramp) and ramp > 1:
-        raise ValueError(f"ramp is a share of training, at most 1, got {ramp}")
-
-
-def _grown(attack: Attack, progress: Scalar, ramp: Scalar) -> Attack:
-    """The attack with radius and step size scaled by min(1, progress / ramp)."""
-    if checks.is_concrete(ramp) and ramp == 0:
-        return attack
-    scale = jnp.minimum(1.0, progress / ramp)
-    threat = attack.settings["threat"]
-    changes: dict[str, PyTree] = {
-        "threat": dataclasses.replace(threat, radius=threat.radius * scale)
-    }
-    if "step_size" in attack.settings:
-        changes["step_size"] = attack.settings["step_size"] * scale
-    return attack.replace(**changes)
-
-
 def perturb(
     key: Key,
     attack: Attack,
@@ -142,7 +115,7 @@ def perturb(
       targets: arrays `[B, ...]` for `make_loss`.
     """
     variables = jax.lax.stop_gradient(variables)
-    attack = _grown(attack, progress, ramp)
+    attack = grown(attack, progress, ramp)
 
     def training_fn(key: Key) -> LogitsFn:
         return lambda x: model.apply(

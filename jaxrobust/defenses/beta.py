@@ -17,6 +17,7 @@ from jaxrobust.defenses.base import (
     Moment,
     accuracy,
     check_attack_mode,
+    check_ramp,
     forward,
     no_state,
     perturb,
@@ -36,17 +37,19 @@ from jaxrobust.types import (
 )
 
 
-def beta(threat: ThreatModel, *, attack_mode: str = "eval", **options: Any) -> Defense:
+def beta(
+    threat: ThreatModel, *, attack_mode: str = "eval", ramp: Scalar = 0.0, **options: Any
+) -> Defense:
     """BETA-AT: minimizes the mean cross-entropy at the point of largest margin over all classes.
 
     The non-zero-sum game of Robey et al. 2023, Algorithm 2: the attacker climbs z_j - z_y for
     every wrong class j, the learner descends an upper bound of the error at the winner.
 
     Args:
-      threat: where the points may lie. attack_mode: see `perturb`.
+      threat: where the points may lie. attack_mode, ramp: see `perturb`.
       **options: those of `attacks.beta` (paper: step_size 2/255; 5, 10 or 20 steps).
     """
-    return adversarial(attacks.beta(threat, **options), attack_mode=attack_mode)
+    return adversarial(attacks.beta(threat, **options), attack_mode=attack_mode, ramp=ramp)
 
 
 def wrong_classes(y: Array, num_classes: int) -> Array:
@@ -68,6 +71,7 @@ def sbeta(
     mu: Scalar,
     stop_weights: bool = False,
     attack_mode: str = "eval",
+    ramp: Scalar = 0.0,
     chunk: int | None = None,
     **options: Any,
 ) -> Defense:
@@ -80,13 +84,14 @@ def sbeta(
     Args:
       threat: where the points may lie. mu: inverse temperature of the weights.
       stop_weights: take the weights as constants; by default gradients flow through them.
-      attack_mode: see `perturb`. chunk: classes attacked side by side (default all).
+      attack_mode, ramp: see `perturb`. chunk: classes attacked side by side (default all).
       **options: `step_size`, `steps`, `optimizer`, `start` and `keep` of `attacks.beta`.
     """
     checks.positive("mu", mu)
     check_attack_mode(attack_mode)
     climb = optimizer_steps(threat, **options)
     attack = make_attack(_every_target, {"attack": climb}, chunk=chunk)
+    check_ramp(ramp, attack)
 
     def smoothed(logits: Array, y: Array) -> Array:
         classes = wrong_classes(y, logits.shape[-1])
@@ -103,8 +108,9 @@ def sbeta(
     ) -> tuple[Array, Aux]:
         attack_key, drop_key = jax.random.split(key)
         points = perturb(
-            attack_key, attack, model, variables, batch, attack_mode=attack_mode, axes=moment.axes
-        )
+            attack_key, attack, model, variables, batch,
+            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
+        )  # fmt: skip
         flat = points.reshape(-1, *batch.x.shape[1:])
         logits, variables = forward(drop_key, model, variables, flat, axes=moment.axes)
         logits = logits.reshape(*points.shape[:2], -1)

@@ -21,6 +21,7 @@ from jaxrobust.defenses.base import (
     metrics_of,
     no_state,
 )
+from jaxrobust.defenses.ramp import share_done
 from jaxrobust.duals.bounds import METHODS, margin_bounds
 from jaxrobust.duals.projections import projected_margin_bounds
 from jaxrobust.types import Array, Batch, Key, LogitsFn, Model, Scalar, ThreatModel, Variables
@@ -73,9 +74,9 @@ def dual(
     """
     first_weight = clean_weight if first_clean_weight is None else first_clean_weight
     _check_bounds(methods, samples, boxed, chunk)
-    _check_share("clean_weight", clean_weight)
-    _check_share("first_clean_weight", first_weight)
-    _check_share("ramp", ramp)
+    checks.share("clean_weight", clean_weight)
+    checks.share("first_clean_weight", first_weight)
+    checks.share("ramp", ramp)
     _check_radii(first_radius, threat.radius)
 
     def bounds(key: Key, f: LogitsFn, x: Array, y: Array, ball: ThreatModel) -> Array:
@@ -87,7 +88,7 @@ def dual(
         key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
         bound_key, drop_key = jax.random.split(key)
-        done = _done(jnp.asarray(moment.progress, batch.x.dtype), ramp)
+        done = share_done(jnp.asarray(moment.progress, batch.x.dtype), ramp)
         radius = first_radius + done * (jnp.asarray(threat.radius, done.dtype) - first_radius)
         ball = dataclasses.replace(threat, radius=radius)
         f = model.logits_fn(variables)
@@ -102,13 +103,6 @@ def dual(
         return value, Aux(renewed.stats, moment.state, metrics)
 
     return Defense(no_state, loss)
-
-
-def _done(progress: Array, ramp: Scalar) -> Array:
-    """The share of the ramp that is over at this share of training."""
-    if checks.is_concrete(ramp) and ramp == 0:
-        return jnp.ones_like(progress)
-    return jnp.minimum(1, progress / ramp)
 
 
 def _check_bounds(
@@ -127,12 +121,6 @@ def _check_bounds(
             f"methods={tuple(methods)}, boxed={boxed}, chunk={chunk} were asked for; leave those "
             "at their defaults, or samples at None"
         )
-
-
-def _check_share(name: str, share: Scalar) -> None:
-    checks.nonnegative(name, share)
-    if checks.is_concrete(share) and share > 1:
-        raise ValueError(f"{name} is a share, at most 1, got {share}")
 
 
 def _check_radii(first: Scalar, last: Scalar) -> None:

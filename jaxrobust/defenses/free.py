@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxrobust import checks
 from jaxrobust.defenses.base import Aux, Defense, Moment, forward, metrics_of
+from jaxrobust.defenses.ramp import grown_threat
 from jaxrobust.types import Array, Batch, Key, Model, Scalar, ThreatModel, Variables
 
 
@@ -19,6 +20,7 @@ def free(
     shape: Sequence[int],
     replays: int = 8,
     step_size: Scalar | None = None,
+    ramp: Scalar = 0.0,
 ) -> Defense:
     """Adversarial training on x + delta, where delta outlives the batch it was found on.
 
@@ -34,12 +36,14 @@ def free(
     Args:
       threat: the ball. shape: of a whole batch over all devices, for example (128, 32, 32, 3).
       replays: visits to each batch in a row (paper: 8). step_size: default the radius.
+      ramp: share of training over which the ball that x + delta is projected on grows.
     """
     checks.at_least("replays", replays, 1)
     if len(shape) < 2:
         raise ValueError(f"shape must be that of a batch, such as (128, 32, 32, 3), got {shape}")
     length = threat.radius if step_size is None else step_size
     checks.nonnegative("step_size", length)
+    checks.share("ramp", ramp)
     unboxed = dataclasses.replace(threat, lower=-jnp.inf, upper=jnp.inf)
 
     def loss(
@@ -54,7 +58,8 @@ def free(
             )
         position = jax.lax.axis_index(moment.axes) if moment.axes else 0
         delta = jax.lax.dynamic_slice_in_dim(moment.state, position * share, share)
-        points = jax.vmap(threat.project)(batch.x, batch.x + jax.lax.stop_gradient(delta))
+        ball = grown_threat(threat, moment.progress, ramp)
+        points = jax.vmap(ball.project)(batch.x, batch.x + jax.lax.stop_gradient(delta))
         # The value is the projected point's, the gradient in delta that of the loss there.
         points = jax.lax.stop_gradient(points - delta) + delta
         logits, variables = forward(key, model, variables, points, axes=moment.axes)

@@ -15,6 +15,7 @@ from jaxrobust.defenses.base import (
     Defense,
     Moment,
     check_attack_mode,
+    check_ramp,
     forward,
     metrics_of,
     no_state,
@@ -32,16 +33,18 @@ def msd(threat: Union, *, attack_mode: str = "eval", ramp: Scalar = 0.0, **optio
     return adversarial(attacks.msd(threat, **options), attack_mode=attack_mode, ramp=ramp)
 
 
-def worst(*several: Attack, attack_mode: str = "eval") -> Defense:
+def worst(*several: Attack, attack_mode: str = "eval", ramp: Scalar = 0.0) -> Defense:
     """Adversarial training on the one of several attacks' points with the highest loss.
 
     Minimizes the mean over examples of max_p CE(x'_p): "Worst-PGD" of Wong's thesis, section
     5.3.1 (Tramer and Boneh 2019, "max"). The attacks must share their loss.
     """
-    return adversarial(attacks.worst_of(*several, by="loss"), attack_mode=attack_mode)
+    return adversarial(attacks.worst_of(*several, by="loss"), attack_mode=attack_mode, ramp=ramp)
 
 
-def augmented(several: Sequence[Attack], *, attack_mode: str = "eval") -> Defense:
+def augmented(
+    several: Sequence[Attack], *, attack_mode: str = "eval", ramp: Scalar = 0.0
+) -> Defense:
     """Adversarial training on the points of all of several attacks.
 
     Minimizes the mean over examples and attacks of CE(x'_p): "PGD-Aug" of Wong's thesis, section
@@ -51,13 +54,25 @@ def augmented(several: Sequence[Attack], *, attack_mode: str = "eval") -> Defens
     if not several:
         raise ValueError("augmented needs at least one attack, got none")
     check_attack_mode(attack_mode)
+    for attack in several:
+        check_ramp(ramp, attack)
 
     def loss(
         key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
         drop_key, *keys = jax.random.split(key, len(several) + 1)
         points = [
-            perturb(k, attack, model, variables, batch, attack_mode=attack_mode, axes=moment.axes)
+            perturb(
+                k,
+                attack,
+                model,
+                variables,
+                batch,
+                attack_mode=attack_mode,
+                ramp=ramp,
+                progress=moment.progress,
+                axes=moment.axes,
+            )
             for k, attack in zip(keys, several, strict=True)
         ]
         logits, variables = forward(

@@ -18,6 +18,7 @@ from training.training_cases import (
 
 from jaxrobust import attacks, defenses, losses
 from jaxrobust.defenses import Defense, Moment
+from jaxrobust.defenses.ramp import grown
 from jaxrobust.threats import L2, Linf
 from jaxrobust.types import Array, Attack, Batch, Key, Model, Variables
 
@@ -227,12 +228,31 @@ def test_the_ramp_grows_radius_and_step_together() -> None:
 
     for progress, radius in ((0.0, 0.0), (0.1, 0.04), (0.5, 0.2), (0.9, 0.2)):
         assert moved(jnp.float32(progress)) == pytest.approx(radius, abs=1e-6)
-    with pytest.raises(ValueError, match=r"ramp is a share of training, at most 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"ramp is a share, at most 1, got 1\.5"):
         defenses.pgd(Linf(0.2), step_size=0.1, steps=1, ramp=1.5)
 
 
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.restarts(attacks.pgd(Linf(0.2), step_size=0.2, steps=1), 2),
+        attacks.worst_of(*[attacks.pgd(Linf(0.2), step_size=0.2, steps=1)] * 2),
+        attacks.beta(Linf(0.2), step_size=0.2, steps=1),
+    ],
+    ids=["restarts", "worst_of", "beta"],
+)
+def test_the_ramp_grows_the_attacks_that_an_attack_is_made_of(attack) -> None:
+    half = grown(attack, 0.25, 0.5)
+    assert jax.tree.structure(half) == jax.tree.structure(attack)
+    for before, after in zip(jax.tree.leaves(attack), jax.tree.leaves(half), strict=True):
+        # Radius and step size, both .2, are halved; the ends of the pixel box stay.
+        np.testing.assert_allclose(after, 0.1 if before == 0.2 else before, rtol=1e-6)
+
+
 def test_a_ramp_needs_a_radius() -> None:
-    attack = attacks.restarts(attacks.pgd(THREAT, **OPTIONS), 2)
+    def attack(key, f, x, y):
+        return attacks.pgd(THREAT, **OPTIONS)(key, f, x, y)
+
     defenses.adversarial(attack)
     with pytest.raises(ValueError, match=r"ramp=0\.2 needs an attack with a `threat` setting"):
         defenses.adversarial(attack, ramp=0.2)

@@ -8,8 +8,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments.dale import Config, main, methods
-from experiments.recipes import RECIPES, recipe
+from experiments.dale import Config, main, methods, settings_of
+from experiments.options import Options
+from experiments.recipes import CIFAR10, DALE, recipe
+from jaxrobust import data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,9 +26,7 @@ def default_promotion():
 
 
 def small(out: Path, **changes) -> Config:
-    settings = {
-        "methods": ("erm", "dale"),
-        "rho": (0.2,),
+    options = {
         "seeds": (0, 1),
         "epochs": 2,
         "limit": 128,
@@ -34,7 +34,9 @@ def small(out: Path, **changes) -> Config:
         "out": out,
         "progress": False,
     }
-    return Config(**(settings | changes))
+    settings = {"methods": ("erm", "dale"), "rho": (0.2,)}
+    common = {name: changes.pop(name) for name in list(changes) if hasattr(Options, name)}
+    return Config(options=Options(**(options | common)), **(settings | changes))
 
 
 @pytest.mark.slow
@@ -67,10 +69,15 @@ def test_the_study_writes_its_table_and_figures_and_resumes_without_training(tmp
     assert history.read_text() == trained  # timings included: no epoch ran again
 
 
-def test_every_method_and_fixed_multiplier_makes_a_row(tmp_path):
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", limit=128)
+
+
+def test_every_method_and_fixed_multiplier_makes_a_row(tmp_path, digits):
     names = ("erm", "fgsm", "pgd", "trades", "dale", "kl_dale", "reverse_dale")
     config = small(tmp_path, methods=names, rho=(0.1, 0.5), nu=(0.3,))
-    rows = methods(config, recipe("digits", "quick", rho=config.rho), per_epoch=4)
+    rows = methods(config, settings_of(config), digits)
     assert [row.name for row in rows] == [
         *names[:4],
         *(f"{name} rho={rho}" for name in names[4:] for rho in (0.1, 0.5)),
@@ -83,9 +90,11 @@ def test_every_method_and_fixed_multiplier_makes_a_row(tmp_path):
     assert held.update(state, state.value + 1).value == pytest.approx(0.3)
 
 
-def test_the_epoch_option_moves_the_multiplier_once_an_epoch(tmp_path):
-    config = small(tmp_path, methods=("dale",), dual_update="epoch")
-    (row,) = methods(config, recipe("digits", "quick", rho=(0.2,), dual_step=0.5), per_epoch=2)
+def test_the_epoch_option_moves_the_multiplier_once_an_epoch(tmp_path, digits):
+    # 128 images make two batches of 64 an epoch.
+    changes = {"dual_update": "epoch", "dual_step": 0.5, "batch_size": 64}
+    config = small(tmp_path, methods=("dale",), **changes)
+    (row,) = methods(config, settings_of(config), digits)
     state = row.multiplier.init()
     violation = state.value + 1.0
     state = row.multiplier.update(state, violation)
@@ -95,12 +104,12 @@ def test_the_epoch_option_moves_the_multiplier_once_an_epoch(tmp_path):
 
 
 def test_recipes_carry_the_papers_settings():
-    cifar = recipe("cifar10", "paper")
+    cifar = recipe("cifar10", "paper", DALE)
     assert (cifar.model, cifar.epsilon, cifar.steps) == ("resnet18", 8 / 255, 10)
     assert (cifar.eval_steps, cifar.eval_step_size, cifar.rho) == (20, 0.003, (0.5, 0.8, 1.0))
-    mnist = recipe("fashion_mnist", "paper")
+    mnist = recipe("fashion_mnist", "paper", DALE)
     assert (mnist.model, mnist.epsilon, mnist.steps, mnist.step_size) == ("dale_mnist", 0.3, 7, 0.1)
-    assert recipe("svhn_cropped", "quick") == RECIPES["cifar10", "quick"]
+    assert recipe("svhn_cropped", "quick") == CIFAR10
     assert recipe("digits", "quick", epochs=3).epochs == 3
 
 
@@ -134,6 +143,6 @@ def test_the_command_ends_a_mistake_in_one_line():
     assert done.returncode == 2
     assert done.stderr.strip().endswith(
         "error: unknown method 'dalle'; did you mean 'dale'? "
-        "Known: dale, erm, fgsm, kl_dale, pgd, reverse_dale, trades"
+        "Known: alp, clp, dale, erm, fgsm, kl_dale, mart, pgd, reverse_dale, trades"
     )
     assert "Traceback" not in done.stderr

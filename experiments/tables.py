@@ -1,0 +1,107 @@
+"""Tables of trained rows: figures over seeds, beside the published ones."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments.study import Outcome
+from jaxrobust.files import write_csv, write_text_atomic
+
+
+def summarize(
+    outcomes: Sequence[Outcome],
+    published: Mapping[str, Sequence[float | None]] | None = None,
+    *,
+    columns: str = "",
+) -> list[dict[str, Any]]:
+    """A row per method: mean and sample standard deviation over seeds of every accuracy, in %.
+
+    Constrained methods also show their last multiplier and training clean loss, means over seeds.
+
+    Args:
+      published: the paper's figures by method; None where it has none.
+      columns: what these figures are, in their order.
+    """
+    constrained = any("multiplier" in outcome.history[-1] for outcome in outcomes)
+    rows = []
+    for method in dict.fromkeys(outcome.method for outcome in outcomes):
+        runs = [outcome.accuracies for outcome in outcomes if outcome.method == method]
+        row: dict[str, Any] = {"method": method, "seeds": len(runs)}
+        for column in runs[0]:
+            values = np.asarray([r[column] for r in runs])
+            row[column] = float(values.mean())
+            row[f"{column} std"] = float(values.std(ddof=1)) if len(runs) > 1 else None
+        last = [o.history[-1] for o in outcomes if o.method == method]
+        shown = (("nu", "multiplier"), ("clean loss", "train_clean_loss")) if constrained else ()
+        for column, key in shown:
+            # A constraint that is slack while nu > 0 says that the dual ascent is still under way.
+            values = [r[key] for r in last if "multiplier" in r]
+            row[column] = float(np.mean(values)) if values else None
+        if published is not None:
+            figures = published.get(method, ())
+            told = " / ".join("-" if f is None else f"{f:g}" for f in figures)
+            row[f"published {columns}".strip()] = told
+        rows.append(row)
+    return rows
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row's figures as text, `mean±std`."""
+    cells = {}
+    for name, value in row.items():
+        if name.endswith(" std") or name == "seeds":
+            continue
+        std = row.get(f"{name} std")
+        text = f"{value:.2f}" if isinstance(value, float) else str(value)
+        text = "" if value is None else text
+        cells[name] = text if std is None else f"{text}±{std:.2f}"
+    return cells
+
+
+def publish(
+    stem: Path,
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Prints the table and writes it as `stem`.json, .csv and .md.
+
+    `about` joins the .json: what `experiments.summary` tells tables apart by.
+    """
+    cells = [_cells(row) for row in rows]
+    columns = list(cells[0])
+    shown = Table(title=title, box=box.SIMPLE_HEAD)
+    for column in columns:
+        left = column == "method"
+        shown.add_column(column, justify="left" if left else "right", no_wrap=left)
+    for row in cells:
+        shown.add_row(*row.values())
+    lines = [columns, ["---"] * len(columns), *(row.values() for row in cells)]
+    markdown = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    content = {"title": title, **(about or {}), "rows": rows}
+    write_text_atomic(stem.with_suffix(".json"), json.dumps(content) + "\n")
+    write_csv(stem.with_suffix(".csv"), rows)
+    write_text_atomic(stem.with_suffix(".md"), f"{title}\n\n{markdown}\n")
+    console = Console()
+    # A terminal too narrow wraps lines; to shorten headings and figures would lose them.
+    needed = console.measure(shown, options=console.options.update(max_width=1000)).maximum
+    Console(width=max(console.width, needed)).print(shown)
+
+
+def told(written: Sequence[Path], began: float) -> None:
+    """Prints which files were written, and the time since `began` on `time.perf_counter`."""
+    console = Console()
+    for path in written:
+        console.print(f"wrote {path}", soft_wrap=True)
+    console.print(f"{time.perf_counter() - began:.0f} s on {jax.device_count()} device(s)")

@@ -1,0 +1,71 @@
+"""A radius that grows from 0 at the start of training."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import checks
+from jaxrobust.types import Array, Attack, PyTree, Scalar, ThreatModel
+
+SIZES = ("step_size", "step_sizes")
+"""Settings of attacks that grow along with the radius."""
+
+
+def share_done(progress: Scalar, ramp: Scalar) -> Array:
+    """min(1, progress / ramp), the share of the ramp that is over; 1 for a ramp of 0."""
+    if checks.is_concrete(ramp) and ramp == 0:
+        return jnp.ones_like(progress)
+    return jnp.minimum(1, progress / ramp)
+
+
+def grown_threat(threat: ThreatModel, progress: Scalar, ramp: Scalar) -> ThreatModel:
+    """The set with its radius scaled by the share of the ramp that is over."""
+    if checks.is_concrete(ramp) and ramp == 0:
+        return threat
+    return dataclasses.replace(threat, radius=threat.radius * share_done(progress, ramp))
+
+
+def grown(attack: Attack, progress: Scalar, ramp: Scalar) -> Attack:
+    """The attack with its radius and step sizes scaled by the share of the ramp that is over.
+
+    So are those of attacks that it is made of.
+    """
+    if checks.is_concrete(ramp) and ramp == 0:
+        return attack
+    scale = share_done(progress, ramp)
+
+    def part(name: str, value: PyTree) -> PyTree:
+        if name == "threat":
+            return grown_threat(value, progress, ramp)
+        if name in SIZES:
+            return jax.tree.map(lambda size: size * scale, value)
+        return jax.tree.map(
+            lambda v: grown(v, progress, ramp) if _is_attack(v) else v, value, is_leaf=_is_attack
+        )
+
+    leaves = {name: part(name, value) for name, value in attack.leaves.items()}
+    return dataclasses.replace(attack, leaves=leaves)
+
+
+def check_ramp(ramp: Scalar, attack: Attack) -> None:
+    """Raises ValueError unless 0 <= ramp <= 1 and the attack has a radius to grow."""
+    checks.share("ramp", ramp)
+    grows = not checks.is_concrete(ramp) or ramp > 0
+    if grows and not _has_threat(attack):
+        raise ValueError(
+            f"ramp={ramp} needs an attack with a `threat` setting, such as pgd, or one made of "
+            "such attacks; train without a ramp"
+        )
+
+
+def _is_attack(value: PyTree) -> bool:
+    return isinstance(value, Attack)
+
+
+def _has_threat(attack: Attack) -> bool:
+    leaves = getattr(attack, "leaves", {})
+    parts = jax.tree.leaves(dict(leaves), is_leaf=_is_attack)
+    return "threat" in leaves or any(_is_attack(part) and _has_threat(part) for part in parts)
