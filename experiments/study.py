@@ -61,6 +61,8 @@ class Method:
     """After the recipe's crops and flips."""
     stop: training.Stop | None = None
     """When to end its runs early."""
+    dataset: Dataset | None = None
+    """Trained on instead of the study's, such as one with images added."""
 
     def recipe(self, shared: Recipe) -> Recipe:
         """The shared recipe with the row's own settings."""
@@ -290,7 +292,8 @@ def run_rows(
     outcomes = []
     for method in methods:
         own = method.recipe(settings)
-        shared = study(own, dataset, replays=method.defense.replays, probe=probe)
+        data = method.dataset or dataset
+        shared = study(own, data, replays=method.defense.replays, probe=probe)
         # The levels and the evaluation do not change a run; its own level is beside its name.
         kept = {k: v for k, v in dataclasses.asdict(own).items() if k not in ("rho", "autoattack")}
         for seed in seeds:
