@@ -55,17 +55,23 @@ def summarize(
     return rows
 
 
-def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+def cells(row: Mapping[str, Any]) -> dict[str, str]:
     """A row's figures as text, `mean±std`."""
-    cells = {}
+    texts = {}
     for name, value in row.items():
         if name.endswith(" std") or name == "seeds":
             continue
         std = row.get(f"{name} std")
         text = f"{value:.2f}" if isinstance(value, float) else str(value)
         text = "" if value is None else text
-        cells[name] = text if std is None else f"{text}±{std:.2f}"
-    return cells
+        texts[name] = text if std is None else f"{text}±{std:.2f}"
+    return texts
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns and rows of text as a Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def publish(
@@ -79,16 +85,15 @@ def publish(
 
     `about` joins the .json: what `experiments.summary` tells tables apart by.
     """
-    cells = [_cells(row) for row in rows]
-    columns = list(cells[0])
+    texts = [cells(row) for row in rows]
+    columns = list(texts[0])
     shown = Table(title=title, box=box.SIMPLE_HEAD)
     for column in columns:
         left = column == "method"
         shown.add_column(column, justify="left" if left else "right", no_wrap=left)
-    for row in cells:
+    for row in texts:
         shown.add_row(*row.values())
-    lines = [columns, ["---"] * len(columns), *(row.values() for row in cells)]
-    markdown = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    markdown = markdown_table(columns, [list(row.values()) for row in texts])
     content = {"title": title, **(about or {}), "rows": rows}
     write_text_atomic(stem.with_suffix(".json"), json.dumps(content) + "\n")
     write_csv(stem.with_suffix(".csv"), rows)
