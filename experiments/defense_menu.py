@@ -102,6 +102,12 @@ PLAIN: Mapping[str, Make] = {
     ),
     "worst": lambda r, d: defenses.worst(*each_pgd(r), **mode(r)),
     "augmented": lambda r, d: defenses.augmented(each_pgd(r), **mode(r)),
+    "cvar": lambda r, d: defenses.cvar(
+        r.threat, share=0.5, learning_rate=0.05, **stepped(r), **mode(r)
+    ),
+    "awp": lambda r, d: defenses.awp(
+        attacks.pgd(r.threat, keep="last", **stepped(r)), gamma=0.005, **mode(r)
+    ),
     "mixup": lambda r, d: defenses.mixup(
         attacks.pgd(r.threat, keep="last", **stepped(r)), alpha=1.4, **mode(r)
     ),

@@ -49,6 +49,8 @@ SOURCES: Mapping[str, str] = {
     "msd": "Wong 5.3",
     "worst": "Wong 5.3",
     "augmented": "Wong 5.3",
+    "cvar": "Rockafellar & Uryasev 2000",
+    "awp": "Wu et al. 2020",
     "mixup": "Wong 4.4",
     "dale": "DALE",
     "kl_dale": "DALE",

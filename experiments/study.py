@@ -260,7 +260,7 @@ def run(
         reports[select] = evaluate(*subject, dataset.test, judge.attacks, **options)
         stems = {folder / f"test_{select}": reports[select]}
         if judge.suite:
-            own = folder / f"autoattack_{select}"
+            own = folder / f"autoattack_{select}_{judge.suite_images}"
             suites[select] = evaluate(
                 *subject, first, judge.suite, survivors=True, folder=own, **options
             )
@@ -270,6 +270,11 @@ def run(
                 report.save(stem)
     variables = {select: state.variables for select, state in found.items()}
     return Outcome(method.name, seed, reports, suites, result.history, variables)
+
+
+def file_name(row: str) -> str:
+    """What files and folders of a row are called: without blanks, and no path of several parts."""
+    return row.replace(" ", "-").replace("/", "-")
 
 
 def run_rows(
@@ -303,7 +308,7 @@ def run_rows(
                     method,
                     seed,
                     judge=judge,
-                    folder=folder / f"{method.name.replace(' ', '-')}-seed{seed}",
+                    folder=folder / f"{file_name(method.name)}-seed{seed}",
                     config={**identity, "recipe": kept, "method": method.name, "rho": method.rho},
                     progress=progress,
                 )

@@ -36,23 +36,49 @@ def summarize(
     rows = []
     for method in dict.fromkeys(outcome.method for outcome in outcomes):
         runs = [outcome.accuracies for outcome in outcomes if outcome.method == method]
-        row: dict[str, Any] = {"method": method, "seeds": len(runs)}
-        for column in runs[0]:
-            values = np.asarray([r[column] for r in runs])
-            row[column] = float(values.mean())
-            row[f"{column} std"] = float(values.std(ddof=1)) if len(runs) > 1 else None
+        row: dict[str, Any] = {"method": method, **averaged(runs)}
         last = [o.history[-1] for o in outcomes if o.method == method]
         shown = (("nu", "multiplier"), ("clean loss", "train_clean_loss")) if constrained else ()
         for column, key in shown:
             # A constraint that is slack while nu > 0 says that the dual ascent is still under way.
             values = [r[key] for r in last if "multiplier" in r]
             row[column] = float(np.mean(values)) if values else None
-        if published is not None:
-            figures = published.get(method, ())
-            told = " / ".join("-" if f is None else f"{f:g}" for f in figures)
-            row[f"published {columns}".strip()] = told
+        row |= beside(method, published, columns)
         rows.append(row)
     return rows
+
+
+def averaged(runs: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
+    """How many runs there are, and mean and sample standard deviation of each of their figures.
+
+    A figure that the first run lacks (None) stays so.
+    """
+    row: dict[str, Any] = {"seeds": len(runs)}
+    for column, first in runs[0].items():
+        values = None if first is None else np.asarray([r[column] for r in runs])
+        row[column] = None if values is None else float(values.mean())
+        spread = values is not None and len(runs) > 1
+        row[f"{column} std"] = float(values.std(ddof=1)) if spread else None
+    return row
+
+
+def beside(
+    row: str, published: Mapping[str, Sequence[float | None]] | None, columns: str
+) -> dict[str, str]:
+    """The column of the paper's figures for a row; none where nothing is published.
+
+    Args:
+      published: by row; None for a figure that the paper lacks. columns: what they are, in order.
+    """
+    if published is None:
+        return {}
+    told = " / ".join("-" if f is None else f"{f:g}" for f in published.get(row, ()))
+    return {f"published {columns}".strip(): told}
+
+
+def _number(value: float) -> str:
+    """Two decimals, and below .1 two digits at least; what rounding left of 0 is 0."""
+    return f"{value:.2g}" if 1e-9 < abs(value) < 0.1 else f"{value:.2f}"
 
 
 def cells(row: Mapping[str, Any]) -> dict[str, str]:
@@ -62,9 +88,9 @@ def cells(row: Mapping[str, Any]) -> dict[str, str]:
         if name.endswith(" std") or name == "seeds":
             continue
         std = row.get(f"{name} std")
-        text = f"{value:.2f}" if isinstance(value, float) else str(value)
+        text = _number(value) if isinstance(value, float) else str(value)
         text = "" if value is None else text
-        texts[name] = text if std is None else f"{text}±{std:.2f}"
+        texts[name] = text if std is None else f"{text}±{_number(std)}"
     return texts
 
 
