@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -114,6 +114,79 @@ def training_curves(history: Sequence[Mapping[str, float]], *, rho: float | None
     for panel in (accuracies, losses):
         if panel.lines:
             panel.legend()
+    return figure
+
+
+class Series(NamedTuple):
+    """A line of a figure."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    errors: Sequence[float] | None = None
+    """Half the length of each point's error bar."""
+
+
+def series_lines(
+    series: Mapping[str, Series],
+    *,
+    x: str,
+    y: str = "robust accuracy (%)",
+    level: float | None = None,
+    logarithmic: bool = False,
+) -> Figure:
+    """Lines with error bars, one for each entry; `x` and `y` name the axes.
+
+    `level` is drawn as a dashed line; `logarithmic` is the horizontal axis.
+    """
+    _need("series", series)
+    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+    panel = figure.subplots()
+    for name, line in series.items():
+        panel.errorbar(*line, marker="o", markersize=4, capsize=3, label=name)
+    if level is not None:
+        panel.axhline(level, color="black", linestyle="--", linewidth=1, label=f"{level:g}")
+    if logarithmic:
+        panel.set_xscale("log")
+    panel.set(xlabel=x, ylabel=y)
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=8)
+    return figure
+
+
+def learning_curves(
+    panels: Mapping[str, Mapping[str, Series]],
+    *,
+    y: str = "accuracy (%)",
+    marks: Sequence[float] = (),
+) -> Figure:
+    """Lines over the epochs with a band of their errors, a panel for each title, axes shared.
+
+    A dotted vertical line at each epoch in `marks`, such as those of the rate's decays.
+    """
+    _need("panels", panels)
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    size = (5.6, 4.0) if len(panels) == 1 else (3.2 * columns, 2.7 * rows + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for panel, (title, lines) in zip(grid.flat, panels.items(), strict=False):
+        _need(f"panels[{title!r}]", lines)
+        for name, line in lines.items():
+            (drawn,) = panel.plot(line.x, line.y, label=name)
+            if line.errors is not None:
+                values, errors = np.asarray(line.y), np.asarray(line.errors)
+                panel.fill_between(
+                    line.x, values - errors, values + errors, color=drawn.get_color(), alpha=0.15
+                )
+        for epoch in marks:
+            panel.axvline(epoch, color="black", linestyle=":", linewidth=1)
+        panel.set_title(title, fontsize=10)
+        panel.grid(alpha=0.3)
+    for spare in grid.flat[len(panels) :]:
+        spare.set_visible(False)
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel(y, fontsize=10)
+    grid[0, 0].legend(fontsize=8)
     return figure
 
 

@@ -69,6 +69,25 @@ def test_training_curves_tolerate_missing_columns():
         figures.training_curves([])
 
 
+def test_series_lines_show_points_errors_and_level():
+    series = {
+        "a": figures.Series([1, 10], [40.0, 60.0], [2.0, 3.0]),
+        "b": figures.Series([2, 4], [30.0, 35.0]),
+    }
+    figure = figures.series_lines(series, x="seconds", level=50.0, logarithmic=True)
+    (panel,) = figure.axes
+    assert (panel.get_xlabel(), panel.get_xscale()) == ("seconds", "log")
+    drawn, plain = panel.containers
+    np.testing.assert_allclose(drawn[0].get_xydata(), [[1, 40], [10, 60]])
+    np.testing.assert_allclose(
+        [bar[:, 1] for bar in drawn[2][0].get_segments()], [[38, 42], [57, 63]]
+    )
+    assert not plain.has_yerr
+    assert [50.0, 50.0] in [list(line.get_ydata()) for line in panel.lines]
+    with pytest.raises(ValueError, match="series is empty"):
+        figures.series_lines({}, x="seconds")
+
+
 def test_robustness_curve_starts_at_the_clean_accuracy():
     clean = np.asarray([1, 1, 1, 0], bool)
     robust = np.asarray([[1, 1, 0, 0], [0, 0, 0, 0]], bool)

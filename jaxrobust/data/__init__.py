@@ -1,19 +1,36 @@
-"""Data sets in memory, and the index arithmetic that makes batches of them."""
+"""Data sets, in memory or streamed, and the index arithmetic that makes batches of them."""
 
-from jaxrobust.data.batches import padded_batches, permutation, process_slice, shard, to_float
-from jaxrobust.data.dataset import assemble, load
+from jaxrobust.data.batches import (
+    batches_per_epoch,
+    epoch_batches,
+    padded_batches,
+    permutation,
+    process_slice,
+    semi_supervised_batches,
+    shard,
+    to_float,
+)
+from jaxrobust.data.dataset import assemble, load, pseudo_labeled
+from jaxrobust.data.stream import Records, Stream, open_stream
 from jaxrobust.data.synthetic import synthetic
 from jaxrobust.data.types import Dataset, Source, Split
 
 __all__ = [
     "Dataset",
+    "Records",
     "Source",
     "Split",
+    "Stream",
     "assemble",
+    "batches_per_epoch",
+    "epoch_batches",
     "load",
+    "open_stream",
     "padded_batches",
     "permutation",
     "process_slice",
+    "pseudo_labeled",
+    "semi_supervised_batches",
     "shard",
     "synthetic",
     "to_float",

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.types import Array
+from jaxrobust.data.types import Dataset
+from jaxrobust.types import Array, Key
 
 
 def to_float(x: Array | np.ndarray) -> Array:
@@ -42,11 +43,93 @@ def permutation(seed: int, epoch: int | Array, size: int, batch_size: int) -> Ar
         raise ValueError(
             f"{size} examples fill no batch of {batch_size}; use batch_size={size} or smaller"
         )
+    return _shuffled(_epoch_key(seed, epoch), size, batch_size)
+
+
+def _epoch_key(seed: int, epoch: int | Array) -> Key:
     # The generator is named because the session's default may differ, and with it the order.
-    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), epoch)
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), epoch)
+
+
+def _shuffled(key: Key, size: int, batch_size: int) -> Array:
     order = jax.random.permutation(key, jnp.arange(size, dtype=jnp.int32))
     steps = size // batch_size
     return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+def semi_supervised_batches(
+    seed: int, epoch: int | Array, *, labeled: int, size: int, batch_size: int
+) -> Array:
+    """Batches of equal parts labeled and pseudo-labeled examples, `[steps, batch_size]`, int32.
+
+    The labeled examples are the indices below `labeled`, the others those up to `size`. One epoch
+    is one pass over the labeled ones, `labeled // (batch_size / 2)` batches, as in Wong's thesis,
+    section 4.4.3, after Carmon et al. 2019. The other part is passed over in an order of its own,
+    and again in a new one where the first is used up; a pass leaves out what fills no half of a
+    batch, so that no batch holds an example twice. The two alternate along the batch: a run of an
+    even number of neighbors, such as a device's share, is half labeled.
+
+    A function of (seed, epoch) alone, as `permutation`.
+
+    Raises:
+      ValueError: an odd batch size, or a part that does not fill half a batch.
+    """
+    steps = _semi_supervised_steps(labeled, size, batch_size)
+    half, rest, key = batch_size // 2, size - labeled, _epoch_key(seed, epoch)
+    passes = -(-steps // (rest // half))
+    keys = jax.vmap(lambda part: jax.random.fold_in(key, part))(jnp.arange(passes + 1))
+    known = _shuffled(keys[0], labeled, half)
+    others = jax.vmap(lambda k: _shuffled(k, rest, half))(keys[1:]).reshape(-1, half)[:steps]
+    return jnp.stack([known, others + jnp.int32(labeled)], axis=-1).reshape(steps, batch_size)
+
+
+def _semi_supervised_steps(labeled: int, size: int, batch_size: int) -> int:
+    checks.at_least("batch_size", batch_size, 1)
+    if batch_size % 2:
+        raise ValueError(
+            f"batch_size={batch_size} has no half for the labeled examples; "
+            f"use an even one, such as {batch_size + 1}"
+        )
+    for count, part in ((labeled, "labeled"), (size - labeled, "pseudo-labeled")):
+        if count < batch_size // 2:
+            raise ValueError(
+                f"{count} {part} examples do not fill half a batch of {batch_size}; "
+                f"use a smaller batch_size or add {part} examples"
+            )
+    return labeled // (batch_size // 2)
+
+
+def batches_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Batches in one pass over the training images; over the labeled ones, where not all are.
+
+    Raises:
+      ValueError: as `epoch_batches`.
+    """
+    size = dataset.train.size
+    if dataset.labeled is not None:
+        return _semi_supervised_steps(dataset.labeled, size, batch_size)
+    checks.at_least("batch_size", batch_size, 1)
+    if size < batch_size:
+        raise ValueError(
+            f"{size} training images fill no batch of {batch_size}; use a smaller batch_size"
+        )
+    return size // batch_size
+
+
+def epoch_batches(seed: int, epoch: int | Array, dataset: Dataset, batch_size: int) -> Array:
+    """The batches of one epoch, int32 `[batches_per_epoch(...), batch_size]`, as indices.
+
+    Those of `permutation`, or of `semi_supervised_batches` where images are pseudo-labeled.
+
+    Raises:
+      ValueError: a batch larger than the data, or impossible in halves.
+    """
+    size = dataset.train.size
+    if dataset.labeled is None:
+        return permutation(seed, epoch, size, batch_size)
+    return semi_supervised_batches(
+        seed, epoch, labeled=dataset.labeled, size=size, batch_size=batch_size
+    )
 
 
 def padded_batches(size: int, batch_size: int) -> tuple[Array, Array]:
@@ -82,7 +165,7 @@ def shard(indices: Array | np.ndarray, devices: int) -> Array:
 def process_slice(indices: Array | np.ndarray, *, process_index: int, process_count: int) -> Array:
     """The part of a global batch that one process reads: `[..., B]` -> `[..., B / process_count]`.
 
-    For multi-host runs: make the global batches with `permutation` on every process, slice with
+    For multi-host runs: make the global batches with `epoch_batches` on every process, slice with
     `jax.process_index()` and `jax.process_count()`, then `shard` over `jax.local_device_count()`.
 
     Raises:

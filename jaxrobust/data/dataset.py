@@ -1,7 +1,8 @@
-"""`load`: one call from a name to a data set in memory."""
+"""From a name, or parts, to a data set in memory."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxrobust import checks
 from jaxrobust.data.digits import digits
 from jaxrobust.data.synthetic import synthetic
 from jaxrobust.data.tfds import tfds
-from jaxrobust.data.types import Dataset, Source
+from jaxrobust.data.types import Dataset, Source, Split
 
 EMBEDDED = {"digits": digits, "synthetic": synthetic}
 
@@ -72,4 +73,35 @@ def assemble(
         train=source.read("train", kept[:limit]),
         validation=source.read("train", held_out[:limit]),
         test=source.read("test", np.arange(source.test_size)[:limit]),
+    )
+
+
+def pseudo_labeled(dataset: Dataset, x: np.ndarray, y: np.ndarray) -> Dataset:
+    """The data set with further training images, whose labels a classifier gave.
+
+    For semi-supervised training (Carmon et al. 2019; Wong's thesis, section 4.4.3): `training.fit`
+    then fills one half of every batch from the labeled images and the other from these, and an
+    epoch is one pass over the labeled ones, so it takes twice the steps. Validation and test splits
+    stay. Called again, it adds to the pseudo-labeled part.
+
+    Args:
+      dataset: with at least one labeled training image.
+      x: uint8 `[M, H, W, C]`, M at least 1. y: `[M]` integers, the pseudo-labels.
+
+    Raises:
+      ValueError: images of another type or shape, labels out of range, or no images.
+    """
+    added = Split(np.asarray(x), np.asarray(y))
+    dataset.check("pseudo-labeled", added)
+    checks.at_least("number of pseudo-labeled images", added.size, 1)
+    labeled = dataset.train.size if dataset.labeled is None else dataset.labeled
+    train = Split(
+        np.concatenate([dataset.train.x, added.x]),
+        np.concatenate([dataset.train.y, added.y.astype(dataset.train.y.dtype)]),
+    )
+    return dataclasses.replace(
+        dataset,
+        label=f"{dataset.label} + {added.size} pseudo-labeled",
+        train=train,
+        labeled=labeled,
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import io
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -46,26 +47,49 @@ def tfds(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Source
       FileNotFoundError: the set is not prepared in `data_dir`, or not as array_record; the
         message holds the command that mends it.
     """
+    prepared = open_prepared(name, ("train", "test"), data_dir=data_dir)
+    shape = _fixed_shape(name, prepared.image)
+    sources = prepared.sources
+
+    def read(split: str, indices: np.ndarray) -> Split:
+        return _read(sources[split], indices, shape)
+
+    return Source(
+        prepared.label, prepared.num_classes, len(sources["train"]), len(sources["test"]), read
+    )
+
+
+class Prepared(NamedTuple):
+    """A prepared set whose images are still encoded."""
+
+    label: str
+    num_classes: int
+    image: Any
+    """The TFDS feature."""
+    sources: Mapping[str, Any]
+    """By split: random access to rows `{"image": bytes, "label": int, ...}`."""
+
+
+def open_prepared(
+    name: str, splits: Sequence[str], *, data_dir: str | os.PathLike[str] | None = None
+) -> Prepared:
+    """Opens splits of an image-classification set; arguments and errors as `tfds`."""
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     builder = _open(name, root.expanduser())
     info = builder.info
-    shape, num_classes = _shape_and_classes(name, info.features)
-    missing = [split for split in ("train", "test") if split not in info.splits]
+    image, num_classes = _image_and_classes(name, info.features)
+    missing = [split for split in splits if split not in info.splits]
     if missing:
         raise ValueError(
             f"data set {name!r} has no split {' and no split '.join(map(repr, missing))}; "
             f"it has: {', '.join(sorted(info.splits))}"
         )
-    sources = {split: _data_source(name, builder, split) for split in ("train", "test")}
-
-    def read(split: str, indices: np.ndarray) -> Split:
-        return _read(sources[split], indices, shape)
-
+    sources = {split: _data_source(name, builder, split) for split in splits}
     label = LABELS.get(name, name)
-    encoding = info.features["image"].to_json()["content"].get("encodingFormat", "png")
+    encoding = image.to_json()["content"].get("encodingFormat", "png")
     if encoding == "jpeg" and name in LABELS:
         label += " (JPEG re-encoded)"
-    return Source(label, num_classes, len(sources["train"]), len(sources["test"]), read)
+    return Prepared(label, num_classes, image, sources)
 
 
 def _open(name: str, root: Path) -> Any:
@@ -103,7 +127,7 @@ def _check_known(name: str) -> None:
         )
 
 
-def _shape_and_classes(name: str, features: Any) -> tuple[tuple[int, ...], int]:
+def _image_and_classes(name: str, features: Any) -> tuple[Any, int]:
     from tensorflow_datasets import features as kinds
 
     held = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
@@ -115,13 +139,16 @@ def _shape_and_classes(name: str, features: Any) -> tuple[tuple[int, ...], int]:
             f"data set {name!r} is no image-classification set: it needs the features image and "
             f"label, and has: {', '.join(sorted(held)) or features}"
         )
-    image = features["image"]
+    return features["image"], features["label"].num_classes
+
+
+def _fixed_shape(name: str, image: Any) -> tuple[int, ...]:
     if None in image.shape or image.shape[-1] not in MODES or image.np_dtype != np.uint8:
         raise ValueError(
             f"data set {name!r} holds images of shape {image.shape} and type "
             f"{np.dtype(image.np_dtype).name}; only uint8 images of one fixed size are supported"
         )
-    return image.shape, features["label"].num_classes
+    return image.shape
 
 
 def _data_source(name: str, builder: Any, split: str) -> Any:

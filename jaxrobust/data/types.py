@@ -46,7 +46,8 @@ class Dataset:
 
     Raises:
       ValueError: pixels are not uint8 `[N, H, W, C]`, a label lies outside
-        `[0, num_classes)`, there are fewer than 2 classes, or the splits differ in shape.
+        `[0, num_classes)`, there are fewer than 2 classes, the splits differ in shape, or
+        `labeled` is not a part of the training images.
     """
 
     name: str
@@ -55,12 +56,23 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+    labeled: int | None = None
+    """How many training images people labeled, the first ones; the others have pseudo-labels and
+    fill half of every batch (`pseudo_labeled`). None: all of them, in batches of any kind."""
 
     def __post_init__(self) -> None:
         for title in ("train", "validation", "test"):
-            self._check(title, getattr(self, title))
+            self.check(title, getattr(self, title))
+        if self.labeled is not None:
+            checks.at_least("labeled", self.labeled, 1)
+            if self.labeled >= self.train.size:
+                raise ValueError(
+                    f"labeled={self.labeled} leaves no pseudo-labeled images among the "
+                    f"{self.train.size} of {self.name!r}; use labeled=None where all are labeled"
+                )
 
-    def _check(self, title: str, split: Split) -> None:
+    def check(self, title: str, split: Split) -> None:
+        """Raises ValueError unless `split` holds labeled images like those of this data set."""
         x, y = split
         where = f"the {title} split of {self.name!r}"
         if x.dtype != np.uint8 or x.ndim != 4:

@@ -1,6 +1,7 @@
 """Training methods, all with one signature: see `Defense`."""
 
 from jaxrobust.defenses.adversarial import adversarial, fgsm, pgd
+from jaxrobust.defenses.awp import awp
 from jaxrobust.defenses.base import (
     EXAMPLES,
     Aux,
@@ -12,6 +13,7 @@ from jaxrobust.defenses.base import (
     perturb,
 )
 from jaxrobust.defenses.beta import beta, sbeta
+from jaxrobust.defenses.cvar import cvar
 from jaxrobust.defenses.dale import dale, kl_dale
 from jaxrobust.defenses.dual import dual
 from jaxrobust.defenses.dynamic import Lesson, curriculum, dynamic
@@ -32,10 +34,12 @@ __all__ = [
     "adversarial",
     "alp",
     "augmented",
+    "awp",
     "beta",
     "binary_trades",
     "clp",
     "curriculum",
+    "cvar",
     "dale",
     "dual",
     "dynamic",

@@ -11,7 +11,9 @@ from jaxrobust.models.preact_resnet import PreActResNet, wide_resnet
 from jaxrobust.models.pretrained import binarized, load_cascade, load_pretrained
 from jaxrobust.models.registry import build
 from jaxrobust.models.resnet import ResNet
+from jaxrobust.models.resnet50 import ResNet50
 from jaxrobust.models.trades import TradesSmall
+from jaxrobust.models.union import UnionMnist
 from jaxrobust.models.wong import WongResNet, wong_deep, wong_wide
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "FoscCNN",
     "PreActResNet",
     "ResNet",
+    "ResNet50",
     "TradesSmall",
+    "UnionMnist",
     "WongResNet",
     "binarized",
     "build",

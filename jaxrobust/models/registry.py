@@ -14,7 +14,9 @@ from jaxrobust.models.fosc import fosc_cifar, fosc_mnist
 from jaxrobust.models.mlp import MLP
 from jaxrobust.models.preact_resnet import PreActResNet, wide_resnet
 from jaxrobust.models.resnet import ResNet
+from jaxrobust.models.resnet50 import ResNet50
 from jaxrobust.models.trades import TradesSmall
+from jaxrobust.models.union import UnionMnist
 from jaxrobust.models.wong import WongResNet, wong_deep, wong_wide
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -27,9 +29,11 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "wong_deep": wong_deep,
     "wong_resnet": WongResNet,
     "trades_small": TradesSmall,
+    "union_mnist": UnionMnist,
     "fosc_mnist": fosc_mnist,
     "fosc_cifar": fosc_cifar,
     "resnet18": ResNet,
+    "resnet50": ResNet50,
     "preact_resnet18": PreActResNet,
     "wide_resnet": wide_resnet,
 }

@@ -1,4 +1,4 @@
-"""Training: state, a pure SPMD step, the pmapped loop, schedules, checkpoints."""
+"""Training: state, a pure SPMD step, pmapped loops, schedules, checkpoints."""
 
 from jaxrobust.training.augment import compose, crop, crop_flip, cutout, flip
 from jaxrobust.training.averaging import Averaged, averaged, averaging
@@ -11,12 +11,14 @@ from jaxrobust.training.checkpoint import (
     saved_variables,
 )
 from jaxrobust.training.early_stopping import Stop, collapsed, stalled
-from jaxrobust.training.loop import Run, Validate, fit, steps_per_epoch
+from jaxrobust.training.epochs import Run, Validate
+from jaxrobust.training.loop import fit, steps_per_epoch
 from jaxrobust.training.optimizers import optimizer, weights_only
-from jaxrobust.training.parallel import pmapped_steps, replicate, unreplicate
+from jaxrobust.training.parallel import pmapped_step, pmapped_steps, replicate, unreplicate
 from jaxrobust.training.schedules import SCHEDULES, schedule
 from jaxrobust.training.state import TrainState, init_state
 from jaxrobust.training.step import DEVICES, Augment, make_step
+from jaxrobust.training.stream import Feed, Phase, fit_stream, phase_schedule
 
 __all__ = [
     "BEST",
@@ -27,6 +29,8 @@ __all__ = [
     "Averaged",
     "Checkpoint",
     "CheckpointError",
+    "Feed",
+    "Phase",
     "Run",
     "Stop",
     "TrainState",
@@ -39,10 +43,13 @@ __all__ = [
     "crop_flip",
     "cutout",
     "fit",
+    "fit_stream",
     "flip",
     "init_state",
     "make_step",
     "optimizer",
+    "phase_schedule",
+    "pmapped_step",
     "pmapped_steps",
     "replicate",
     "restore",

@@ -1,18 +1,25 @@
-"""Running the step on every device with `jax.pmap`, many steps per call."""
+"""Running the step on every device with `jax.pmap`: many steps per call, or one on a host batch."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxrobust.data import Split, to_float
+from jaxrobust.defenses import Defense
+from jaxrobust.lagrangian import Multiplier
 from jaxrobust.training.state import TrainState
-from jaxrobust.training.step import DEVICES, Step
-from jaxrobust.types import Array, Batch, PyTree
+from jaxrobust.training.step import DEVICES, Augment, Step, make_step
+from jaxrobust.types import Array, Batch, Model, PyTree
 
 StepsFn = Callable[[TrainState, Split, Array], tuple[TrainState, dict[str, Array]]]
+StepFn = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+Program = TypeVar("Program")
 
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
@@ -47,3 +54,34 @@ def pmapped_steps(step: Step, *, devices: Sequence[jax.Device] | None = None) ->
         return jax.lax.scan(body, state, indices)
 
     return jax.pmap(run, axis_name=DEVICES, donate_argnums=0, devices=devices)
+
+
+def pmapped_step(step: Step, *, devices: Sequence[jax.Device] | None = None) -> StepFn:
+    """`run(state, batch)`: one compiled training step on a batch that comes from the host.
+
+    State and batch carry a leading device axis, the batch's images `[D, B / D, H, W, C]` in 8 bits.
+    Returns the new state and the metrics `[D]`. Another size of images or of the batch compiles
+    once. Otherwise as `pmapped_steps`.
+    """
+
+    def run(state: TrainState, batch: Batch):
+        return step(state, batch._replace(x=to_float(batch.x)))
+
+    return jax.pmap(run, axis_name=DEVICES, donate_argnums=0, devices=devices)
+
+
+@functools.lru_cache(maxsize=8)
+def program(
+    pmapped: Callable[[Step], Program],
+    model: Model,
+    defense: Defense,
+    optimizer: optax.GradientTransformation,
+    multiplier: Multiplier | None,
+    augment: Augment | None,
+    total_steps: int,
+) -> Program:
+    """The compiled step, or steps, shared by runs that differ in their seed alone."""
+    step = make_step(
+        model, defense, optimizer, multiplier=multiplier, augment=augment, total_steps=total_steps
+    )
+    return pmapped(step)

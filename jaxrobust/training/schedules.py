@@ -29,9 +29,23 @@ def piecewise(
     return optax.piecewise_constant_schedule(peak, {s: factor**n for s, n in falls.items()})
 
 
-def linear(peak: float, steps: int) -> optax.Schedule:
-    """From the peak straight down to 0."""
-    return optax.linear_schedule(peak, 0.0, steps)
+def linear(
+    peak: float, steps: int, *, start: float = 0.0, stop: float = 1.0, end: float = 0.0
+) -> optax.Schedule:
+    """Straight from the peak to `end` times it, between the fractions `start` and `stop`.
+
+    Flat before and after. (.5, .75, .1) is robust overfitting's (Wong's thesis, section 4.3.2).
+    """
+    first, last = round(start * steps), round(stop * steps)
+    return optax.linear_schedule(peak, end * peak, max(last - first, 1), first)
+
+
+def staircase(peak: float, steps: int, *, stairs: int = 10) -> optax.Schedule:
+    """Down by the same amount after each of `stairs` equal parts; the last is at peak / stairs.
+
+    Robust overfitting's multiple decay: .1 to .01 in tens (Wong's thesis, section 4.3.2).
+    """
+    return lambda count: peak * (1.0 - jnp.minimum(count * stairs // steps, stairs - 1.0) / stairs)
 
 
 def cosine(peak: float, steps: int) -> optax.Schedule:
@@ -55,13 +69,42 @@ def multi_step(
     return piecewise(peak, steps, at=[start + i * every for i in range(count)], factor=factor)
 
 
+def piecewise_linear(
+    peak: float,
+    steps: int,
+    *,
+    at: Sequence[float] = (0.4, 0.8, 1.0),
+    levels: Sequence[float] = (1.0, 0.05, 0.0),
+) -> optax.Schedule:
+    """From 0 by straight lines to `levels` of the peak at the fractions `at` of the run.
+
+    By default as Maini et al. 2020 train against a union of norms on CIFAR-10: up over 20 of 50
+    epochs, down to a twentieth over the next 20, to 0 over the last 10 (Wong's thesis, section
+    5.4.1). The last level stays.
+
+    Raises:
+      ValueError: fractions that do not increase from above 0 to at most 1, or as many levels.
+    """
+    rising = all(a < b for a, b in zip((0.0, *at), at, strict=False))
+    if not at or len(at) != len(levels) or not rising or at[-1] > 1:
+        raise ValueError(
+            f"piecewise_linear needs increasing fractions `at` in (0, 1] and a level for each, "
+            f"got at={tuple(at)}, levels={tuple(levels)}"
+        )
+    times = jnp.asarray((0.0, *at), jnp.float32) * steps
+    rates = jnp.asarray((0.0, *levels), jnp.float32) * peak
+    return lambda count: jnp.interp(count, times, rates)
+
+
 SCHEDULES: Mapping[str, Callable[..., optax.Schedule]] = {
     "constant": constant,
     "piecewise": piecewise,
     "linear": linear,
+    "staircase": staircase,
     "cosine": cosine,
     "cyclic": cyclic,
     "multi_step": multi_step,
+    "piecewise_linear": piecewise_linear,
 }
 
 

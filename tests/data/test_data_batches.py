@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrobust.data import padded_batches, permutation, process_slice, shard, to_float
+from jaxrobust.data import (
+    assemble,
+    batches_per_epoch,
+    epoch_batches,
+    padded_batches,
+    permutation,
+    process_slice,
+    pseudo_labeled,
+    semi_supervised_batches,
+    shard,
+    synthetic,
+    to_float,
+)
 
 # Each new shape compiles, so sizes come from a few.
 SIZES = st.sampled_from([7, 12, 25])
@@ -76,6 +88,69 @@ def test_permutation_is_uniform_over_positions():
 
 
 @few
+@given(
+    st.sampled_from([(12, 30), (25, 50), (25, 30), (7, 100)]),
+    st.sampled_from([2, 4, 10]),
+    st.integers(0, 2**31 - 1),
+    st.integers(0, 50),
+)
+def test_semi_supervised_batches_are_half_labeled(sizes, batch_size, seed, epoch):
+    (labeled, size), half = sizes, batch_size // 2
+    batches = np.asarray(
+        semi_supervised_batches(seed, epoch, labeled=labeled, size=size, batch_size=batch_size)
+    )
+    steps = labeled // half
+    assert batches.shape == (steps, batch_size)
+    assert batches.dtype == np.int32
+    assert ((batches < labeled).sum(-1) == half).all()
+    assert all(len(set(row)) == batch_size for row in batches.tolist())
+    counts = np.bincount(batches.ravel(), minlength=size)
+    assert len(counts) == size
+    # One pass over the labeled ones; as many passes over the others as the steps need.
+    assert counts[:labeled].max() == 1
+    whole, begun = divmod(steps, (size - labeled) // half)
+    assert counts[labeled:].max() == whole + (begun > 0)
+    if (size - labeled) % half == 0:
+        assert counts[labeled:].min() == whole
+
+
+def test_semi_supervised_passes_differ_and_depend_on_seed_and_epoch_alone():
+    sizes = {"labeled": 40, "size": 50, "batch_size": 20}
+    first = np.asarray(semi_supervised_batches(3, 5, **sizes))
+    np.testing.assert_array_equal(first, semi_supervised_batches(3, 5, **sizes))
+    with jax.enable_x64(True), jax.default_prng_impl("rbg"):
+        wide = semi_supervised_batches(3, 5, **sizes)
+    assert wide.dtype == jnp.int32
+    np.testing.assert_array_equal(first, wide)
+    # Four passes over ten pseudo-labeled examples, each in its own order.
+    passes = {tuple(row[row >= 40].tolist()) for row in first}
+    assert len(passes) == 4
+    for other in ((3, 6), (4, 5)):
+        assert (first != np.asarray(semi_supervised_batches(*other, **sizes))).mean() > 0.5
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_every_share_of_a_semi_supervised_batch_is_half_labeled(devices):
+    batches = semi_supervised_batches(0, 1, labeled=30, size=64, batch_size=16)
+    parts = np.asarray(shard(batches, devices))
+    assert ((parts < 30).sum(-1) == 8 // devices).all()
+    np.testing.assert_array_equal(np.concatenate(list(parts), -1), batches)
+    if devices > 1:
+        mine = process_slice(batches, process_index=1, process_count=2)
+        assert (np.asarray(mine < 30).sum(-1) == 4).all()
+
+
+def test_a_data_set_decides_how_its_batches_are_made():
+    data = assemble("synthetic", synthetic(train_size=30, test_size=8, classes=3))
+    np.testing.assert_array_equal(epoch_batches(1, 2, data, 4), permutation(1, 2, 30, 4))
+    assert batches_per_epoch(data, 4) == 7
+    more = pseudo_labeled(data, data.train.x[:20], data.train.y[:20])
+    want = semi_supervised_batches(1, 2, labeled=30, size=50, batch_size=4)
+    np.testing.assert_array_equal(epoch_batches(1, 2, more, 4), want)
+    assert batches_per_epoch(more, 4) == len(want) == 15
+
+
+@few
 @given(SIZES, st.integers(1, 30))
 def test_padded_batches_count_every_example_exactly_once(size, batch_size):
     indices, mask = (np.asarray(a) for a in padded_batches(size, batch_size))
@@ -124,6 +199,22 @@ def test_process_slices_partition_the_batch():
         (lambda: permutation(0, 0, 5, 8), r"5 examples fill no batch of 8; use batch_size=5"),
         (lambda: permutation(0, 0, 0, 8), r"size must be a whole number of at least 1, got 0"),
         (lambda: permutation(0, 0, 5, 2.5), r"batch_size must be a whole number.*got 2\.5"),
+        (
+            lambda: semi_supervised_batches(0, 0, labeled=9, size=20, batch_size=5),
+            r"batch_size=5 has no half for the labeled examples; use an even one, such as 6",
+        ),
+        (
+            lambda: semi_supervised_batches(0, 0, labeled=3, size=20, batch_size=8),
+            r"3 labeled examples do not fill half a batch of 8; use a smaller batch_size or add",
+        ),
+        (
+            lambda: semi_supervised_batches(0, 0, labeled=18, size=20, batch_size=8),
+            r"2 pseudo-labeled examples do not fill half a batch of 8",
+        ),
+        (
+            lambda: semi_supervised_batches(0, 0, labeled=9, size=20, batch_size=0),
+            r"batch_size must be a whole number of at least 1, got 0",
+        ),
         (lambda: padded_batches(0, 8), r"size must be a whole number of at least 1, got 0"),
         (lambda: padded_batches(5, 0), r"batch_size must be a whole number of at least 1, got 0"),
         (lambda: shard(np.zeros((3, 100)), 8), r"batch of 100 .* 8 devices; .* does is 104"),

@@ -1,10 +1,10 @@
-"""Embedded sets, the validation draw, and what `Dataset` refuses."""
+"""Embedded sets, the validation draw, pseudo-labels, and what `Dataset` refuses."""
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from jaxrobust.data import Dataset, Split, assemble, load
+from jaxrobust.data import Dataset, Split, assemble, load, pseudo_labeled
 from jaxrobust.data.synthetic import synthetic
 
 
@@ -143,3 +143,48 @@ def test_dataset_refuses_one_class():
     good = Split(np.zeros((3, 4, 4, 1), np.uint8), np.zeros(3, np.int32))
     with pytest.raises(ValueError, match="at least 2 classes, got 1"):
         Dataset("toy", "Toy", 1, train=good, validation=good, test=good)
+
+
+def test_pseudo_labeled_images_come_after_the_labeled():
+    data = load("synthetic", validation=20)
+    assert data.labeled is None
+    x, y = data.test.x[:7], data.test.y[:7].astype(np.int64)
+    more = pseudo_labeled(data, x, y)
+    assert more.labeled == data.train.size
+    assert same(more.train, Split(np.concatenate([data.train.x, x]), np.append(data.train.y, y)))
+    assert more.train.y.dtype == np.int32
+    assert more.label == f"{data.label} + 7 pseudo-labeled"
+    assert same(more.test, data.test)
+    assert same(more.validation, data.validation)
+    again = pseudo_labeled(more, x[:2], y[:2])
+    assert (again.labeled, again.train.size) == (data.train.size, data.train.size + 9)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((2, 4, 4, 1)), np.zeros(2, int), r"pseudo-labeled split of 'toy' .* got float64"),
+        (np.zeros((2, 5, 4, 1), np.uint8), np.zeros(2, int), r"\(5, 4, 1\), the train split"),
+        (np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 2]), r"labels span \[0, 2\]"),
+        (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(3, int), r"labels must have shape \(2,\)"),
+        (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2), "labels must be integers, got float64"),
+        (np.zeros((0, 4, 4, 1), np.uint8), np.zeros(0, int), "images must be .* at least 1, got 0"),
+    ],
+)
+def test_pseudo_labels_that_do_not_fit_are_refused(x, y, message):
+    good = Split(np.zeros((3, 4, 4, 1), np.uint8), np.zeros(3, np.int32))
+    with pytest.raises(ValueError, match=message):
+        pseudo_labeled(Dataset("toy", "Toy", 2, good, good, good), x, y)
+
+
+@pytest.mark.parametrize(
+    ("labeled", "message"),
+    [
+        (0, "labeled must be a whole number of at least 1, got 0"),
+        (3, "labeled=3 leaves no pseudo-labeled images among the 3 of 'toy'; use labeled=None"),
+    ],
+)
+def test_the_labeled_are_a_part_of_the_training_images(labeled, message):
+    good = Split(np.zeros((3, 4, 4, 1), np.uint8), np.zeros(3, np.int32))
+    with pytest.raises(ValueError, match=message):
+        Dataset("toy", "Toy", 2, good, good, good, labeled=labeled)

@@ -64,10 +64,30 @@ PGD = ascend(X, ce_slope, STEPS, STEP)
 KL = ascend(START, kl_slope, STEPS, STEP)
 
 
-def cross_entropy(x: np.ndarray) -> tuple[float, np.ndarray]:
+def cross_entropy(x: np.ndarray, w: np.ndarray = W) -> tuple[float, np.ndarray]:
     """The batch mean and its gradient in W."""
-    logp = log_softmax(x)
+    logp = log_softmax(x, w)
     return -(ONEHOT * logp).sum() / len(x), x.T @ (np.exp(logp) - ONEHOT) / len(x)
+
+
+SHARE, LEVEL = 0.25, 2.0
+
+
+def tail(z: np.ndarray) -> tuple[float, np.ndarray]:
+    """LEVEL + mean max(0, CE - LEVEL) / SHARE and its gradient in W."""
+    logp = log_softmax(z)
+    each = -(ONEHOT * logp).sum(-1)
+    slope = (np.exp(logp) - ONEHOT) * (each > LEVEL)[:, None] / SHARE
+    return LEVEL + np.maximum(each - LEVEL, 0).mean() / SHARE, z.T @ slope / len(z)
+
+
+GAMMA = 0.05
+
+
+def worse_weights(z: np.ndarray) -> np.ndarray:
+    """W one step of length GAMMA ||W|| up the mean cross-entropy at fixed points."""
+    v = cross_entropy(z)[1]
+    return W + GAMMA * np.sqrt((W**2).sum() / (v**2).sum()) * v
 
 
 def divergence(x: np.ndarray, z: np.ndarray) -> tuple[float, np.ndarray]:
@@ -240,6 +260,29 @@ CASES = {
         combine((0.5, cross_entropy(FGSM)), (0.5, cross_entropy(PGD))),
         None,
     ),
+    # A threshold in the midst of the losses, as if it had moved there.
+    "cvar": (
+        defenses.cvar(THREAT, share=SHARE, learning_rate=0.1, start=clean, **OPTIONS)._replace(
+            init=lambda: jnp.float32(LEVEL)
+        ),
+        tail(PGD),
+        None,
+    ),
+    "cvar_all": (
+        defenses.cvar(THREAT, share=1.0, learning_rate=0.1, start=clean, **OPTIONS),
+        cross_entropy(PGD),
+        None,
+    ),
+    "awp": (
+        defenses.awp(attacks.pgd(THREAT, **CLEAN_LAST), gamma=GAMMA),
+        cross_entropy(PGD, worse_weights(PGD)),
+        None,
+    ),
+    "awp_0": (
+        defenses.awp(attacks.pgd(THREAT, **CLEAN_LAST), gamma=0.0),
+        cross_entropy(PGD),
+        None,
+    ),
     # Without noise DALE climbs log(1 - p_y), whose gradient has the sign of the cross-entropy's.
     "dale": (
         defenses.dale(THREAT, rho=RHO, temperature=0.0, start=clean, **OPTIONS),
@@ -264,7 +307,7 @@ def value_gradient_aux(defense: Defense, dtype: Any, **changes: Any) -> tuple[An
     nu = jnp.asarray(NU, dtype) if defense.constrained else None
 
     def loss(params: Any) -> Any:
-        moment = defenses.Moment(nu)._replace(**changes)
+        moment = defenses.Moment(nu, defense.init())._replace(**changes)
         return defense.loss(jax.random.key(0), linear(), Variables(params), batch, moment)
 
     params = {"w": jnp.asarray(W, dtype), "b": jnp.asarray(B, dtype)}
@@ -294,6 +337,9 @@ def test_the_attacks_of_the_closed_forms_hurt() -> None:
     assert cross_entropy(PGD)[0] > plain + 0.2
     assert cross_entropy(FGSM)[0] > plain + 0.2
     assert divergence(X, KL)[0] > 10 * divergence(X, START)[0]
+    assert cross_entropy(PGD, worse_weights(PGD))[0] > 1.02 * cross_entropy(PGD)[0]
+    above = -(ONEHOT * log_softmax(PGD)).sum(-1) > LEVEL
+    assert 1 < above.sum() < len(above) - 1
 
 
 def test_metrics_report_both_batches() -> None:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from training.training_cases import assert_close, images, normalized, sgd
 
-from jaxrobust import defenses
+from jaxrobust import attacks, defenses
 from jaxrobust.data import permutation, shard, to_float
 from jaxrobust.lagrangian import dual_ascent
 from jaxrobust.threats import Linf
@@ -42,6 +42,11 @@ CASES = {
     "dale_train": defenses.dale(THREAT, rho=0.2, temperature=1e-3, attack_mode="train", **OPTIONS),
     "curriculum": defenses.curriculum(THREAT, threshold=1.0, mixed=True, **OPTIONS),
     "dual": defenses.dual(THREAT, clean_weight=0.3),
+    "cvar": defenses.cvar(THREAT, share=0.3, learning_rate=0.2, **OPTIONS),
+    "awp_eval": defenses.awp(attacks.pgd(THREAT, keep="last", **OPTIONS), gamma=0.05),
+    "awp_train": defenses.awp(
+        attacks.pgd(THREAT, keep="last", **OPTIONS), gamma=0.05, attack_mode="train"
+    ),
 }
 
 
@@ -111,6 +116,11 @@ def test_any_number_of_devices_gives_the_same_state(name: str) -> None:
     if name == "curriculum":
         # It passes the threshold at the first batch and again: its state is the same everywhere.
         assert int(together.method.steps) >= 1
+
+    if name == "cvar":
+        # It rises by at most (1 / share - 1) times the rate a step; did the devices' sums count
+        # eightfold, it would not agree with one device.
+        assert 0 < float(alone.method) <= STEPS * 0.2 * (1 / 0.3 - 1)
 
     if name == "dale_train":
         shards, _ = sharded(step, state)

@@ -14,10 +14,11 @@ from jaxrobust.models.registry import NETWORKS
 TINY = {
     "resnet18": {"features": (4, 6), "blocks": 1},
     "preact_resnet18": {"stem": 4, "features": (4, 6), "blocks": 1},
+    "resnet50": {"width": 4, "blocks": (1, 1)},
 }
-NORMALIZED = ["fosc_mnist", "preact_resnet18", "resnet18"]
+NORMALIZED = ["fosc_mnist", "preact_resnet18", "resnet18", "resnet50"]
 # the others are the same classes with other sizes
-SMALL = ["dale_mnist", "mlp", "trades_small", "wong_small", *NORMALIZED]
+SMALL = ["dale_mnist", "mlp", "trades_small", "union_mnist", "wong_small", *NORMALIZED]
 
 
 def small(name, **options):
@@ -39,6 +40,12 @@ COUNTS = [
     ("wong_large", {}, (28, 28, 1), 1_974_762),
     ("trades_small", {}, (28, 28, 1), 312_202),
     ("dale_mnist", {}, (28, 28, 1), 1_199_882),
+    (
+        "union_mnist",
+        {},
+        (28, 28, 1),
+        (25 * 32 + 32) + (800 * 64 + 64) + (3136 * 1024 + 1024) + 10_250,
+    ),
     ("fosc_mnist", {}, (28, 28, 1), 320 + 64 + 18_496 + 128 + 3136 * 128 + 128 + 1290),
     (
         "fosc_cifar",

@@ -26,7 +26,7 @@ from training.training_cases import (
 )
 
 from jaxrobust import defenses
-from jaxrobust.data import assemble, synthetic
+from jaxrobust.data import assemble, pseudo_labeled, synthetic
 from jaxrobust.defenses import Aux, Defense, Moment
 from jaxrobust.lagrangian import dual_ascent
 from jaxrobust.threats import Linf
@@ -405,3 +405,43 @@ def test_a_method_with_state_keeps_it(tmp_path: Path) -> None:
 
     run = train(tmp_path, defense=Defense(lambda: jnp.int32(5), loss))
     assert int(run.state.method) == 5 + 2 * 2 * PER_EPOCH
+
+
+def test_half_of_every_batch_is_labeled(tmp_path: Path) -> None:
+    """Counted over two epochs on eight devices: how often each image was trained on, and where."""
+    data = pseudo_labeled(images(train=40), DATA.train.x[:24], DATA.train.y[:24])
+    erm = defenses.erm()
+
+    def loss(*arguments: Any) -> tuple[Array, Aux]:
+        value, aux = erm.loss(*arguments)
+        batch, moment = arguments[-2:]
+        seen = jnp.zeros(64, jnp.int32).at[batch.index].add(1)
+        aux.metrics["labeled_share"] = jnp.mean((batch.index < 40).astype(jnp.float32))
+        return value, aux._replace(state=moment.state + jax.lax.psum(seen, moment.axes))
+
+    counting_defense = Defense(lambda: jnp.zeros(64, jnp.int32), loss)
+    run = train(tmp_path, defense=counting_defense, dataset=data)
+    # 40 labeled images fill halves of eight five times; the 24 others three times, then again.
+    assert steps_per_epoch(data, 16) == 5
+    assert int(run.state.step) == 10
+    counts = np.asarray(run.state.method)
+    np.testing.assert_array_equal(counts[:40], 2)
+    assert counts[40:].sum() == 2 * 5 * 8
+    assert set(counts[40:]) <= {2, 3, 4}
+    assert all(row["train_labeled_share"] == 0.5 for row in run.history)
+
+
+def test_the_labeled_images_identify_the_run(tmp_path: Path) -> None:
+    parts = [images(train=n) for n in (32, 40)]
+    few, more = (
+        pseudo_labeled(d, DATA.train.x[: 64 - d.train.size], DATA.train.y[: 64 - d.train.size])
+        for d in parts
+    )
+    train(tmp_path, dataset=few)
+    with pytest.raises(ValueError, match=r"'labeled_images': 32.*'labeled_images': 40"):
+        train(tmp_path, dataset=more)
+    with pytest.raises(ValueError, match="other settings"):
+        train(tmp_path)
+    with pytest.raises(ValueError, match="24 pseudo-labeled examples do not fill half a batch"):
+        train(tmp_path / "other", dataset=more, batch_size=56)
+    assert not (tmp_path / "other").exists()

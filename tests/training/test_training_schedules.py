@@ -14,12 +14,19 @@ KEY_VALUES = {
     # Step 50 is the first of the lower rate, as in PyTorch's MultiStepLR.
     "piecewise": ({}, 100, {0: 1.0, 49: 1.0, 50: 0.1, 74: 0.1, 75: 0.01, 99: 0.01}),
     "linear": ({}, 100, {0: 1.0, 25: 0.75, 50: 0.5, 100: 0.0}),
+    "staircase": ({}, 100, {0: 1.0, 9: 1.0, 10: 0.9, 55: 0.5, 89: 0.2, 90: 0.1, 100: 0.1}),
     "cosine": ({}, 100, {0: 1.0, 25: 0.5 * (1 + math.cos(math.pi / 4)), 50: 0.5, 100: 0.0}),
     "cyclic": ({}, 100, {0: 0.0, 20: 0.5, 40: 1.0, 70: 0.5, 100: 0.0}),
     "multi_step": (
         {},
         100,
         {0: 1.0, 9: 1.0, 10: 0.5, 20: 0.25, 55: 0.5**5, 99: 0.5**9, 100: 0.5**10},
+    ),
+    # 50 epochs: 0 to the peak over 20, to a twentieth over 20, to 0 over 10.
+    "piecewise_linear": (
+        {},
+        100,
+        {0: 0.0, 20: 0.5, 40: 1.0, 60: 0.525, 80: 0.05, 90: 0.025, 100: 0.0, 110: 0.0},
     ),
 }
 
@@ -39,6 +46,9 @@ def test_options_reach_the_schedule() -> None:
     for step, expected in {749: 0.1, 750: 0.01, 900: 1e-3, 999: 1e-3, 1000: 1e-4}.items():
         np.testing.assert_allclose(float(dale(step)), expected, rtol=1e-5)
     np.testing.assert_allclose(float(schedule("cyclic", 1.0, 10, top=0.5)(5)), 1.0)
+    part = schedule("linear", 0.1, 200, start=0.5, stop=0.75, end=0.1)
+    for step, expected in {0: 0.1, 100: 0.1, 125: 0.055, 150: 0.01, 199: 0.01}.items():
+        np.testing.assert_allclose(float(part(step)), expected, rtol=1e-5)
 
 
 def test_two_falls_on_one_step_of_a_short_run_both_count() -> None:
@@ -53,5 +63,9 @@ def test_wrong_schedules_are_refused() -> None:
         schedule("cosine", -0.1, 10)
     with pytest.raises(ValueError, match="steps"):
         schedule("cosine", 0.1, 0)
+    with pytest.raises(ValueError, match=r"increasing fractions.*at=\(0.5, 0.4\)"):
+        schedule("piecewise_linear", 0.1, 10, at=(0.5, 0.4), levels=(1.0, 0.0))
+    with pytest.raises(ValueError, match=r"a level for each.*levels=\(1.0,\)"):
+        schedule("piecewise_linear", 0.1, 10, at=(0.4, 1.0), levels=(1.0,))
     with pytest.raises(TypeError, match="tip"):
         schedule("cyclic", 0.1, 10, tip=0.3)

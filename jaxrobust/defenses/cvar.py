@@ -1,0 +1,92 @@
+"""Adversarial training on the hardest examples: the conditional value at risk of the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import attacks, checks, losses
+from jaxrobust.defenses.base import (
+    Aux,
+    Defense,
+    Moment,
+    check_attack_mode,
+    check_ramp,
+    forward,
+    metrics_of,
+    perturb,
+)
+from jaxrobust.types import Array, Batch, Key, Model, Scalar, ThreatModel, Variables
+
+
+def tail_mean(each: Array, threshold: Array, share: Scalar) -> Array:
+    """t + mean(max(0, losses - t)) / share, an upper bound of the mean of the largest losses.
+
+    The smallest over t, reached at the (1 - share)-quantile, is the mean of the largest `share` of
+    the losses: their conditional value at risk (Rockafellar and Uryasev 2000, theorem 1).
+    """
+    return threshold + jnp.mean(jax.nn.relu(each - threshold)) / share
+
+
+def cvar(
+    threat: ThreatModel,
+    *,
+    share: Scalar,
+    learning_rate: Scalar,
+    attack_mode: str = "eval",
+    ramp: Scalar = 0.0,
+    **options: Any,
+) -> Defense:
+    """Minimizes the mean of the largest `share` of the losses CE(x'), x' found by PGD.
+
+    That is, t + mean max(0, CE(x') - t) / share over the parameters and a threshold t, which
+    gradient steps move from 0 toward the (1 - share)-quantile of the losses (Rockafellar and
+    Uryasev 2000). t is part of the train state (checkpoints hold it) and is reported as
+    `threshold`. While it is below all losses, their gradient is 1 / share times that of
+    `defenses.pgd`; with share 1 it stays there, and the two methods are the same.
+
+    Args:
+      threat: where x' may lie. share: of the data, above 0 and at most 1.
+      learning_rate: of t, whose steps are this times (share of losses above t) / share - 1.
+      attack_mode, ramp: see `perturb`.
+      **options: `step_size`, `steps`, and others of `attacks.pgd`; the last iterate is taken unless
+        told otherwise.
+    """
+    checks.positive("share", share)
+    checks.share("share", share)
+    checks.positive("learning_rate", learning_rate)
+    check_attack_mode(attack_mode)
+    attack = attacks.pgd(threat, **{"keep": "last", **options})
+    check_ramp(ramp, attack)
+
+    def loss(
+        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
+    ) -> tuple[Array, Aux]:
+        attack_key, drop_key = jax.random.split(key)
+        points = perturb(
+            attack_key, attack, model, variables, batch,
+            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
+        )  # fmt: skip
+        logits, variables = forward(drop_key, model, variables, points, axes=moment.axes)
+        each = jax.vmap(losses.cross_entropy)(logits, batch.y)
+        threshold = _shared(moment.state, moment).astype(each.dtype)
+        metrics = metrics_of(batch.y, adversarial=logits)
+        metrics["threshold"] = jax.lax.stop_gradient(threshold)
+        return tail_mean(each, threshold, share), Aux(variables.stats, moment.state, metrics)
+
+    def renew(state: Array, gradient: Array) -> Array:
+        return state - jnp.asarray(learning_rate, state.dtype) * gradient
+
+    return Defense(lambda: jnp.zeros((), jnp.float32), loss, renew=renew)
+
+
+def _shared(state: Array, moment: Moment) -> Array:
+    """The state, with gradients divided by the number of devices.
+
+    The step sums the state's gradients over devices, while the loss is the mean of theirs.
+    """
+    devices = jax.lax.axis_size(moment.axes) if moment.axes else 1
+    held = jax.lax.stop_gradient(state)
+    return held + (state - held) / devices

@@ -1,0 +1,221 @@
+"""What training loops share: epochs with metrics, progress, checkpoints and resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
+
+from jaxrobust.training import checkpoint
+from jaxrobust.training.early_stopping import Stop
+from jaxrobust.training.folder import begin, require_metric, write
+from jaxrobust.training.parallel import replicate, unreplicate
+from jaxrobust.training.state import TrainState
+from jaxrobust.types import Array, Model, Variables
+
+Validate = Callable[[Variables], Mapping[str, float]]
+"""Trained variables -> metrics of held-out data, by name."""
+
+Metrics = dict[str, np.ndarray]
+"""By name, `[S]`: of S steps in a row."""
+
+Play = Callable[[TrainState, int], Iterator[tuple[TrainState, Metrics]]]
+"""(replicated state, epoch) -> the state after some steps and their metrics, to the epoch's end."""
+
+
+class Run(NamedTuple):
+    """A finished training run."""
+
+    state: TrainState
+    history: list[dict[str, Any]]
+    """One row of metrics per epoch."""
+    best: TrainState
+    """The state of the best epoch by validation; the last one where none was asked for."""
+
+
+class Length(NamedTuple):
+    """Of an epoch."""
+
+    steps: int
+    batch_size: int
+
+
+class Resumed(NamedTuple):
+    """A run where its folder left it."""
+
+    folder: Path
+    state: TrainState
+    history: list[dict[str, Any]]
+    validate: Validate | None
+    best_by: str | None
+
+
+def resume(
+    folder: Path,
+    config: Mapping[str, Any],
+    state: TrainState,
+    *,
+    validate: Validate | None,
+    best_by: str | None,
+) -> Resumed:
+    """Restores the last epoch of `folder`, or starts from `state`, and claims the folder.
+
+    Raises:
+      ValueError: `best_by` names no metric of `validate`. CheckpointError, OSError: see `fit`.
+    """
+    if best_by is not None and validate is None:
+        raise ValueError(f"best_by={best_by!r} names a metric of `validate`, which is not given")
+    history: list[dict[str, Any]] = []
+    found = checkpoint.restore(folder, checkpoint.LAST, state)
+    if found is not None:
+        state, history = found
+    _require_agreement(folder, len(history))
+    if best_by is not None and not history:
+        require_metric(best_by, validate(state.variables))
+    if jax.process_index() == 0:
+        begin(folder, config, history)
+    return Resumed(folder, state, history, validate, best_by)
+
+
+def train_epochs(
+    resumed: Resumed,
+    play: Play,
+    lengths: Sequence[Length],
+    *,
+    stop: Stop | None,
+    progress: bool,
+) -> Run:
+    """Plays the epochs that are left; each ends with validation and an atomic checkpoint.
+
+    Args:
+      lengths: of all epochs, in order. stop, progress: see `fit`.
+
+    Raises:
+      FloatingPointError: a metric that is not finite. OSError: the folder cannot be written.
+    """
+    folder, template, history, validate, best_by = resumed
+    state = replicate(template, jax.local_devices())
+    ends = np.cumsum([length.steps for length in lengths]).tolist()
+    with Progress(
+        *Progress.get_default_columns()[:-1],
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        disable=not progress or jax.process_index() != 0,
+    ) as bar:
+        done = ends[len(history) - 1] if history else 0
+        task = bar.add_task(folder.name, total=ends[-1], completed=done, note="")
+        for epoch in range(len(history), len(lengths)):
+            if stop is not None and history and stop(history):
+                break
+            length = lengths[epoch]
+            began = time.perf_counter()
+            parts, first = [], 0.0
+            for renewed, metrics in play(state, epoch):
+                state = renewed
+                before = ends[epoch] - length.steps + _count(parts)
+                parts.append(metrics)
+                _require_finite(metrics, epoch, before)
+                first = first or time.perf_counter() - began
+                bar.update(task, advance=_count([metrics]), note=_note(metrics))
+            trained = time.perf_counter() - began
+
+            current = unreplicate(state)
+            row = _row(epoch, ends[epoch], parts, current)
+            row |= {name: float(v) for name, v in (validate or _nothing)(current.variables).items()}
+            row["seconds"] = round(trained, 3)
+            # The first call compiles in the first epoch, so that rates leave it out.
+            rest = length.steps - _count(parts[:1])
+            row["images_per_second"] = (
+                round(rest * length.batch_size / (trained - first), 1)
+                if rest
+                else round(length.steps * length.batch_size / trained, 1)
+            )
+            history = [*history, row]
+            if jax.process_index() == 0:
+                write(folder, current, history, best_by)
+
+    # The other processes may read the best checkpoint only once the first has written it.
+    _meet("written")
+    last = unreplicate(state)
+    best = checkpoint.restore(folder, checkpoint.BEST, template) if best_by else None
+    return Run(last, history, best.state if best else last)
+
+
+def require_classes(model: Model, sample: Array, name: str, num_classes: int) -> None:
+    """Raises ValueError unless the model has a logit for each class of the data set `name`."""
+
+    def logits(x: Array) -> Array:
+        variables = model.init(jax.random.key(0), x)
+        return model.apply(variables, x, train=False, key=None, axes=())[0]
+
+    found = jax.eval_shape(logits, sample).shape
+    if found != (1, num_classes):
+        raise ValueError(
+            f"the model gives logits of shape {found} for one example, but {name!r} has "
+            f"{num_classes} classes; build it with num_classes={num_classes}"
+        )
+
+
+def require_even(batch_size: int) -> None:
+    """Raises ValueError unless a batch divides over all devices."""
+    if batch_size % jax.device_count():
+        raise ValueError(
+            f"batch_size={batch_size} does not divide over {jax.device_count()} devices"
+        )
+
+
+def _count(parts: Sequence[Metrics]) -> int:
+    return sum(len(part["loss"]) for part in parts)
+
+
+def _require_finite(metrics: Metrics, epoch: int, before: int) -> None:
+    first = {n: int(np.argmax(~np.isfinite(v))) for n, v in metrics.items()}
+    broken = [n for n, i in first.items() if not np.isfinite(metrics[n][i])]
+    if broken:
+        # The metric that broke first shows the cause: a gradient does before the losses it spoils.
+        name = min(broken, key=first.__getitem__)
+        raise FloatingPointError(
+            f"{name} became {metrics[name][first[name]]} at step {before + first[name]} "
+            f"(epoch {epoch + 1}); the last good checkpoint stands. "
+            "Lower the learning rate or clip the gradient"
+        )
+
+
+def _note(metrics: Metrics) -> str:
+    shown = ("loss", "clean_accuracy", "adversarial_accuracy", "multiplier")
+    return "  ".join(f"{n} {metrics[n].mean():.3f}" for n in shown if n in metrics)
+
+
+def _row(epoch: int, step: int, parts: Sequence[Metrics], state: TrainState) -> dict[str, Any]:
+    row: dict[str, Any] = {"epoch": epoch + 1, "step": step}
+    for name in parts[0]:
+        row[f"train_{name}"] = float(np.concatenate([part[name] for part in parts]).mean())
+    if state.multiplier is not None:
+        row["multiplier"] = float(state.multiplier.value)
+    return row
+
+
+def _nothing(variables: Variables) -> dict[str, float]:
+    del variables
+    return {}
+
+
+def _require_agreement(folder: Path, epochs: int) -> None:
+    """Processes that start at different epochs would wait for one another forever."""
+    found = np.ravel(multihost_utils.process_allgather(np.int32(epochs)))
+    if (found != found[0]).any():
+        raise checkpoint.CheckpointError(
+            f"the processes find {', '.join(map(str, found))} finished epochs under {folder}; "
+            "put the run folder on storage that all of them share"
+        )
+
+
+def _meet(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,131 @@
+"""Training and attacks around a bfloat16 network keep float32: see docs/precision.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from training.training_cases import CLASSES, SHAPE, normalized, sgd
+
+from jaxrobust import attacks, defenses
+from jaxrobust.lagrangian import dual_ascent
+from jaxrobust.threats import L2, Linf
+from jaxrobust.training import DEVICES, init_state, make_step
+from jaxrobust.types import Array, Attack, Batch, Key, Model
+
+FLOAT32 = jnp.dtype("float32")
+LINF, EPS = Linf(1 / 255), 1 / 255
+PGD = {"step_size": EPS / 2, "steps": 2}
+MODEL = normalized(dtype=jnp.bfloat16)
+METHODS = {
+    "pgd": defenses.pgd(LINF, **PGD),
+    "pgd_train": defenses.pgd(LINF, attack_mode="train", **PGD),
+    "trades": defenses.trades(LINF, beta=6.0, **PGD),
+    "dale": defenses.dale(LINF, rho=0.5, temperature=1e-3, **PGD),
+    "free": defenses.free(LINF, shape=(4, *SHAPE), replays=2),
+    "cvar": defenses.cvar(LINF, share=0.5, learning_rate=0.1, **PGD),
+    "awp": defenses.awp(attacks.pgd(LINF, **PGD), gamma=0.01),
+}
+
+
+def floats(tree: Any) -> set[np.dtype]:
+    """The floating-point types among the leaves."""
+    kinds = (leaf.dtype for leaf in jax.tree.leaves(tree))
+    return {kind for kind in kinds if jnp.issubdtype(kind, jnp.floating)}
+
+
+def batch_of(size: int) -> Batch:
+    draw = np.random.default_rng(0)
+    x = jnp.asarray(draw.uniform(0.1, 0.9, size=(size, *SHAPE)), FLOAT32)
+    return Batch(x, jnp.asarray(draw.integers(0, CLASSES, size), jnp.int32), jnp.arange(size))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_state_and_metrics_stay_float32(name: str) -> None:
+    defense, optimizer, batch = METHODS[name], sgd(), batch_of(4)
+    multiplier = dual_ascent(0.1) if defense.constrained else None
+    state = init_state(jax.random.key(0), MODEL, defense, optimizer, multiplier, batch.x[:1])
+    step = make_step(MODEL, defense, optimizer, multiplier=multiplier)
+    one = jax.tree.map(lambda a: a[None], (state, batch))
+    after, metrics = jax.eval_shape(jax.pmap(step, axis_name=DEVICES), *one)
+    assert floats(after._replace(key=())) == {FLOAT32}
+    assert {m.dtype for m in metrics.values()} == {FLOAT32}
+
+
+def noting(model: Model) -> tuple[Model, list[Any]]:
+    """The model, and a list of the types of the images it is shown."""
+    shown: list[Any] = []
+
+    def apply(variables: Any, x: Array, **options: Any) -> Any:
+        shown.append(x.dtype)
+        return model.apply(variables, x, **options)
+
+    return Model(model.init, apply), shown
+
+
+ATTACKS = {
+    "fgsm": attacks.fgsm(LINF),
+    "pgd": attacks.pgd(LINF, **PGD),
+    "langevin": attacks.langevin(LINF, temperature=1e-3, **PGD),
+    "apgd": attacks.apgd(LINF, steps=3),
+    "fab": attacks.fab(LINF, steps=2),
+    "square": attacks.square(LINF, queries=3),
+    "ddn": attacks.ddn(L2(0.5), steps=2),
+    "carlini_wagner": attacks.carlini_wagner(L2(0.5), steps=2, searches=1),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_iterates_and_verdicts_are_float32(name: str) -> None:
+    model, shown = noting(MODEL)
+    batch = batch_of(3)
+    f = model.logits_fn(MODEL.init(jax.random.key(0), batch.x))
+    found = jax.eval_shape(
+        lambda x, y: attacks.batched(ATTACKS[name], jax.random.key(0), f, x, y), batch.x, batch.y
+    )
+    assert floats(found) == {FLOAT32}
+    assert set(shown) == {FLOAT32}
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_radius_below_bfloat16s_rounding_is_kept(mode: str) -> None:
+    batch = batch_of(8)
+    variables = MODEL.init(jax.random.key(0), batch.x)
+    attack: Attack = attacks.pgd(LINF, keep="last", **PGD)
+    points = jax.jit(
+        lambda batch: defenses.perturb(
+            jax.random.key(0), attack, MODEL, variables, batch, attack_mode=mode, axes=()
+        )
+    )(batch)
+    moved = np.abs(np.asarray(points - batch.x))
+    assert moved.max() <= EPS * (1 + 1e-4)
+    assert moved.max() >= EPS * (1 - 1e-4)
+    rounded = points.astype(jnp.bfloat16).astype(FLOAT32)
+    assert float(jnp.abs(rounded - batch.x).max()) > 1.1 * EPS
+
+
+def plain(key: Key, threat: L2, *, rate: Array) -> optax.GradientTransformation:
+    """Steps as long as the gradient itself."""
+    del key, threat
+    return optax.sgd(rate)
+
+
+def test_the_gradient_that_attacks_climb_does_not_shrink_with_the_batch() -> None:
+    """Each example climbs its own loss: a mean over the batch would divide its gradient by 64."""
+    everywhere = L2(1e6, lower=-jnp.inf, upper=jnp.inf)
+    options = {"steps": 1, "start": attacks.clean, "keep": "last"}
+    attack = attacks.first_order(everywhere, plain, {"rate": 1.0}, **options)
+    batch = batch_of(64)
+    f = MODEL.logits_fn(MODEL.init(jax.random.key(0), batch.x))
+
+    @jax.jit
+    def moved(x: Array, y: Array) -> Array:
+        return attacks.batched(attack, jax.random.key(0), f, x, y).x - x
+
+    alone, together = moved(batch.x[:1], batch.y[:1])[0], moved(batch.x, batch.y)[0]
+    assert float(jnp.abs(alone).max()) > 0.01
+    np.testing.assert_allclose(together, alone, rtol=0.05, atol=1e-3)
