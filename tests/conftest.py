@@ -26,6 +26,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -48,3 +49,10 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared folder of reference figures is not here")
     return SHARED
+
+
+@pytest.fixture
+def default_promotion() -> Iterator[None]:
+    """JAX's own defaults, under which experiments run."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

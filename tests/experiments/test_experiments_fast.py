@@ -1,0 +1,274 @@
+"""Fast adversarial training on a few digits: the command as a user runs it, and its formulas."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.certification import exactness
+from experiments.fast import Config, main, setting
+from experiments.options import Options
+from experiments.single_step import drawings, parts, rows
+from experiments.single_step.clock import clock
+from experiments.single_step.run import collapses, timed
+from experiments.single_step.settings import RECIPES, SETTINGS
+from experiments.single_step.starts import hypercube, previous
+from experiments.single_step.verified import shares
+from experiments.study import BEST_BY, Outcome
+from jaxrobust import data, training
+from jaxrobust.defenses import Moment
+from jaxrobust.threats import Linf
+from jaxrobust.types import Batch, Model, Variables
+
+# The experiment itself runs under JAX's defaults: Adam's bias correction promotes dtypes.
+pytestmark = pytest.mark.usefixtures("default_promotion")
+
+
+@pytest.fixture
+def default_promotion():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def small(out: Path, part: str, **changes) -> Config:
+    options = {
+        "seeds": (0,),
+        "epochs": 2,
+        "limit": 64,
+        "batch_size": 32,
+        "model": "mlp",
+        "out": out,
+        "progress": False,
+    }
+    common = {name: changes.pop(name) for name in list(changes) if hasattr(Options, name)}
+    return Config(
+        options=Options(**(options | common)), part=part, **({"steps": 1, "restarts": 1} | changes)
+    )
+
+
+@pytest.mark.slow
+def test_the_table_is_that_of_the_reports_and_a_second_call_trains_nothing(tmp_path, capsys):
+    config = small(tmp_path, "table", methods=("zero stopped", "previous"), seeds=(0, 1))
+    table = main(config)
+    folder = tmp_path / "digits-quick" / "table"
+    assert [row["method"] for row in table] == ["zero stopped", "previous"]
+    for row, epoch in zip(table, ("best", "last"), strict=True):
+        found, epochs = [], []
+        for seed in (0, 1):
+            run = folder / f"{row['method'].replace(' ', '-')}-seed{seed}"
+            report = json.loads((run / f"test_{epoch}.json").read_text())
+            mask = report["attacks"]["PGD-20-1"]["robust"]
+            found.append(100 * sum(mask) / len(mask))
+            epochs.append(len((run / "metrics.jsonl").read_text().splitlines()))
+        assert row["PGD-20-1"] == pytest.approx(sum(found) / 2)
+        assert row["epochs"] == pytest.approx(sum(epochs) / 2)
+        assert row["training s"] > 0
+    assert (folder / "epochs.png").stat().st_size > 1000
+    assert len((folder / "epochs.csv").read_text().splitlines()) == 1 + 2 * 2
+    saved = json.loads((folder / "table.json").read_text())
+    assert (saved["script"], saved["source"]) == ("fast", "Wong's thesis, Table 4.1")
+    assert "previous" in capsys.readouterr().out
+
+    history = folder / "previous-seed1" / "metrics.jsonl"
+    trained = history.read_text()
+    assert main(config) == table
+    assert history.read_text() == trained  # timings included: no epoch ran again
+
+
+@pytest.mark.slow
+def test_integer_programs_answer_once_and_never_contradict_the_attack(tmp_path, monkeypatch):
+    config = small(tmp_path, "verified", methods=("fgsm_rs",), exact=3, epochs=20, limit=256)
+    (row,) = main(config)
+    assert 0 <= row["verified (3)"] <= row["verified (3)"] + row["undecided (3)"]
+    assert row["verified (3)"] + row["undecided (3)"] <= row["PGD (3)"] + 1e-9
+    run = tmp_path / "digits-quick" / "verified" / "fgsm_rs-seed0"
+    (file,) = run.glob("exact_*.json")
+    answers = [answer["status"] for answer in json.loads(file.read_text()).values()]
+    assert row["verified (3)"] == pytest.approx(100 * answers.count("certified") / 3)
+    assert len(answers) == pytest.approx(3 * row["PGD (3)"] / 100)
+
+    def asked(*args, **options):
+        raise AssertionError("an image is asked about again")
+
+    monkeypatch.setattr(exactness, "exact_margins", asked)
+    assert main(config) == [row]
+
+
+@pytest.mark.slow
+def test_the_race_and_the_steps_draw_their_figures(tmp_path):
+    table = main(small(tmp_path, "time", methods=("fgsm_rs",), budgets=(2, 1), target=1e-3))
+    assert [(row["budget"], row["epochs"]) for row in table] == [(1, 1), (2, 2)]
+    folder = tmp_path / "digits-quick"
+    reached = json.loads((folder / "time" / "reached.json").read_text())["rows"]
+    assert [row["method"] for row in reached] == ["fgsm_rs"]
+    assert (folder / "time" / "figure7_time.png").stat().st_size > 1000
+    (row,) = main(small(tmp_path, "steps", ratios=(1.25,)))
+    assert row["step / eps"] == 1.25
+    assert {"PGD-20-1 last", "PGD-20-1 best"} < row.keys()
+    assert (folder / "steps" / "figure4_steps.png").stat().st_size > 1000
+
+
+def test_the_hypercube_start_is_a_corner_at_half_the_radius():
+    x = jnp.full((5, 5), 0.5).at[0, 0].set(0.0)
+    moved = np.asarray(hypercube(jax.random.key(0), Linf(0.3), x) - x)
+    np.testing.assert_allclose(np.abs(moved).ravel()[1:], 0.15, rtol=1e-5)
+    assert {-1.0, 1.0} == set(np.sign(moved).ravel()[1:])
+    assert moved[0, 0] in (0, pytest.approx(0.15))  # the box
+
+
+# Two logits, w . x and 0: the loss of label 0 falls along w, that of label 1 rises.
+W = np.asarray([[1.0, -2.0, 3.0, -0.5]], np.float32)
+
+
+def linear() -> Model:
+    def apply(variables, x, *, train, key, axes):
+        first = jnp.sum(x.reshape(len(x), -1) * variables.params, axis=1)
+        return jnp.stack([first, jnp.zeros_like(first)], axis=1), ()
+
+    return Model(lambda key, x: Variables(jnp.asarray(W)), apply)
+
+
+def test_previous_starts_where_the_batch_before_ended():
+    x = np.full((2, 4), 0.5, np.float32)
+    x[0, 2] = 0.05
+    epsilon, step = 0.1, 0.06
+    batch = Batch(jnp.asarray(x).reshape(2, 1, 4, 1), jnp.asarray([0, 1]), jnp.arange(2))
+    defense = previous(Linf(epsilon), shape=batch.x.shape, step_size=step)
+
+    @jax.jit
+    def loss(state, batch):
+        variables, moment = Variables(jnp.asarray(W)), Moment(state=state, progress=0.5)
+        value, aux = defense.loss(jax.random.key(0), linear(), variables, batch, moment)
+        return value, aux.state
+
+    state = defense.init()
+    assert not state.any()
+    rise = np.sign(W) * np.asarray([[-1], [1]])
+    delta = np.zeros((2, 4))
+    for _ in range(3):
+        value, state = loss(state, batch)
+        delta = np.clip(x + np.clip(delta + step * rise, -epsilon, epsilon), 0, 1) - x
+        np.testing.assert_allclose(state.reshape(2, 4), delta, atol=1e-6)
+        logits = np.stack([((x + delta) * W).sum(axis=1), np.zeros(2)], axis=1)
+        losses = np.log(np.exp(logits).sum(axis=1)) - logits[[0, 1], [0, 1]]
+        assert float(value) == pytest.approx(losses.mean(), rel=1e-5)
+    one = jax.tree.map(lambda a: a[:1], batch)
+    with pytest.raises(ValueError, match=r"shape \(2, 1, 4, 1\), got \(1, 1, 4, 1\)"):
+        loss(state, one)
+
+
+def history(*robust: float, rate: float = 50.0) -> list[dict]:
+    return [
+        {"step": 10 * (i + 1), "images_per_second": rate if i else 5.0, "seconds": 60.0 if not i
+         else 320 / rate, BEST_BY: value, drawings.FGSM: 80.0}
+        for i, value in enumerate(robust)
+    ]  # fmt: skip
+
+
+def outcome(method: str, seed: int, *robust: float) -> Outcome:
+    return Outcome(method, seed, {}, {}, history(*robust), {})
+
+
+def test_compiling_is_told_from_training():
+    steady, other = clock(history(1, 2, 3), 32)
+    # 30 steps of 32 images at 50 a second; the first epoch took 60 s instead of 6.4.
+    assert steady == pytest.approx(19.2)
+    assert other == pytest.approx(60 - 6.4)
+    assert clock(history(1), 32).steady == pytest.approx(320 / 5)
+    means = timed([outcome("a", 0, 1, 2), outcome("a", 1, 1, 2, 3, 4)], 32)
+    assert means["epochs"] == 3
+    assert means["training s"] == pytest.approx((12.8 + 25.6) / 2)
+
+
+def test_a_collapse_is_a_fall_within_one_epoch():
+    stop = training.collapsed(BEST_BY, drop=20.0)
+    fell, sank = outcome("a", 0, 10, 50, 29, 60), outcome("a", 1, 10, 50, 35, 20)
+    assert collapses([fell, sank], stop) == "1/2"
+
+
+def test_epochs_are_means_over_the_seeds_that_got_there():
+    found = drawings.epoch_rows([outcome("a", 0, 10, 20), outcome("a", 1, 30)])
+    assert [(r["epoch"], r["seeds"], r["PGD held out"]) for r in found] == [(1, 2, 20), (2, 1, 20)]
+
+
+def test_the_first_budget_to_reach_the_target_is_the_cheapest():
+    table = [
+        {"training": "a", "budget": 2, "training s": 4.0, "r": 40.0},
+        {"training": "a", "budget": 4, "training s": 8.0, "r": 55.0},
+        {"training": "a", "budget": 8, "training s": 16.0, "r": 60.0},
+        {"training": "b", "budget": 2, "training s": 1.0, "r": 49.9},
+    ]
+    a, b = parts.first_to_reach(table, "r", 50.0)
+    assert a == {"method": "a", "budget": 4, "training s": 8.0, "r": 55.0}
+    assert b == {"method": "b", "budget": None, "training s": None, "r": None}
+
+
+def test_verified_shares_count_what_the_attack_broke_as_broken():
+    survived = np.asarray([True, False, True, True])
+    found = shares(survived, {0: "certified", 2: "broken", 3: "undecided"})
+    assert found == {"PGD (4)": 75.0, "verified (4)": 25.0, "undecided (4)": 25.0}
+
+
+def test_recipes_and_rows_carry_the_thesis_settings():
+    cifar = RECIPES["cifar10", "paper"]
+    assert (cifar.model, cifar.epochs, cifar.learning_rate) == ("preact_resnet18", 30, 0.2)
+    assert (cifar.optimizer, cifar.momentum, cifar.weight_decay) == ("sgd", 0.9, 5e-4)
+    assert (cifar.epsilon, cifar.steps, cifar.step_size) == (8 / 255, 7, 2 / 255)
+    assert (cifar.eval_steps, cifar.eval_step_size, cifar.batch_size) == (50, 2 / 255, 128)
+    assert (cifar.attack_mode, cifar.dtype) == ("train", "bfloat16")
+    mnist = RECIPES["mnist", "paper"]
+    assert (mnist.epochs, mnist.batch_size, mnist.learning_rate) == (10, 100, 5e-3)
+    assert (mnist.steps, mnist.step_size, mnist.schedule_options) == (40, 0.01, {"top": 0.4})
+    assert SETTINGS["cifar10", "paper"].restarts == SETTINGS["mnist", "paper"].restarts == 10
+
+    digits = data.load("digits", limit=64)
+    paper = SETTINGS["cifar10", "paper"]
+    made = {m.name: m for m in rows.table_rows(paper, cifar, digits)}
+    assert tuple(made) == rows.METHODS["table"]
+    assert {n for n, m in made.items() if m.stop is not None} == {
+        "zero stopped",
+        "uniform 2 eps stopped",
+    }
+    assert made["pgd"].recipe(cifar).epochs == 40
+    free = made["free"].recipe(cifar)
+    assert (free.epochs, free.learning_rate) == (12, pytest.approx(0.04))
+    timed_rows = rows.time_rows(paper, cifar, digits, paper.budgets)
+    passes = {(name, budget): m.recipe(cifar).epochs for name, budget, m in timed_rows}
+    assert passes["free", 80] == 10
+    assert passes["fgsm_rs", 15] == 15
+    assert ("free", 5) not in passes
+    for part, make in (
+        ("start", rows.start_rows(cifar)),
+        ("verified", rows.verified_rows(cifar, digits)),
+    ):
+        assert tuple(m.name for m in make) == rows.METHODS[part]
+
+
+def test_the_preset_gives_way_to_options(tmp_path):
+    chosen = setting(small(tmp_path, "time", budgets=(3,), restarts=4, steps=9, drop=7.0))
+    assert (chosen.budgets, chosen.restarts, chosen.drop) == ((3,), 4, 7.0)
+    assert (chosen.recipe.steps, chosen.recipe.epochs) == (9, 2)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("table", {"methods": ("zeroo",)}, "unknown method of the part table 'zeroo'; did you"),
+        ("time", {"methods": ("zero",)}, "unknown method of the part time 'zero'"),
+        ("steps", {"methods": ("zero",)}, "names no rows of the part steps"),
+        ("time", {"methods": ("free",), "budgets": (4,)}, "budgets 4 hold no pass of free"),
+        ("table", {"restarts": 0}, "restarts must be a whole number of at least 1, got 0"),
+        ("table", {"drop": 0.0}, "drop must be finite and above 0, got 0.0"),
+        ("verified", {"time_limit": -1.0}, "time_limit must be finite and above 0, got -1.0"),
+        ("steps", {"ratios": (1.0, 1.0)}, "ratios holds a value twice: 1.0 1.0"),
+        ("steps", {"ratios": ()}, "--ratios need a value"),
+        ("time", {"budgets": (0,)}, "budgets must be finite and above 0, got 0"),
+        ("table", {"dataset": "stl10"}, "unknown data set for a recipe 'stl10'"),
+    ],
+)
+def test_mistakes_name_the_value(tmp_path, part, changes, message):
+    with pytest.raises(ValueError, match=message):
+        main(small(tmp_path, part, **changes))
