@@ -21,12 +21,6 @@ from jaxrobust.evaluation import evaluate
 pytestmark = pytest.mark.usefixtures("default_promotion")
 
 
-@pytest.fixture
-def default_promotion():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 @pytest.fixture(scope="module")
 def digits():
     return data.load("digits", limit=32)

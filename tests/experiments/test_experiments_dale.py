@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from experiments.dale import Config, main, methods, settings_of
@@ -17,12 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The experiment itself runs under JAX's defaults: Adam's bias correction promotes dtypes.
 pytestmark = pytest.mark.usefixtures("default_promotion")
-
-
-@pytest.fixture
-def default_promotion():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def small(out: Path, **changes) -> Config:

@@ -25,12 +25,6 @@ from jaxrobust.types import Attack, Variables
 pytestmark = pytest.mark.usefixtures("default_promotion")
 
 
-@pytest.fixture
-def default_promotion():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run's folder as `training.fit` leaves it, and its variables: random features, fitted."""

@@ -32,13 +32,6 @@ from jaxrobust.threats import Linf
 from jaxrobust.types import Variables
 
 
-@pytest.fixture
-def default_promotion():
-    # The experiment itself runs under JAX's defaults: Adam's bias correction promotes dtypes.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 def small(out: Path, **changes) -> Config:
     options = {
         "seeds": (0, 1),

@@ -86,12 +86,6 @@ def test_the_recipe_trains_attacks_and_resumes(
     assert (run / "metrics.jsonl").read_text() == history  # timings included: no epoch ran again
 
 
-@pytest.fixture
-def default_promotion() -> Any:
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 def test_the_recipe_is_the_thesis() -> None:
     setting = PRESETS["imagenet"]
     assert [(p.epochs, p.size, p.batch_size) for p in setting.phases] == [

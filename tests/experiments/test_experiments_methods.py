@@ -20,13 +20,6 @@ from jaxrobust.threats import Linf
 pytestmark = pytest.mark.usefixtures("default_promotion")
 
 
-@pytest.fixture(autouse=True)
-def default_promotion():
-    # Experiments run under JAX's defaults: Adam's bias correction promotes dtypes.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 @pytest.fixture(scope="module")
 def digits():
     return data.load("digits", limit=64)

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,13 +20,6 @@ from jaxrobust import attacks, data
 from jaxrobust.data import Split
 from jaxrobust.threats import Linf
 from jaxrobust.types import Variables
-
-
-@pytest.fixture
-def default_promotion():
-    # The experiment itself runs under JAX's defaults: Adam's bias correction promotes dtypes.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def small(out: Path, **changes) -> Config:
