@@ -27,12 +27,6 @@ from jaxrobust.types import Batch, Model, Variables
 pytestmark = pytest.mark.usefixtures("default_promotion")
 
 
-@pytest.fixture
-def default_promotion():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 def small(out: Path, part: str, **changes) -> Config:
     options = {
         "seeds": (0,),

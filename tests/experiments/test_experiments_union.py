@@ -24,12 +24,6 @@ pytestmark = pytest.mark.usefixtures("default_promotion")
 NORMS = ("linf", "l2", "l1")
 
 
-@pytest.fixture
-def default_promotion():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 def small(out: Path, **changes) -> Config:
     options = {
         "seeds": (0, 1),

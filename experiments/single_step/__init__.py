@@ -1,0 +1,1 @@
+"""Parts of the study of fast adversarial training: starts, rows, clocks, verification, figures."""
