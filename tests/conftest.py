@@ -56,3 +56,16 @@ def default_promotion() -> Iterator[None]:
     """JAX's own defaults, under which experiments run."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture
+def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains and evaluates on one of the simulated devices: eight of them share two cores."""
+    first = jax.devices()[:1]
+    for name, value in (
+        ("devices", first),
+        ("local_devices", first),
+        ("device_count", 1),
+        ("local_device_count", 1),
+    ):
+        monkeypatch.setattr(jax, name, lambda *args, value=value, **options: value)

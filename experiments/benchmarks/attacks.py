@@ -19,7 +19,7 @@ from experiments.benchmarks.settings import ATTACKS, MINIMUM_NORM, Settings, our
 from experiments.benchmarks.subject import Subject
 from experiments.benchmarks.timing import Timing, fastest, measure, notes, table
 from experiments.recipes import recipe
-from experiments.study import publish
+from experiments.tables import publish
 from jaxrobust import checks
 
 SUMMARY = (

@@ -19,7 +19,7 @@ from experiments.benchmarks.projections import PPM
 from experiments.benchmarks.subject import Subject
 from experiments.benchmarks.timing import Entrant, Skipped, Timing, fastest, measure, notes, table
 from experiments.benchmarks.twin import channels_first, twin
-from experiments.study import publish
+from experiments.tables import publish
 from jaxrobust import checks, duals
 from jaxrobust.evaluation import accuracy
 from jaxrobust.threats import Linf

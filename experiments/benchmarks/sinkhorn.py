@@ -17,7 +17,7 @@ from experiments.benchmarks.options import Run
 from experiments.benchmarks.projections import Ball, Case
 from experiments.benchmarks.subject import Subject
 from experiments.benchmarks.timing import Timing, fastest, measure, notes, table
-from experiments.study import publish
+from experiments.tables import publish
 from jaxrobust import checks, sinkhorn
 
 JOBS = ("projection", "distance", "attack")
