@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrobust.models.convolution import parameter_dtype
+from jaxrobust.models.convolution import Conv, parameter_dtype
 from jaxrobust.types import Array
 
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -71,6 +71,31 @@ def batch_norm(x: Array, *, train: bool, axes: tuple[str, ...], dtype: Any, name
         name=name,
     )
     return norm(x.astype(stored)).astype(dtype)
+
+
+def conv_norm(
+    x: Array,
+    features: int,
+    side: int,
+    stride: int,
+    name: str,
+    *,
+    train: bool,
+    axes: tuple[str, ...],
+    dtype: Any,
+) -> Array:
+    """A square convolution without bias, then `batch_norm`; for compact linen methods."""
+    conv = Conv(
+        features,
+        (side, side),
+        strides=stride,
+        padding=side // 2,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=he_fan_out,
+        name=f"{name}_conv",
+    )
+    return batch_norm(conv(x), train=train, axes=axes, dtype=dtype, name=f"{name}_norm")
 
 
 def dense(

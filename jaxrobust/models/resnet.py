@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrobust.models.convolution import Conv
-from jaxrobust.models.layers import as_logits, batch_norm, dense, he_fan_out, prepare
+from jaxrobust.models.layers import as_logits, conv_norm, dense, prepare
 from jaxrobust.types import Array
 
 
@@ -36,29 +36,15 @@ class ResNet(nn.Module):
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         """Logits; `train` normalizes by the batch's statistics and renews the running ones."""
 
-        def conv_norm(x: Array, features: int, side: int, stride: int, name: str) -> Array:
-            conv = Conv(
-                features,
-                (side, side),
-                strides=stride,
-                padding=side // 2,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=he_fan_out,
-                name=f"{name}_conv",
-            )
-            return batch_norm(
-                conv(x), train=train, axes=self.axes, dtype=self.dtype, name=f"{name}_norm"
-            )
-
+        step = functools.partial(conv_norm, train=train, axes=self.axes, dtype=self.dtype)
         x = prepare(x, self.mean, self.std, self.dtype)
-        x = nn.relu(conv_norm(x, self.features[0], 3, 1, "stem"))
+        x = nn.relu(step(x, self.features[0], 3, 1, "stem"))
         for s, features in enumerate(self.features, 1):
             for b in range(1, self.blocks + 1):
                 name, stride = f"stage{s}_block{b}", 2 if s > 1 and b == 1 else 1
-                h = nn.relu(conv_norm(x, features, 3, stride, f"{name}_first"))
-                h = conv_norm(h, features, 3, 1, f"{name}_second")
+                h = nn.relu(step(x, features, 3, stride, f"{name}_first"))
+                h = step(h, features, 3, 1, f"{name}_second")
                 if stride != 1 or x.shape[-1] != features:
-                    x = conv_norm(x, features, 1, stride, f"{name}_shortcut")
+                    x = step(x, features, 1, stride, f"{name}_shortcut")
                 x = nn.relu(h + x)
         return as_logits(dense(self.num_classes, self.dtype, "dense")(x.mean((1, 2))))

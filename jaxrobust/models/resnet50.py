@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrobust.models.convolution import Conv
-from jaxrobust.models.layers import as_logits, batch_norm, dense, he_fan_out, prepare
+from jaxrobust.models.layers import as_logits, conv_norm, dense, prepare
 from jaxrobust.types import Array
 
 EXPANSION = 4
@@ -41,32 +41,18 @@ class ResNet50(nn.Module):
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         """Logits; `train` normalizes by the batch's statistics and renews the running ones."""
 
-        def conv_norm(x: Array, features: int, side: int, stride: int, name: str) -> Array:
-            conv = Conv(
-                features,
-                (side, side),
-                strides=stride,
-                padding=side // 2,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=he_fan_out,
-                name=f"{name}_conv",
-            )
-            return batch_norm(
-                conv(x), train=train, axes=self.axes, dtype=self.dtype, name=f"{name}_norm"
-            )
-
+        step = functools.partial(conv_norm, train=train, axes=self.axes, dtype=self.dtype)
         x = prepare(x, self.mean, self.std, self.dtype)
-        x = overlapping_max_pool(nn.relu(conv_norm(x, self.width, 7, 2, "stem")))
+        x = overlapping_max_pool(nn.relu(step(x, self.width, 7, 2, "stem")))
         for s, count in enumerate(self.blocks, 1):
             features = self.width * 2 ** (s - 1)
             for b in range(1, count + 1):
                 name, stride = f"stage{s}_block{b}", 2 if s > 1 and b == 1 else 1
-                h = nn.relu(conv_norm(x, features, 1, 1, f"{name}_first"))
-                h = nn.relu(conv_norm(h, features, 3, stride, f"{name}_second"))
-                h = conv_norm(h, EXPANSION * features, 1, 1, f"{name}_third")
+                h = nn.relu(step(x, features, 1, 1, f"{name}_first"))
+                h = nn.relu(step(h, features, 3, stride, f"{name}_second"))
+                h = step(h, EXPANSION * features, 1, 1, f"{name}_third")
                 if b == 1:
-                    x = conv_norm(x, EXPANSION * features, 1, stride, f"{name}_shortcut")
+                    x = step(x, EXPANSION * features, 1, stride, f"{name}_shortcut")
                 x = nn.relu(h + x)
         return as_logits(dense(self.num_classes, self.dtype, "dense")(x.mean((1, 2))))
 
