@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.study import command_line
-from experiments.tables import cells, markdown_table
+from experiments.tables import cells, markdown_table, show
 from jaxrobust.files import write_text_atomic
 
 COLUMNS = ("setup", "script", "data", "row", "seeds", "measured", "published", "source")
@@ -108,20 +108,19 @@ def main(config: Config) -> list[dict[str, str]]:
             f"no table of a study under {' '.join(map(str, config.runs))}; run one first, for "
             "example python -m experiments.dale"
         )
-    shown = Table(box=box.SIMPLE_HEAD)
-    for column in COLUMNS:
-        shown.add_column(column, overflow="fold")
-    for row in rows:
-        shown.add_row(*(row[column] for column in COLUMNS))
-    console = Console()
-    console.print(shown)
     setups = [f"{number}. {table['title']}" for number, table in enumerate(tables, 1)]
-    console.print("\n".join(setups), soft_wrap=True, markup=False)
     if config.out is not None:
         table = markdown_table(COLUMNS, [[row[c] for c in COLUMNS] for row in rows])
         text = "\n".join([table, "", *setups, ""])
         write_text_atomic(config.out.with_suffix(".md"), text)
         write_text_atomic(config.out.with_suffix(".json"), json.dumps(rows, indent=1) + "\n")
+    shown = Table(box=box.SIMPLE_HEAD)
+    for column in COLUMNS:
+        shown.add_column(column)
+    for row in rows:
+        shown.add_row(*(row[column] for column in COLUMNS))
+    show(shown)
+    Console().print("\n".join(setups), soft_wrap=True, markup=False)
     return rows
 
 

@@ -124,10 +124,15 @@ def publish(
     write_text_atomic(stem.with_suffix(".json"), json.dumps(content) + "\n")
     write_csv(stem.with_suffix(".csv"), rows)
     write_text_atomic(stem.with_suffix(".md"), f"{title}\n\n{markdown}\n")
+    show(shown)
+
+
+def show(table: Table) -> None:
+    """Prints a table whole: a terminal too narrow wraps its lines."""
     console = Console()
-    # A terminal too narrow wraps lines; to shorten headings and figures would lose them.
-    needed = console.measure(shown, options=console.options.update(max_width=1000)).maximum
-    Console(width=max(console.width, needed)).print(shown)
+    # To shorten headings and figures would lose them.
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    Console(width=max(console.width, needed)).print(table)
 
 
 def told(written: Sequence[Path], began: float) -> None:
