@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from experiments.recipes import Recipe, Recipes, recipe
 from jaxrobust import checks, data
-from jaxrobust.data import Dataset, Split
+from jaxrobust.data import Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +63,7 @@ class Options:
         if self.test_limit is None:
             return dataset
         checks.at_least("test_limit", self.test_limit, 1)
-        kept = Split(dataset.test.x[: self.test_limit], dataset.test.y[: self.test_limit])
-        return dataclasses.replace(dataset, test=kept)
+        return dataclasses.replace(dataset, test=dataset.test.first(self.test_limit))
 
     def folder(self, script: str) -> Path:
         """Where the script of that name puts the results of this data set and preset."""

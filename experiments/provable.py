@@ -33,7 +33,6 @@ from experiments.certification.settings import METHODS, NETWORKS, PARTS, PRESETS
 from experiments.certification.subjects import Subject, Trainer
 from experiments.study import command_line
 from experiments.tables import publish
-from experiments.transport.subjects import first
 from jaxrobust import checks, data, figures
 from jaxrobust.data import Dataset
 
@@ -167,7 +166,7 @@ def load(config: Config, chosen: Setting) -> Dataset:
         dataset = released.ordered(dataset, config.reference_dir)
     if config.train_limit is not None:
         checks.at_least("train_limit", config.train_limit, 1)
-        train = first(dataset.train, config.train_limit)
+        train = dataset.train.first(config.train_limit)
         dataset = dataclasses.replace(dataset, train=train)
     return dataset
 

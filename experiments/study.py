@@ -240,7 +240,7 @@ def run(
         progress=progress,
     )
     found = {s: result.best if s == "best" else result.state for s in judge.selects}
-    first = Split(dataset.test.x[: judge.suite_images], dataset.test.y[: judge.suite_images])
+    first = dataset.test.first(judge.suite_images)
     reports, suites = {}, {}
     for select, state in found.items():
         subject = (jax.random.key(seed), study.model, state.variables)
@@ -339,19 +339,27 @@ def _validator(
     pgd = attacks.pgd(recipe.threat, step_size=recipe.step_size, steps=recipe.steps)
 
     def validate(variables: Variables) -> dict[str, float]:
-        report = evaluate(
-            jax.random.key(0),
-            model,
-            variables,
-            split,
-            {"pgd": pgd},
-            batch_size=min(EVAL_BATCH, split.size),
-            progress=False,
-        )
+        clean, robust = clean_and_robust(model, variables, split, pgd)
         return {
-            "val_clean_accuracy": report.clean_accuracy,
-            BEST_BY: report.attacks["pgd"].accuracy,
+            "val_clean_accuracy": clean,
+            BEST_BY: robust,
             **(probe(model, variables) if probe else {}),
         }
 
     return validate
+
+
+def clean_and_robust(
+    model: Model, variables: Variables, split: Split, attack: Attack
+) -> tuple[float, float]:
+    """Clean accuracy and accuracy under an attack, in %; always with the same random numbers."""
+    report = evaluate(
+        jax.random.key(0),
+        model,
+        variables,
+        split,
+        {"pgd": attack},
+        batch_size=min(EVAL_BATCH, split.size),
+        progress=False,
+    )
+    return report.clean_accuracy, report.attacks["pgd"].accuracy

@@ -31,7 +31,6 @@ from experiments.transport.subjects import (
     RELEASED,
     TRAINED,
     Subject,
-    first,
     released_subjects,
     trained_subjects,
 )
@@ -152,7 +151,7 @@ def load(config: Config, chosen: Setting) -> Dataset:
         dataset = dataclasses.replace(dataset, test=test)
     if config.train_limit is not None:
         checks.at_least("train_limit", config.train_limit, 1)
-        train = first(dataset.train, config.train_limit)
+        train = dataset.train.first(config.train_limit)
         dataset = dataclasses.replace(dataset, train=train)
     return dataset
 

@@ -20,7 +20,6 @@ from experiments.certification.certifiers import (
 )
 from experiments.certification.settings import Setting
 from experiments.certification.subjects import Subject
-from experiments.transport.subjects import first
 from jaxrobust import evaluation
 from jaxrobust.data import Split
 from jaxrobust.evaluation import Report
@@ -160,7 +159,7 @@ class Run:
             jax.random.key(0),
             subject.model,
             subject.variables,
-            first(subject.examples, self.setting.radii),
+            subject.examples.first(self.setting.radii),
             {"radius": search},
             metadata={"model": subject.name},
             **self._options("radii", subject.name),

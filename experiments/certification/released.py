@@ -15,7 +15,6 @@ from experiments.certification.settings import Setting
 from experiments.certification.subjects import Row, Subject
 from experiments.trained import released
 from experiments.transport.reference import original_order
-from experiments.transport.subjects import first
 from jaxrobust import data
 from jaxrobust.data import Dataset
 from jaxrobust.models import load_cascade
@@ -35,7 +34,7 @@ REFERENCE = "dual_mnist_linf_0.1.npz"
 
 def subjects(setting: Setting, dataset: Dataset, directory: Path) -> Iterator[Subject]:
     """The released MNIST networks."""
-    examples, model = first(dataset.test, setting.limit), None
+    examples, model = dataset.test.first(setting.limit), None
     for method in setting.methods:
         trained = released(WEIGHTS[method], directory, dataset)
         # One network for all weights: they share compiled programs.
@@ -50,7 +49,7 @@ def cascades(setting: Setting, mnist: Dataset, directory: Path, data_dir: Path |
     for name, stem, norm, radius, published in CASCADES:
         stages = load_cascade(stem, directory)
         held = mnist if name == "mnist" else data.load(name, data_dir=data_dir, limit=setting.limit)
-        examples = first(held.test, setting.limit)
+        examples = held.test.first(setting.limit)
         row = Row(f"{held.label} {norm}", radius, "cascade")
         model, variables = stages[0]
         subject = Subject(row, 0, model, variables, make_threat(norm, radius), examples)

@@ -14,7 +14,6 @@ from experiments.attack_menu import make_threat
 from experiments.certification.published import told
 from experiments.certification.settings import NETWORKS, Setting
 from experiments.study import AUGMENT, Study, study
-from experiments.transport.subjects import first
 from jaxrobust import defenses, training
 from jaxrobust.data import Dataset, Split
 from jaxrobust.defenses import Defense
@@ -142,7 +141,7 @@ class Trainer:
     def subjects(self, seeds: tuple[int, ...]) -> Iterator[Subject]:
         """Every row from every seed; rows of one network share its compiled programs."""
         models = {name: network(self.setting, name, self.dataset) for name in self.setting.networks}
-        examples = first(self.dataset.test, self.setting.limit)
+        examples = self.dataset.test.first(self.setting.limit)
         for row in rows(self.setting):
             shared = self.study(models[row.network], row.network, self.dataset)
             lessons = defense(self.setting, row)

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import optax
 
-from experiments.generalization.probe import first
 from experiments.recipes import Recipe
 from experiments.study import EVAL_BATCH, Outcome, network
 from experiments.tables import averaged
@@ -70,7 +69,7 @@ def table_2(
     if not recipe.autoattack:
         return []
     model = network(recipe.model, recipe.dtype, dataset, recipe.model_options)
-    split = first(dataset.test, recipe.autoattack)
+    split = dataset.test.first(recipe.autoattack)
     table = []
     for method in dict.fromkeys(outcome.method for outcome in outcomes):
         runs = []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.study import BEST_BY, Outcome
-from experiments.tables import averaged
+from experiments.tables import averaged, beside
 
 FINAL = 5
 """Last epochs whose mean is the final error (Wong's thesis, section 4.3.4)."""
@@ -60,9 +60,5 @@ def table_of(
     table = []
     for name, (method, stop) in rows.items():
         runs = [figures_of(o.history, stop=stop) for o in outcomes if o.method == method]
-        row: dict[str, Any] = {"method": name, **averaged(runs)}
-        if published:
-            told = " / ".join("-" if f is None else f"{f:g}" for f in published.get(name, ()))
-            row[f"published {COLUMNS}"] = told
-        table.append(row)
+        table.append({"method": name, **averaged(runs), **beside(name, published or None, COLUMNS)})
     return table

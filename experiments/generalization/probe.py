@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import jax
-
 from experiments.recipes import Recipe
-from experiments.study import EVAL_BATCH, Probe
+from experiments.study import Probe, clean_and_robust
 from jaxrobust import attacks, checks
 from jaxrobust.data import Dataset, Split
-from jaxrobust.evaluation import evaluate
 from jaxrobust.types import Model, Variables
 
 FITTED, TEST = "fitted", "test"
 """How the names of the accuracies of images trained on, and of test images, begin."""
-
-
-def first(split: Split, count: int | None) -> Split:
-    """The first `count` images; all of them for None."""
-    return Split(split.x[:count], split.y[:count])
 
 
 def require_probe(images: int | None) -> None:
@@ -30,7 +22,7 @@ def require_probe(images: int | None) -> None:
 
 def watched(dataset: Dataset, images: int | None) -> Mapping[str, Split]:
     """The first images trained on and tested on, at most so many of each."""
-    return {FITTED: first(dataset.train, images), TEST: first(dataset.test, images)}
+    return {FITTED: dataset.train.first(images), TEST: dataset.test.first(images)}
 
 
 def probe_of(recipe: Recipe, splits: Mapping[str, Split]) -> Probe:
@@ -43,17 +35,9 @@ def probe_of(recipe: Recipe, splits: Mapping[str, Split]) -> Probe:
     def probe(model: Model, variables: Variables) -> dict[str, float]:
         metrics = {}
         for name, split in splits.items():
-            report = evaluate(
-                jax.random.key(0),
-                model,
-                variables,
-                split,
-                {"pgd": pgd},
-                batch_size=min(EVAL_BATCH, split.size),
-                progress=False,
-            )
-            metrics[f"{name}_clean_accuracy"] = report.clean_accuracy
-            metrics[f"{name}_pgd_accuracy"] = report.attacks["pgd"].accuracy
+            clean, robust = clean_and_robust(model, variables, split, pgd)
+            metrics[f"{name}_clean_accuracy"] = clean
+            metrics[f"{name}_pgd_accuracy"] = robust
         return metrics
 
     return probe

@@ -23,7 +23,7 @@ from experiments.stationarity.settings import STAGES
 from experiments.study import Outcome, network
 from experiments.tables import averaged
 from jaxrobust import figures
-from jaxrobust.data import Dataset, Split
+from jaxrobust.data import Dataset
 
 Histograms = Mapping[str, Mapping[int, np.ndarray]]
 """Shares of images by method and epoch."""
@@ -66,7 +66,7 @@ def strength(
     model = network(settings.model, settings.dtype, dataset, settings.model_options)
     found = converged(settings, model, run.variables, dataset.test)
     rows = groups(found, count)
-    first = Split(dataset.test.x[:images], dataset.test.y[:images])
+    first = dataset.test.first(images)
     along = traces(settings, model, run.variables, first, steps=settings.steps)
     claim = (
         f"seed {run.seed}; correlation of the groups' FOSC with accuracy "

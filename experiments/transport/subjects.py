@@ -70,11 +70,6 @@ def binary(split: Split) -> Split:
     return split._replace(x=np.where(split.x >= THRESHOLD, 255, 0).astype(np.uint8))
 
 
-def first(split: Split, count: int) -> Split:
-    """The first `count` examples."""
-    return Split(split.x[:count], split.y[:count])
-
-
 def released_subjects(
     names: tuple[str, ...], directory: Path, dataset: Dataset, count: int
 ) -> list[Subject]:
@@ -92,7 +87,7 @@ def released_subjects(
         inside = inside or straight_through(plain)
         model = inside if name == "binarized-inside" else plain
         test = binary(dataset.test) if name == "binarized" else dataset.test
-        subjects.append(Subject(name, model, trained.variables, first(test, count), test))
+        subjects.append(Subject(name, model, trained.variables, test.first(count), test))
     return subjects
 
 
@@ -135,7 +130,7 @@ def trained_subjects(
             augment=AUGMENT if recipe.augment else None,
             progress=progress,
         )
-        examples = first(dataset.test, count)
+        examples = dataset.test.first(count)
         variables = run.state.variables
         subjects.append(Subject(name, shared.model, variables, examples, dataset.test))
     return subjects

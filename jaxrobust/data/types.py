@@ -24,6 +24,10 @@ class Split(NamedTuple):
         """Number of examples N."""
         return len(self.y)
 
+    def first(self, count: int | None) -> Split:
+        """The first `count` examples; all of them for None."""
+        return Split(self.x[:count], self.y[:count])
+
 
 class Source(NamedTuple):
     """A data set not read yet, so that only the images asked for are ever decoded."""
