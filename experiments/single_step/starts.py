@@ -18,6 +18,7 @@ from jaxrobust.defenses.base import (
     metrics_of,
     perturb,
 )
+from jaxrobust.defenses.free import own_share
 from jaxrobust.defenses.ramp import grown_threat
 from jaxrobust.threats import Linf
 from jaxrobust.types import Array, Batch, Key, Model, Scalar, ThreatModel, Variables
@@ -65,7 +66,7 @@ def previous(
     ) -> tuple[Array, Aux]:
         attack_key, drop_key = jax.random.split(key)
         ball = grown_threat(threat, moment.progress, ramp)
-        delta = _share(moment.state, batch, moment.axes)
+        delta = own_share("previous", moment.state, batch, moment.axes)
         start = jax.vmap(ball.project)(batch.x, batch.x + delta)
         stepped = perturb(
             attack_key, step, model, variables, batch._replace(x=start),
@@ -80,19 +81,6 @@ def previous(
         )
 
     return Defense(lambda: jnp.zeros(tuple(shape), jnp.float32), loss)
-
-
-def _share(state: Array, batch: Batch, axes: tuple[str, ...]) -> Array:
-    """This device's part of the perturbations."""
-    share = len(batch.x)
-    whole = share * (jax.lax.axis_size(axes) if axes else 1)
-    if state.shape != (whole, *batch.x.shape[1:]):
-        raise ValueError(
-            f"previous was built for batches of shape {state.shape}, got "
-            f"{(whole, *batch.x.shape[1:])}; give it the shape of the run's global batch"
-        )
-    position = jax.lax.axis_index(axes) if axes else 0
-    return jax.lax.dynamic_slice_in_dim(state, position * share, share)
 
 
 def _whole(share: Array, axes: tuple[str, ...]) -> Array:

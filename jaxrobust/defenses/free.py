@@ -49,15 +49,7 @@ def free(
     def loss(
         key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
-        share = len(batch.x)
-        whole = share * (jax.lax.axis_size(moment.axes) if moment.axes else 1)
-        if (whole, *batch.x.shape[1:]) != tuple(shape):
-            raise ValueError(
-                f"free was built for batches of shape {tuple(shape)}, got "
-                f"{(whole, *batch.x.shape[1:])}; give it the shape of the run's global batch"
-            )
-        position = jax.lax.axis_index(moment.axes) if moment.axes else 0
-        delta = jax.lax.dynamic_slice_in_dim(moment.state, position * share, share)
+        delta = own_share("free", moment.state, batch, moment.axes)
         ball = grown_threat(threat, moment.progress, ramp)
         points = jax.vmap(ball.project)(batch.x, batch.x + jax.lax.stop_gradient(delta))
         # The value is the projected point's, the gradient in delta that of the loss there.
@@ -74,3 +66,20 @@ def free(
         return jax.vmap(move)(state, jnp.where(jnp.isfinite(gradient), gradient, 0))
 
     return Defense(lambda: jnp.zeros(tuple(shape), jnp.float32), loss, renew=renew, replays=replays)
+
+
+def own_share(method: str, state: Array, batch: Batch, axes: tuple[str, ...]) -> Array:
+    """This device's part, one entry per example, of a state that holds the whole batch.
+
+    Raises:
+      ValueError: a batch of another shape than `method`'s state was built for.
+    """
+    share = len(batch.x)
+    whole = share * (jax.lax.axis_size(axes) if axes else 1)
+    if state.shape != (whole, *batch.x.shape[1:]):
+        raise ValueError(
+            f"{method} was built for batches of shape {state.shape}, got "
+            f"{(whole, *batch.x.shape[1:])}; give it the shape of the run's global batch"
+        )
+    position = jax.lax.axis_index(axes) if axes else 0
+    return jax.lax.dynamic_slice_in_dim(state, position * share, share)
