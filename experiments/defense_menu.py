@@ -90,10 +90,12 @@ PLAIN: Mapping[str, Make] = {
     "clp_original": lambda r, d: defenses.noisy_clp(weight=PAIRING),
     "trades": lambda r, d: defenses.trades(r.threat, beta=r.beta, **stepped(r), **mode(r)),
     "mart": lambda r, d: defenses.mart(r.threat, beta=5.0, **stepped(r), **mode(r)),
-    "dynamic": lambda r, d: defenses.dynamic(r.threat, **stepped(r)),
-    "curriculum": lambda r, d: defenses.curriculum(r.threat, **stepped(r), **_lessons(r, d)),
+    "dynamic": lambda r, d: defenses.dynamic(r.threat, ramp=r.ramp, **stepped(r)),
+    "curriculum": lambda r, d: defenses.curriculum(
+        r.threat, ramp=r.ramp, **stepped(r), **_lessons(r, d)
+    ),
     "curriculum_mixed": lambda r, d: defenses.curriculum(
-        r.threat, mixed=True, **stepped(r), **_lessons(r, d)
+        r.threat, mixed=True, ramp=r.ramp, **stepped(r), **_lessons(r, d)
     ),
     "beta": lambda r, d: defenses.beta(r.threat, **_beta(r), **mode(r)),
     "sbeta": lambda r, d: defenses.sbeta(r.threat, mu=1.0, **_beta(r), **mode(r)),
@@ -129,7 +131,8 @@ METHODS = (*PLAIN, *CONSTRAINED)
 def _lessons(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     # The last number of steps must come before the end of a short run.
     total = recipe.epochs * training.steps_per_epoch(dataset, recipe.batch_size)
-    return {"patience": max(1, total // (2 * recipe.steps))}
+    patience = max(1, total // (2 * recipe.steps))
+    return {"threshold": recipe.curriculum_threshold, "patience": patience}
 
 
 def ascent(recipe: Recipe, dataset: Dataset) -> Multiplier:

@@ -97,7 +97,11 @@ def dynamic_row(config: Config, settings: Recipe) -> Method:
     until = UNTIL.get((options.dataset, options.preset), 0.8)
     until = until if config.until is None else config.until
     defense = defenses.dynamic(
-        settings.threat, largest=config.c_max, until=until, **stepped(settings)
+        settings.threat,
+        largest=config.c_max,
+        until=until,
+        ramp=settings.ramp,
+        **stepped(settings),
     )
     default = config.c_max == 0.5 and config.until is None
     name = "dynamic" if default else f"dynamic c_max={config.c_max:g} until={until:g}"

@@ -53,6 +53,8 @@ class Recipe:
     beta: float = 6.0
     """TRADES' weight, 1 / lambda."""
     rho: tuple[float, ...] = (0.5, 0.8, 1.0)
+    curriculum_threshold: float = 90.0
+    """Training accuracy, in %, at which a curriculum's attack gains a step."""
     dtype: str = "float32"
     """Compute type of the model; parameters stay float32."""
     norm: str = "linf"
@@ -124,6 +126,7 @@ DIGITS = Recipe(
     radii=(0.2, 0.6, 2.0),
     dual_step=0.01,
     rho=(0.1, 0.2, 0.4),
+    curriculum_threshold=60.0,
 )
 """The embedded digits in seconds a run."""
 
@@ -145,6 +148,8 @@ MNIST = Recipe(
     eval_steps=40,
     dual_step=2e-3,
     rho=(0.1, 0.2),
+    # At 90 % the curriculum is at its second or third step when so short a run ends.
+    curriculum_threshold=60.0,
 )
 """MNIST with a small network, in minutes a run on CPU cores."""
 

@@ -28,9 +28,8 @@ _MNIST = Recipe(
 
 RECIPES: Recipes = {
     ("digits", "quick"): dataclasses.replace(DIGITS, steps=10, eval_step_size=0.05, eval_steps=10),
-    # The methods that start with weak attacks need no growing radius, and pgd is to be like them.
     ("mnist", "quick"): dataclasses.replace(
-        MNIST, model="fosc_mnist", steps=10, ramp=0.0, eval_step_size=0.3 / 4, eval_steps=10
+        MNIST, model="fosc_mnist", steps=10, eval_step_size=0.3 / 4, eval_steps=10
     ),
     ("cifar10", "quick"): dataclasses.replace(CIFAR10, eval_step_size=2 / 255, eval_steps=10),
     ("mnist", "paper"): _MNIST,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrobust import attacks, checks, losses
 from jaxrobust.defenses.adversarial import on_points
-from jaxrobust.defenses.base import Defense, over_devices
+from jaxrobust.defenses.base import Defense, check_ramp, over_devices
 from jaxrobust.types import Array, Attack, Scalar, ThreatModel
 
 
@@ -21,6 +21,7 @@ def dynamic(
     largest: Scalar = 0.5,
     until: Scalar = 0.8,
     reweight: bool = False,
+    ramp: Scalar = 0.0,
     **options: Any,
 ) -> Defense:
     """Minimizes the mean cross-entropy at points of convergence c_t, which improves over training.
@@ -35,11 +36,14 @@ def dynamic(
       until: share of training after which c_t is 0 (paper: 40 of 50 epochs, 100 of 120).
       reweight: weigh examples by their own loss, as the released code does from its second epoch
         on; here the weights have mean 1 over the batch and hold throughout.
+      ramp: see `perturb`. An open gate does not stand in for it: at a large radius, its start and
+        first step can already hold training at the constant prediction.
       **options: `start` and `loss` of `attacks.gated`.
     """
     checks.nonnegative("largest", largest)
     checks.positive("until", until)
     gated = attacks.gated(threat, step_size=step_size, steps=steps, **options)
+    check_ramp(ramp, gated)
 
     def in_force(state: tuple, progress: Scalar) -> Attack:
         del state
@@ -52,7 +56,7 @@ def dynamic(
         weight = jax.lax.stop_gradient(each)
         return jnp.mean(weight * each) / over_devices(jnp.mean(weight), axes)
 
-    return on_points(in_force, objective=objective)
+    return on_points(in_force, ramp=ramp, objective=objective)
 
 
 class Lesson(NamedTuple):
@@ -96,6 +100,7 @@ def curriculum(
     threshold: Scalar = 90.0,
     patience: Scalar = 1000,
     mixed: bool = False,
+    ramp: Scalar = 0.0,
     **options: Any,
 ) -> Defense:
     """Adversarial training with k-step PGD, k growing from 0 as the model learns.
@@ -109,15 +114,18 @@ def curriculum(
       threshold: in %. patience: in training steps.
       mixed: attack every example with a number of steps drawn from 0 to k, against forgetting
         ("batch mixing", there by slices of the batch).
+      ramp: see `perturb`.
       **options: `start` and `loss` of `attacks.gated`.
     """
     checks.at_least("steps", steps, 1)
     checks.nonnegative("threshold", threshold)
     checks.nonnegative("patience", patience)
     limited = attacks.gated(threat, step_size=step_size, steps=0, mixed=mixed, **options)
+    check_ramp(ramp, limited)
     rules = {"threshold": threshold, "patience": patience, "most": steps}
     return on_points(
         lambda lesson, progress: limited.replace(steps=lesson.steps),
+        ramp=ramp,
         init=lambda: _lesson(jnp.int32(0)),
         learn=lambda lesson, accuracy: _next(lesson, accuracy, **rules),
     )

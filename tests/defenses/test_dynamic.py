@@ -86,8 +86,23 @@ def test_a_curriculum_starts_clean_and_grows_as_the_model_learns() -> None:
     np.testing.assert_allclose(value, run(defenses.adversarial(two))[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("method", [defenses.dynamic, defenses.curriculum])
+def test_the_radius_grows_with_the_ramp(method: Any) -> None:
+    options = {"steps": 5, **OPTIONS}
+    grown = method(THREAT, ramp=0.5, **options)
+    state = lesson(5) if method is defenses.curriculum else ()
+    plain = method(Linf(0.05), **(options | {"step_size": 0.01}))
+    half = run(grown, state=state, progress=0.25)[0]
+    np.testing.assert_allclose(half, run(plain, state=state, progress=0.25)[0], rtol=1e-6)
+    full = run(method(THREAT, **options), state=state, progress=0.5)[0]
+    np.testing.assert_allclose(run(grown, state=state, progress=0.5)[0], full, rtol=1e-6)
+    assert half < full
+
+
 def test_mistakes_name_the_value() -> None:
     with pytest.raises(ValueError, match="largest"):
         defenses.dynamic(THREAT, steps=5, largest=-1.0, **OPTIONS)
+    with pytest.raises(ValueError, match="ramp"):
+        defenses.dynamic(THREAT, steps=5, ramp=1.5, **OPTIONS)
     with pytest.raises(ValueError, match="steps must be a whole number of at least 1, got 0"):
         defenses.curriculum(THREAT, steps=0, **OPTIONS)
