@@ -69,8 +69,8 @@ def previous(
         delta = own_share("previous", moment.state, batch, moment.axes)
         start = jax.vmap(ball.project)(batch.x, batch.x + delta)
         stepped = perturb(
-            attack_key, step, model, variables, batch._replace(x=start),
-            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
+            attack_key, step, model, variables, batch._replace(x=start), moment,
+            attack_mode=attack_mode, ramp=ramp,
         )  # fmt: skip
         points = jax.vmap(ball.project)(batch.x, stepped)
         logits, variables = forward(drop_key, model, variables, points, axes=moment.axes)

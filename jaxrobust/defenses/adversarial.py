@@ -44,6 +44,14 @@ def adversarial(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0
     return on_points(lambda state, progress: attack, attack_mode=attack_mode, ramp=ramp)
 
 
+Objective = Callable[[Array, Array, Moment], tuple[Array, dict[str, Array]]]
+
+
+def _mean(logits: Array, y: Array, moment: Moment) -> tuple[Array, dict[str, Array]]:
+    del moment
+    return mean_cross_entropy(logits, y), {}
+
+
 def on_points(
     attack: Callable[[PyTree, Scalar], Attack],
     *,
@@ -51,7 +59,8 @@ def on_points(
     ramp: Scalar = 0.0,
     init: Callable[[], PyTree] = no_state,
     learn: Callable[[PyTree, Array], PyTree] | None = None,
-    objective: Callable[..., Array] = lambda logits, y, axes: mean_cross_entropy(logits, y),
+    renew: Callable[[PyTree, PyTree], PyTree] | None = None,
+    objective: Objective = _mean,
 ) -> Defense:
     """Adversarial training with an attack that depends on the method's state and on progress.
 
@@ -59,7 +68,9 @@ def on_points(
       attack: (state, progress) -> the attack in force. attack_mode, ramp: see `perturb`.
       init: the state before training. learn: (state, adversarial accuracy in % over all devices) ->
         the state after a batch; None where it never changes.
-      objective: (logits at the attack's points, labels, device axes) -> what to minimize.
+      renew: see `Defense`.
+      objective: (logits at the attack's points, labels, moment) -> what to minimize, and metrics of
+        the method's own.
     """
     check_attack_mode(attack_mode)
 
@@ -67,18 +78,19 @@ def on_points(
         key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
         attack_key, drop_key = jax.random.split(key)
+        now = attack(moment.state, moment.progress)
         points = perturb(
-            attack_key, attack(moment.state, moment.progress), model, variables, batch,
-            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
-        )  # fmt: skip
+            attack_key, now, model, variables, batch, moment, attack_mode=attack_mode, ramp=ramp
+        )
         logits, variables = forward(drop_key, model, variables, points, axes=moment.axes)
         metrics, state = metrics_of(batch.y, adversarial=logits), moment.state
         if learn is not None:
             seen = jax.lax.stop_gradient(metrics["adversarial_accuracy"])
             state = learn(state, over_devices(seen, moment.axes))
-        return objective(logits, batch.y, moment.axes), Aux(variables.stats, state, metrics)
+        value, own = objective(logits, batch.y, moment)
+        return value, Aux(variables.stats, state, metrics | own)
 
-    return Defense(init, loss)
+    return Defense(init, loss, renew=renew)
 
 
 def fgsm(

@@ -63,9 +63,8 @@ def awp(attack: Attack, *, gamma: Scalar, attack_mode: str = "eval", ramp: Scala
     ) -> tuple[Array, Aux]:
         attack_key, drop_key = jax.random.split(key)
         points = perturb(
-            attack_key, attack, model, variables, batch,
-            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
-        )  # fmt: skip
+            attack_key, attack, model, variables, batch, moment, attack_mode=attack_mode, ramp=ramp
+        )
 
         def climbed(params: PyTree) -> Array:
             held = variables._replace(params=params)

@@ -89,37 +89,36 @@ def perturb(
     model: Model,
     variables: Variables,
     batch: Batch,
+    moment: Moment,
     *,
     attack_mode: str,
     ramp: Scalar = 0.0,
-    progress: Scalar = 1.0,
-    axes: tuple[str, ...],
     make_loss: Callable[..., Loss] | None = None,
     targets: tuple[Array, ...] = (),
 ) -> Array:
     """Adversarial points `[B, ...]` for a batch, constants for the training loss.
 
     Args:
+      moment: where training stands: `progress` on the ramp, and the device axes.
       attack_mode: "eval" attacks the classifier with its running statistics and no dropout (the
         default everywhere); "train" with the statistics of the batch of iterates itself, averaged
-        over `axes`, and dropout, as the fast-adversarial and robust-overfitting code do. In "train"
+        over devices, and dropout, as the fast-adversarial and robust-overfitting code do. In that
         mode alone, examples influence one another. It needs an attack of a fixed number of steps
         (not `attacks.gated` or `growing`): devices that leave its loop at different times would
         wait for one another's statistics forever.
       ramp: the share of training over which radius and step size grow linearly from 0 to their
         full values (0: full from the start). At a large radius, training from scratch can stick at
         the constant prediction; starting small avoids it (Wong's thesis, section 3.3.1).
-      progress: the share of training done, 0 to 1.
       make_loss: (clean logits, *the example's targets) -> loss, for an attack on something else
         than its own loss, such as a divergence from the clean prediction.
       targets: arrays `[B, ...]` for `make_loss`.
     """
     variables = jax.lax.stop_gradient(variables)
-    attack = grown(attack, progress, ramp)
+    attack = grown(attack, moment.progress, ramp)
 
     def training_fn(key: Key) -> LogitsFn:
         return lambda x: model.apply(
-            variables, x[None], train=True, key=key, axes=(EXAMPLES, *axes)
+            variables, x[None], train=True, key=key, axes=(EXAMPLES, *moment.axes)
         )[0][0]
 
     def run(key: Key, f: LogitsFn, x: Array, y: Array, *own: Array) -> AttackResult:
@@ -216,8 +215,7 @@ def paired(
     ) -> tuple[Array, Aux]:
         attack_key, clean_key, adversarial_key = jax.random.split(key, 3)
         points = perturb(
-            attack_key, attack, model, variables, batch,
-            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
+            attack_key, attack, model, variables, batch, moment, attack_mode=attack_mode, ramp=ramp,
             make_loss=make_loss,
         )  # fmt: skip
         clean, variables = forward(clean_key, model, variables, batch.x, axes=moment.axes)

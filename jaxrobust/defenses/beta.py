@@ -108,9 +108,8 @@ def sbeta(
     ) -> tuple[Array, Aux]:
         attack_key, drop_key = jax.random.split(key)
         points = perturb(
-            attack_key, attack, model, variables, batch,
-            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
-        )  # fmt: skip
+            attack_key, attack, model, variables, batch, moment, attack_mode=attack_mode, ramp=ramp
+        )
         flat = points.reshape(-1, *batch.x.shape[1:])
         logits, variables = forward(drop_key, model, variables, flat, axes=moment.axes)
         logits = logits.reshape(*points.shape[:2], -1)

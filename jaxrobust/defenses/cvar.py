@@ -8,17 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import attacks, checks, losses
-from jaxrobust.defenses.base import (
-    Aux,
-    Defense,
-    Moment,
-    check_attack_mode,
-    check_ramp,
-    forward,
-    metrics_of,
-    perturb,
-)
-from jaxrobust.types import Array, Batch, Key, Model, Scalar, ThreatModel, Variables
+from jaxrobust.defenses.adversarial import on_points
+from jaxrobust.defenses.base import Defense, Moment, check_ramp
+from jaxrobust.types import Array, Scalar, ThreatModel
 
 
 def tail_mean(each: Array, threshold: Array, share: Scalar) -> Array:
@@ -57,29 +49,25 @@ def cvar(
     checks.positive("share", share)
     checks.share("share", share)
     checks.positive("learning_rate", learning_rate)
-    check_attack_mode(attack_mode)
     attack = attacks.pgd(threat, **{"keep": "last", **options})
     check_ramp(ramp, attack)
 
-    def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
-        attack_key, drop_key = jax.random.split(key)
-        points = perturb(
-            attack_key, attack, model, variables, batch,
-            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
-        )  # fmt: skip
-        logits, variables = forward(drop_key, model, variables, points, axes=moment.axes)
-        each = jax.vmap(losses.cross_entropy)(logits, batch.y)
+    def objective(logits: Array, y: Array, moment: Moment) -> tuple[Array, dict[str, Array]]:
+        each = jax.vmap(losses.cross_entropy)(logits, y)
         threshold = _shared(moment.state, moment).astype(each.dtype)
-        metrics = metrics_of(batch.y, adversarial=logits)
-        metrics["threshold"] = jax.lax.stop_gradient(threshold)
-        return tail_mean(each, threshold, share), Aux(variables.stats, moment.state, metrics)
+        return tail_mean(each, threshold, share), {"threshold": jax.lax.stop_gradient(threshold)}
 
     def renew(state: Array, gradient: Array) -> Array:
         return state - jnp.asarray(learning_rate, state.dtype) * gradient
 
-    return Defense(lambda: jnp.zeros((), jnp.float32), loss, renew=renew)
+    return on_points(
+        lambda state, progress: attack,
+        attack_mode=attack_mode,
+        ramp=ramp,
+        init=lambda: jnp.zeros((), jnp.float32),
+        renew=renew,
+        objective=objective,
+    )
 
 
 def _shared(state: Array, moment: Moment) -> Array:

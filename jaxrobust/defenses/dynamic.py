@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrobust import attacks, checks, losses
 from jaxrobust.defenses.adversarial import on_points
-from jaxrobust.defenses.base import Defense, check_ramp, over_devices
+from jaxrobust.defenses.base import Defense, Moment, check_ramp, over_devices
 from jaxrobust.types import Array, Attack, Scalar, ThreatModel
 
 
@@ -49,14 +49,13 @@ def dynamic(
         del state
         return gated.replace(threshold=largest * jnp.maximum(0.0, 1.0 - progress / until))
 
-    def objective(logits: Array, y: Array, axes: tuple[str, ...]) -> Array:
+    def weighted(logits: Array, y: Array, moment: Moment) -> tuple[Array, dict[str, Array]]:
         each = jax.vmap(losses.cross_entropy)(logits, y)
-        if not reweight:
-            return jnp.mean(each)
         weight = jax.lax.stop_gradient(each)
-        return jnp.mean(weight * each) / over_devices(jnp.mean(weight), axes)
+        return jnp.mean(weight * each) / over_devices(jnp.mean(weight), moment.axes), {}
 
-    return on_points(in_force, ramp=ramp, objective=objective)
+    own = {"objective": weighted} if reweight else {}
+    return on_points(in_force, ramp=ramp, **own)
 
 
 class Lesson(NamedTuple):

@@ -57,8 +57,7 @@ def mixup(
         other = batch.y[partner]
         blend = batch._replace(x=share * batch.x + (1 - share) * batch.x[partner])
         points = perturb(
-            attack_key, attack, model, variables, blend,
-            attack_mode=attack_mode, ramp=ramp, progress=moment.progress, axes=moment.axes,
+            attack_key, attack, model, variables, blend, moment, attack_mode=attack_mode, ramp=ramp,
             make_loss=lambda clean, label: mixed(share, label), targets=(other,),
         )  # fmt: skip
         logits, variables = forward(drop_key, model, variables, points, axes=moment.axes)

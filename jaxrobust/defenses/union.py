@@ -62,17 +62,7 @@ def augmented(
     ) -> tuple[Array, Aux]:
         drop_key, *keys = jax.random.split(key, len(several) + 1)
         points = [
-            perturb(
-                k,
-                attack,
-                model,
-                variables,
-                batch,
-                attack_mode=attack_mode,
-                ramp=ramp,
-                progress=moment.progress,
-                axes=moment.axes,
-            )
+            perturb(k, attack, model, variables, batch, moment, attack_mode=attack_mode, ramp=ramp)
             for k, attack in zip(keys, several, strict=True)
         ]
         logits, variables = forward(

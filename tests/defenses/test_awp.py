@@ -52,7 +52,7 @@ def test_the_loss_is_that_of_the_perturbed_network_step_by_step() -> None:
     @jax.jit
     def written_out(params: PyTree) -> tuple:
         points = defenses.perturb(
-            jax.random.key(9), PGD, model, variables, batch, attack_mode="eval", axes=()
+            jax.random.key(9), PGD, model, variables, batch, Moment(), attack_mode="eval"
         )
         v = jax.grad(lambda p: mean(p, points)[0])(params)
         worse = {layer: dict(leaves) for layer, leaves in params.items()}

@@ -138,7 +138,7 @@ def test_dropout_and_attack_depend_on_the_key() -> None:
 def perturb(
     key: Key, attack: Attack, model: Model, variables: Variables, batch: Batch, *, attack_mode: str
 ) -> Array:
-    return defenses.perturb(key, attack, model, variables, batch, attack_mode=attack_mode, axes=())
+    return defenses.perturb(key, attack, model, variables, batch, Moment(), attack_mode=attack_mode)
 
 
 @partial(jax.jit, static_argnames=("model", "train"))
@@ -221,8 +221,8 @@ def test_the_ramp_grows_radius_and_step_together() -> None:
     @jax.jit
     def moved(progress: Array) -> Array:
         points = defenses.perturb(
-            jax.random.key(0), attack, model, variables, batch,
-            attack_mode="eval", ramp=0.5, progress=progress, axes=(),
+            jax.random.key(0), attack, model, variables, batch, Moment(progress=progress),
+            attack_mode="eval", ramp=0.5,
         )  # fmt: skip
         return jnp.max(jnp.abs(points - batch.x))
 

@@ -98,7 +98,7 @@ def test_a_radius_below_bfloat16s_rounding_is_kept(mode: str) -> None:
     attack: Attack = attacks.pgd(LINF, keep="last", **PGD)
     points = jax.jit(
         lambda batch: defenses.perturb(
-            jax.random.key(0), attack, MODEL, variables, batch, attack_mode=mode, axes=()
+            jax.random.key(0), attack, MODEL, variables, batch, defenses.Moment(), attack_mode=mode
         )
     )(batch)
     moved = np.abs(np.asarray(points - batch.x))
