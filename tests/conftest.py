@@ -16,12 +16,11 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# Compiling is most of the suite's time: programs are kept for later tests and runs. On this
-# machine, as they are made for its processor, and per worker, as JAX does not write atomically.
+# Compiling is most of the suite's time: programs are kept for other workers, tests and runs, on
+# this machine, as they are made for its processor. What another worker has half written does not
+# load and is compiled anew.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(
-    tempfile.gettempdir(),
-    f"jaxrobust-tests-{getpass.getuser()}",
-    os.environ.get("PYTEST_XDIST_WORKER", "main"),
+    tempfile.gettempdir(), f"jaxrobust-tests-{getpass.getuser()}"
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
