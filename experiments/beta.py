@@ -166,11 +166,8 @@ def main(config: Config) -> list[dict]:
         settings,
         dataset,
         judge=judge(settings, columns=columns(settings), selects=("best", "last")),
-        seeds=options.seeds,
-        folder=folder,
-        identity={**options.identity(), "probe_images": config.probe_images},
         probe=probe_of(settings, watched(dataset, config.probe_images)),
-        progress=options.progress,
+        **options.runs(folder, probe_images=config.probe_images),
     )
     table = summarize(by_epoch(outcomes), PUBLISHED.get(options.dataset), columns=COLUMNS)
     aimed = table_2(

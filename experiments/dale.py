@@ -178,10 +178,7 @@ def main(config: Config) -> list[dict]:
         settings,
         dataset,
         judge=judge(settings, selects=(config.select,)),
-        seeds=options.seeds,
-        folder=folder,
-        identity=options.identity(),
-        progress=options.progress,
+        **options.runs(folder),
     )
     table = summarize(outcomes, PUBLISHED.get(options.dataset), columns=COLUMNS)
     if jax.process_index() != 0:

@@ -140,11 +140,8 @@ def main(config: Config) -> dict[str, list[dict[str, Any]]]:
         settings,
         dataset,
         judge=judge(settings, columns=columns(settings)),
-        seeds=options.seeds,
-        folder=folder,
-        identity=options.identity(),
         probe=fosc_probe(settings, dataset.validation),
-        progress=options.progress,
+        **options.runs(folder),
     )
     title = setup(settings, dataset, options.seeds)
     sheets: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}

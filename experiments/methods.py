@@ -97,10 +97,7 @@ def main(config: Config) -> list[dict]:
         settings,
         dataset,
         judge=judge(settings),
-        seeds=options.seeds,
-        folder=folder,
-        identity=options.identity(),
-        progress=options.progress,
+        **options.runs(folder),
     )
     table = summarize(outcomes)
     for row in table:

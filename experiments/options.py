@@ -82,6 +82,15 @@ class Options:
         """What, beside recipe and method, tells one run of a study from another."""
         return {"dataset": self.dataset, "limit": self.limit}
 
+    def runs(self, folder: Path, **identity: Any) -> dict[str, Any]:
+        """What these options tell `study.run_rows`, with what else tells the study's runs apart."""
+        return {
+            "seeds": self.seeds,
+            "folder": folder,
+            "identity": {**self.identity(), **identity},
+            "progress": self.progress,
+        }
+
 
 def distinct(name: str, values: tuple[Any, ...]) -> None:
     """Raises ValueError where a list of options holds a value twice."""

@@ -99,10 +99,7 @@ def models(config: Config, parts: tuple[str, ...]) -> Job:
             settings,
             dataset,
             judge=judged,
-            seeds=options.seeds,
-            folder=folder / "models",
-            identity=options.identity(),
-            progress=options.progress,
+            **options.runs(folder / "models"),
         )
         title = setup(settings, dataset, options.seeds)
         sheets = {}
@@ -142,10 +139,7 @@ def sensitivity(config: Config) -> Job:
             settings,
             dataset,
             judge=judged,
-            seeds=options.seeds,
-            folder=folder / "sensitivity",
-            identity=options.identity(),
-            progress=options.progress,
+            **options.runs(folder / "sensitivity"),
         )
         natural, robust = (
             {
@@ -182,10 +176,7 @@ def bound(config: Config) -> Job:
             settings,
             dataset,
             judge=Judge({}),
-            seeds=options.seeds,
-            folder=folder / "theorem",
-            identity={**options.identity(), "classes": theorem.CLASSES},
-            progress=options.progress,
+            **options.runs(folder / "theorem", classes=theorem.CLASSES),
         )
         published = options.dataset == "mnist"
         found = theorem.table_3(outcomes, settings, dataset, lambdas, published=published)

@@ -222,10 +222,7 @@ def main(config: Config) -> list[dict[str, Any]]:
         chosen.recipe,
         dataset,
         judge=Judge({}),
-        seeds=options.seeds,
-        folder=folder,
-        identity={**options.identity(), "setting": trained_by(chosen)},
-        progress=options.progress,
+        **options.runs(folder, setting=trained_by(chosen)),
     )
     evaluator = Evaluator(chosen, dataset, folder, options.progress)
     judged = [evaluator.judge(outcome) for outcome in outcomes]

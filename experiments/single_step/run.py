@@ -83,14 +83,8 @@ class Run:
                 self.settings,
                 self.dataset,
                 judge=judge(self.settings, columns=columns, selects=epochs),
-                seeds=self.options.seeds,
-                folder=self.folder,
                 # A run that was stopped is another one than a run that was not.
-                identity={
-                    **self.options.identity(),
-                    "drop": self.chosen.drop if stops else None,
-                },
-                progress=self.options.progress,
+                **self.options.runs(self.folder, drop=self.chosen.drop if stops else None),
             )
         return outcomes
 
