@@ -15,7 +15,7 @@ TargetedLoss = Callable[[Array, Array, Array], Array]
 """(logits, label, target class) -> scalar to maximize."""
 
 
-RANKS = ("margin", "loss", "norm")
+RANKS = ("margin", "loss", "norm", "loss alone")
 
 
 def worst(results: AttackResult, *, by: str = "margin") -> AttackResult:
@@ -23,9 +23,10 @@ def worst(results: AttackResult, *, by: str = "margin") -> AttackResult:
 
     With `by="norm"`, for minimum-norm attacks: success first, then the misclassified point of
     smallest norm, inside the set or not; where no point is misclassified, the largest margin.
-    Costs are summed: every one of them was paid.
+    With `by="loss alone"`, for training: the largest loss, successful or not. Costs are summed:
+    every one of them was paid.
     """
-    value = getattr(results, by)
+    value = results.loss if by == "loss alone" else getattr(results, by)
     value = jnp.where(jnp.isnan(value), jnp.inf, value)
     if by == "norm":
         fools = ~(results.margin < 0)
@@ -34,7 +35,8 @@ def worst(results: AttackResult, *, by: str = "margin") -> AttackResult:
     else:
         score = jnp.where(results.inside, value, -jnp.inf)
     # A successful result outranks any loss: compare scores among the successful ones only.
-    ranked = jnp.where(results.success | ~jnp.any(results.success), score, -jnp.inf)
+    equals = results.success | ~jnp.any(results.success) | (by == "loss alone")
+    ranked = jnp.where(equals, score, -jnp.inf)
     # Where no score is finite above -inf, argmax of `success` still finds a successful result.
     best = jnp.where(jnp.max(ranked) > -jnp.inf, jnp.argmax(ranked), jnp.argmax(results.success))
     chosen = jax.tree.map(lambda a: a[best], results)
@@ -66,7 +68,8 @@ def restarts(attack: Attack, count: int, *, by: str = "loss", chunk: int | None 
 
     Args:
       attack: a randomized attack. count: how many runs.
-      by: how to rank equals: "loss", "margin", or "norm" for minimum-norm attacks; see `worst`.
+      by: how to rank equals: "loss", "margin", "norm" for minimum-norm attacks, or "loss alone"
+        for training; see `worst`.
       chunk: how many run side by side (default all); memory grows with it, results do not change.
     """
     checks.at_least("count", count, 1)
@@ -157,7 +160,8 @@ def worst_of(*attacks: Attack, by: str = "margin") -> Attack:
 
     With attacks on different threat sets this is the union of threats: `inside` and `norm` are
     those of the winning attack's own set. `by="norm"` takes the closest misclassified point
-    instead, for minimum-norm attacks of one norm; see `worst`.
+    instead, for minimum-norm attacks of one norm, `by="loss alone"` the point of largest loss; see
+    `worst`.
     """
     if not attacks:
         raise ValueError("worst_of needs at least one attack, got none")

@@ -39,7 +39,8 @@ def worst(*several: Attack, attack_mode: str = "eval", ramp: Scalar = 0.0) -> De
     Minimizes the mean over examples of max_p CE(x'_p): "Worst-PGD" of Wong's thesis, section
     5.3.1 (Tramer and Boneh 2019, "max"). The attacks must share their loss.
     """
-    return adversarial(attacks.worst_of(*several, by="loss"), attack_mode=attack_mode, ramp=ramp)
+    strongest = attacks.worst_of(*several, by="loss alone")
+    return adversarial(strongest, attack_mode=attack_mode, ramp=ramp)
 
 
 def augmented(

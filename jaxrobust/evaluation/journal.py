@@ -21,10 +21,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrobust.evaluation.identity import describe, differences, fingerprint
 from jaxrobust.evaluation.passes import AttackLike, Job, Tick, attack_pass
 from jaxrobust.evaluation.report import Metadata, Timing
 from jaxrobust.files import PathLike, write_bytes_atomic, write_text_atomic
+from jaxrobust.identity import describe, differences, fingerprint
 from jaxrobust.types import Attack, AttackResult, Key
 
 IDENTITY = "identity.json"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxrobust.files import write_csv, write_jsonl, write_text_atomic
+from jaxrobust.identity import differences
 from jaxrobust.training import checkpoint
 from jaxrobust.training.state import TrainState
 
@@ -33,11 +34,8 @@ def require_same(folder: Path, config: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{file} holds no JSON object; delete the run folder or choose another"
             ) from error
-        changed = sorted(
-            name for name in held.keys() | config.keys() if held.get(name) != config.get(name)
-        )
-        if changed:
-            told = "; ".join(f"{n}: {held.get(n)!r} there, {config.get(n)!r} here" for n in changed)
+        told = differences(held, config)
+        if told:
             raise ValueError(
                 f"{folder} holds a run with other settings ({told}); "
                 "choose another folder or delete that one"

@@ -14,6 +14,7 @@ import optax
 from jaxrobust import checks
 from jaxrobust.data import Dataset, batches_per_epoch, epoch_batches, process_slice, shard
 from jaxrobust.defenses import Defense
+from jaxrobust.identity import fingerprint
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.epochs import (
@@ -68,8 +69,8 @@ def fit(
       optimizer, multiplier: built for the run's length; see `steps_per_epoch`.
       batch_size: of the global batch, over all devices of all processes.
       config: JSON-able settings that identify the run beside those that `fit` itself sees (seed,
-        epochs, batch size, data set): name the method and its numbers. Resuming a folder with other
-        settings is an error.
+        epochs, batch size, training images): name the method and its numbers. Resuming a folder
+        with other settings or other images is an error.
       validate: called after every epoch; its metrics join the row.
       best_by: name of the metric of `validate` whose largest value marks the best epoch; a new
         run then validates once before the first epoch too, to refuse an unknown name at once.
@@ -95,6 +96,7 @@ def fit(
             "epochs": epochs,
             "batch_size": batch_size,
             "dataset": dataset.name,
+            "images": fingerprint(dataset.train),
             "training_images": dataset.train.size,
             "best_by": best_by,
             **({} if dataset.labeled is None else {"labeled_images": dataset.labeled}),

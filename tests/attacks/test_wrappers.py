@@ -242,6 +242,14 @@ def test_worst_by_norm(success, inside, margin, norm, chosen) -> None:
     assert result.forwards == len(success)
 
 
+@pytest.mark.parametrize(("by", "chosen"), [("loss", 0), ("loss alone", 1)])
+def test_in_training_a_larger_loss_outranks_success(by: str, chosen: int) -> None:
+    # Cross-entropies of a tie of two classes, and of a label that barely leads nine others.
+    results = stacked([True, False, True], [True, True, False], [0.0, -0.05, 1.0], [0.1] * 3)
+    results = results._replace(loss=jnp.asarray([0.74, 2.25, 3.0]))
+    assert int(worst(results, by=by).x) == chosen
+
+
 def test_closest_of_several_minimum_norm_attacks() -> None:
     suite = (ddn(L2(10.0), steps=20), deepfool(L2(10.0)))
     together = at(worst_of(*suite, by="norm"), KEYS)

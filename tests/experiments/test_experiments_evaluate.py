@@ -17,7 +17,7 @@ from experiments.study import command_line, study
 from experiments.trained import from_run
 from jaxrobust import data, defenses, training
 from jaxrobust.evaluation import Report, journal
-from jaxrobust.evaluation.identity import describe
+from jaxrobust.identity import describe
 from jaxrobust.training.folder import begin
 from jaxrobust.types import Attack, Variables
 

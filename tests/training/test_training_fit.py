@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,7 +16,6 @@ import numpy as np
 import optax
 import pytest
 from training.training_cases import (
-    CLASSES,
     assert_close,
     images,
     linear,
@@ -26,8 +26,9 @@ from training.training_cases import (
 )
 
 from jaxrobust import defenses
-from jaxrobust.data import assemble, pseudo_labeled, synthetic
+from jaxrobust.data import pseudo_labeled
 from jaxrobust.defenses import Aux, Defense, Moment
+from jaxrobust.identity import fingerprint
 from jaxrobust.lagrangian import dual_ascent
 from jaxrobust.threats import Linf
 from jaxrobust.training import CheckpointError, Run, fit, loop, steps_per_epoch
@@ -91,6 +92,7 @@ def test_learns_and_reports(tmp_path: Path) -> None:
         "epochs": 6,
         "batch_size": 16,
         "dataset": "synthetic",
+        "images": fingerprint(DATA.train),
         "training_images": 64,
         "best_by": None,
     }
@@ -212,7 +214,9 @@ def test_an_unknown_best_by_is_refused_before_training(tmp_path: Path) -> None:
 def test_another_config_is_refused_by_name(tmp_path: Path) -> None:
     train(tmp_path, config={"rate": 0.1, "method": "erm", "at": (1, 2)})
     train(tmp_path, config={"at": [1, 2], "rate": 0.1, "method": "erm"})
-    with pytest.raises(ValueError, match=r"rate: 0\.1 there, 0\.2 here; rho: None there, 1 here"):
+    with pytest.raises(
+        ValueError, match=r"rate: 0\.1 there, 0\.2 here; rho: 'nothing' there, 1 here"
+    ):
         train(tmp_path, config={"rate": 0.2, "method": "erm", "at": (1, 2), "rho": 1})
     for garbage in (b"{", b"\xff\xfe", b"3"):
         (tmp_path / "config.json").write_bytes(garbage)
@@ -222,14 +226,17 @@ def test_another_config_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_what_fit_itself_sees_identifies_the_run(tmp_path: Path) -> None:
     train(tmp_path)
+    inverted = dataclasses.replace(DATA, train=DATA.train._replace(x=255 - DATA.train.x))
     for change, told in (
-        ({"epochs": 3}, "'epochs': 2"),
-        ({"batch_size": 32}, "'batch_size': 16"),
-        ({"dataset": images(train=80)}, "'training_images': 64"),
+        ({"epochs": 3}, "fit.epochs: 2 there, 3 here"),
+        ({"batch_size": 32}, "fit.batch_size: 16 there"),
+        ({"dataset": images(train=80)}, "fit.training_images: 64 there"),
+        # Other pixels under the same name, such as a set encoded anew.
+        ({"dataset": inverted}, "fit.images: '[0-9a-f]{16}' there"),
     ):
         with pytest.raises(ValueError, match=f"other settings.*{told}"):
             train(tmp_path, **change)
-    with pytest.raises(ValueError, match=r"'seed': 0.*'seed': 7"):
+    with pytest.raises(ValueError, match=r"fit\.seed: 0 there, 7 here"):
         fit(
             7, linear(), defenses.erm(), DATA, sgd(),
             epochs=2, batch_size=16, config={"rate": 0.1}, run=tmp_path,
@@ -300,12 +307,19 @@ def test_every_damaged_file_is_either_noticed_or_harmless(tmp_path: Path, finish
 
 
 def test_a_foreign_checkpoint_is_refused(tmp_path: Path, finished: Path) -> None:
-    source = synthetic(train_size=64, test_size=16, classes=CLASSES, shape=(4, 4, 2))
-    wide = assemble("synthetic", source)
+    narrow = linear()
+
+    def twice(x: Array) -> Array:
+        return jnp.concatenate([x, x], axis=-1)
+
+    wide = Model(
+        lambda key, x: narrow.init(key, twice(x)),
+        lambda variables, x, **options: narrow.apply(variables, twice(x), **options),
+    )
     others = {
         "structure": {"model": normalized()},
         "optimizer": {"optimizer": optax.sgd(0.1)},
-        "shape": {"dataset": wide},
+        "shape": {"model": wide},
         "method": {
             "defense": defenses.dale(
                 Linf(0.1),
@@ -438,7 +452,7 @@ def test_the_labeled_images_identify_the_run(tmp_path: Path) -> None:
         for d in parts
     )
     train(tmp_path, dataset=few)
-    with pytest.raises(ValueError, match=r"'labeled_images': 32.*'labeled_images': 40"):
+    with pytest.raises(ValueError, match=r"fit\.labeled_images: 32 there, 40 here"):
         train(tmp_path, dataset=more)
     with pytest.raises(ValueError, match="other settings"):
         train(tmp_path)

@@ -1,4 +1,4 @@
-"""What tells one evaluation from another: arrays by a hash, settings as JSON."""
+"""What tells one run or evaluation from another: arrays by a hash, settings as JSON."""
 
 from __future__ import annotations
 
