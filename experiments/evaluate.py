@@ -104,7 +104,11 @@ def load(config: Config) -> tuple[Trained, Dataset]:
 
 def default_folder(config: Config, dataset: Dataset) -> Path:
     """A folder whose name tells evaluations of different models, data or sets apart."""
-    model = Path(config.pretrained).stem if config.pretrained else config.checkpoint.resolve().name
+    if config.pretrained:
+        model = Path(config.pretrained).stem
+    else:
+        # Script, recipe and run: runs of several studies share their last name.
+        model = "-".join(config.checkpoint.resolve().parts[-3:])
     parts = [model, dataset.name, config.split, config.threat, config.eps]
     parts += [config.select] if config.checkpoint else []
     parts += [f"first{config.limit}"] if config.limit else []

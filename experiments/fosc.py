@@ -22,7 +22,7 @@ import tyro
 
 from experiments.defense_menu import make_methods, stepped
 from experiments.options import Options, distinct
-from experiments.recipes import Recipe
+from experiments.recipes import Recipe, kin
 from experiments.stationarity import drawings
 from experiments.stationarity.measure import TOP, fosc_probe
 from experiments.stationarity.settings import (
@@ -94,7 +94,7 @@ def checked(config: Config) -> Recipe:
 def dynamic_row(config: Config, settings: Recipe) -> Method:
     """Dynamic training with the given c_max and share T' / T of training."""
     options = config.options
-    until = UNTIL.get((options.dataset, options.preset), 0.8)
+    until = UNTIL.get((kin(options.dataset), options.preset), 0.8)
     until = until if config.until is None else config.until
     defense = defenses.dynamic(
         settings.threat,
@@ -111,7 +111,7 @@ def dynamic_row(config: Config, settings: Recipe) -> Method:
 def surrogate_row(config: Config, settings: Recipe, dataset: Dataset) -> Method:
     """The network that black-box points are made on."""
     options = config.options
-    usual = SURROGATES.get((options.dataset, options.preset), settings.model)
+    usual = SURROGATES.get((kin(options.dataset), options.preset), settings.model)
     chosen = config.surrogate_model or usual
     (row,) = make_methods((config.surrogate,), settings, dataset)
     # The defended network's options are its own.

@@ -162,6 +162,7 @@ def run_row(
             progress=config.progress,
         )
         judged = f"pgd{setting.steps}x{setting.restarts}-{setting.eval_size}px-{len(stream.test)}"
+        judged += f"-batches{setting.eval_batch}"
         report = evaluate_stream(
             jax.random.key(seed),
             model,

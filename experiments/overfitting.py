@@ -197,7 +197,7 @@ def main(config: Config) -> list[dict]:
     if jax.process_index() != 0:
         return table
 
-    title = setup(settings, dataset, options.seeds)
+    title = setup(settings, dataset, options.seeds, part.methods)
     about = options.about("overfitting", "Wong's thesis, sections 4.3 and 4.4")
     publish(folder / config.part, f"test errors; {title}", table, about=about)
     name = f"{config.part}_checkpoints"

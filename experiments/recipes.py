@@ -191,6 +191,17 @@ KIN: Mapping[str, tuple[str, ...]] = {
 """Data sets by the one whose recipes they are trained with."""
 
 
+def kin(dataset: str) -> str:
+    """The data set whose recipes it is trained with.
+
+    Raises:
+      ValueError: a data set without a recipe.
+    """
+    first = {name: first for first, names in KIN.items() for name in names}
+    checks.choice("data set for a recipe", dataset, first)
+    return first[dataset]
+
+
 def recipe(dataset: str, preset: str, recipes: Recipes = QUICK, **changes: Any) -> Recipe:
     """The recipe of a data set at a preset, with the settings in `changes` that are not None.
 
@@ -199,9 +210,8 @@ def recipe(dataset: str, preset: str, recipes: Recipes = QUICK, **changes: Any) 
     Raises:
       ValueError: a data set without a recipe, or a preset it has none for.
     """
-    kin = {name: first for first, names in KIN.items() for name in names}
-    checks.choice("data set for a recipe", dataset, kin)
-    known = [p for d, p in recipes if d == kin[dataset]]
+    own = kin(dataset)
+    known = [p for d, p in recipes if d == own]
     checks.choice("preset", preset, known)
     changes = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(recipes[kin[dataset], preset], **changes)
+    return dataclasses.replace(recipes[own, preset], **changes)

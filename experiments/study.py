@@ -260,7 +260,7 @@ def run(
         reports[select] = evaluate(*subject, dataset.test, judge.attacks, **options)
         stems = {folder / f"test_{select}": reports[select]}
         if judge.suite:
-            own = folder / f"autoattack_{select}_{judge.suite_images}"
+            own = folder / f"autoattack_{select}_{first.size}"
             suites[select] = evaluate(
                 *subject, first, judge.suite, survivors=True, folder=own, **options
             )
@@ -316,14 +316,22 @@ def run_rows(
     return outcomes
 
 
-def setup(settings: Recipe, dataset: Dataset, seeds: Sequence[int]) -> str:
-    """What a table's figures were measured on, for its title."""
+def setup(
+    settings: Recipe, dataset: Dataset, seeds: Sequence[int], rows: Sequence[Method] = ()
+) -> str:
+    """What a table was measured on, for its title; what `rows` change is left to them."""
+    changed = {name for row in rows for name in row.changes}
+    size = "by row" if any(row.dataset for row in rows) else dataset.train.size
+
+    def of(name: str) -> Any:
+        value = "by row" if name in changed else getattr(settings, name)
+        return f"{value:.3g}" if isinstance(value, float) else value
+
     return (
-        f"{dataset.label}: {settings.model}, {settings.epochs} epochs, "
-        f"{dataset.train.size} training and {dataset.test.size} test images, "
-        f"{settings.norm} eps {settings.epsilon:.3g}, PGD{settings.eval_steps} step "
-        f"{settings.eval_step_size:.3g}, seeds {' '.join(map(str, seeds))}; "
-        "mean ± standard deviation, %"
+        f"{dataset.label}: network {of('model')}, epochs {of('epochs')}, training images {size}, "
+        f"test images {dataset.test.size}, {settings.norm} eps {of('epsilon')}, "
+        f"PGD{settings.eval_steps} step {of('eval_step_size')}, "
+        f"seeds {' '.join(map(str, seeds))}; mean ± standard deviation, %"
     )
 
 

@@ -56,7 +56,12 @@ def from_run(folder: Path, select: str, dataset: Dataset) -> Trained:
       CheckpointError: a checkpoint that is broken or does not fit the network and the data.
     """
     recipe = run_config(folder)["recipe"]
-    model = network(recipe["model"], recipe["dtype"], dataset)
+    # JSON has no tuples.
+    options = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in recipe.get("model_options", {}).items()
+    }
+    model = network(recipe["model"], recipe["dtype"], dataset, options)
     image = jax.ShapeDtypeStruct((1, *dataset.shape), jnp.float32)
     like = jax.eval_shape(model.init, jax.random.key(0), image)
     found = _leaves(training.saved_variables(folder, select))

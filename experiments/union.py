@@ -156,6 +156,7 @@ class Evaluator:
         """
         index, chosen = NORMS.index(norm), self.chosen
         radius, steps = chosen.recipe.radii[index], chosen.test_steps[index]
+        budget = f"_queries{chosen.queries}" if norm == "l1" else ""
 
         def at(r: float) -> Attack:
             threat, size = make_threat(norm, r), chosen.sizes[index] * r / radius
@@ -167,7 +168,7 @@ class Evaluator:
             *self._subject(outcome),
             at,
             [share * radius for share in chosen.shares],
-            **self._evaluation(outcome, f"curve_{norm}"),
+            **self._evaluation(outcome, f"curve_{norm}{budget}"),
         )
 
 

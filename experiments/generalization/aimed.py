@@ -83,7 +83,7 @@ def table_2(
                 batch_size=min(EVAL_BATCH, split.size),
                 num_classes=dataset.num_classes,
                 progress=progress,
-                folder=folder / "table2" / f"{method}-seed{outcome.seed}-{select}",
+                folder=folder / "table2" / f"{method}-seed{outcome.seed}-{select}-{split.size}",
             )
             found = {name: attack.accuracy for name, attack in report.attacks.items()}
             found["AutoAttack"] = outcome.suites[select].worst_case_accuracy

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.defense_menu import PLAIN, mode
-from experiments.generalization.settings import kin, split_off
-from experiments.recipes import Recipe
+from experiments.generalization.settings import split_off
+from experiments.recipes import Recipe, kin
 from experiments.study import Method
 from jaxrobust import attacks, checks, defenses, training
 from jaxrobust.data import Dataset

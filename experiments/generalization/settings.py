@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from experiments.options import Options
-from experiments.recipes import KIN, QUICK, Recipe, Recipes
+from experiments.recipes import QUICK, Recipe, Recipes, kin
 from jaxrobust import checks
 from jaxrobust.data import Dataset, Split
 
@@ -83,11 +83,6 @@ def in_norm(norm: str) -> Recipes:
 
 IMAGES: Mapping[tuple[str, str], int] = {("digits", "quick"): 100, ("mnist", "quick"): 500}
 """Training images of a preset, the first ones; all of them where it has no entry."""
-
-
-def kin(dataset: str) -> str:
-    """The data set whose recipes it is trained with."""
-    return next(first for first, names in KIN.items() if dataset in names)
 
 
 def images_of(options: Options, images: int | None) -> int | None:

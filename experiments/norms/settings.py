@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from experiments.recipes import CIFAR10, DIGITS, KIN, MNIST, Recipe, Recipes
+from experiments.recipes import CIFAR10, DIGITS, MNIST, Recipe, Recipes, kin
 
 NORMS = ("linf", "l2", "l1")
 
@@ -144,8 +144,7 @@ RECIPES: Recipes = {name: setting.recipe for name, setting in SETTINGS.items()}
 
 def setting_of(dataset: str, preset: str) -> Setting:
     """The setting whose recipe `experiments.recipes.recipe` finds: similar sets share it."""
-    kin = next(first for first, names in KIN.items() if dataset in names)
-    return SETTINGS[kin, preset]
+    return SETTINGS[kin(dataset), preset]
 
 
 PUBLISHED: Mapping[str, Mapping[str, Sequence[float]]] = {

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.recipes import CIFAR10, DIGITS, KIN, MNIST, Recipe, Recipes
+from experiments.recipes import CIFAR10, DIGITS, MNIST, Recipe, Recipes, kin
 
 
 class Share(NamedTuple):
@@ -162,8 +162,7 @@ RECIPES: Recipes = {name: setting.recipe for name, setting in SETTINGS.items()}
 
 def setting_of(dataset: str, preset: str) -> Setting:
     """The setting whose recipe `experiments.recipes.recipe` finds: similar sets share it."""
-    kin = next(first for first, names in KIN.items() if dataset in names)
-    return SETTINGS[kin, preset]
+    return SETTINGS[kin(dataset), preset]
 
 
 TABLE: Mapping[str, Mapping[str, Sequence[float | None]]] = {

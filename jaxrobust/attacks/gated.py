@@ -78,11 +78,14 @@ def gated(
       mixed: draw each example's number of steps uniformly from 0 to `steps`.
 
     Raises:
-      ValueError: a negative number of steps, or a negative or non-finite step size.
+      ValueError: steps that are no whole number of at least 0, a negative or non-finite step size,
+        or a threshold that is NaN.
     """
     checks.nonnegative("step_size", step_size)
     if checks.is_concrete(steps):
-        checks.at_least("steps", int(steps), 0)
+        checks.at_least("steps", steps.item() if isinstance(steps, jax.Array) else steps, 0)
+    if checks.is_concrete(threshold) and jnp.isnan(jnp.asarray(threshold)).any():
+        raise ValueError(f"threshold must be a number, got {threshold}; below 0 none converges")
     numbers = {"step_size": step_size, "steps": steps, "threshold": threshold}
     leaves = {"threat": threat, **stacked(numbers, threat)}
     return make_attack(_run, leaves, mixed=mixed, start=start, loss=loss)

@@ -42,6 +42,7 @@ def dynamic(
     """
     checks.nonnegative("largest", largest)
     checks.positive("until", until)
+    checks.at_least("steps", steps, 1)
     gated = attacks.gated(threat, step_size=step_size, steps=steps, **options)
     check_ramp(ramp, gated)
 
@@ -112,7 +113,7 @@ def curriculum(
       threat: where x' may lie. step_size: of PGD. steps: the largest k (paper: 40 on MNIST, 7).
       threshold: in %. patience: in training steps.
       mixed: attack every example with a number of steps drawn from 0 to k, against forgetting
-        ("batch mixing", there by slices of the batch).
+        ("batch mixing", there by slices of the batch); the accuracy is then that on this mixture.
       ramp: see `perturb`.
       **options: `start` and `loss` of `attacks.gated`.
     """

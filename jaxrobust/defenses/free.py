@@ -41,6 +41,8 @@ def free(
     checks.at_least("replays", replays, 1)
     if len(shape) < 2:
         raise ValueError(f"shape must be that of a batch, such as (128, 32, 32, 3), got {shape}")
+    for size in shape:
+        checks.at_least("shape", size, 1)
     length = threat.radius if step_size is None else step_size
     checks.nonnegative("step_size", length)
     checks.share("ramp", ramp)

@@ -115,11 +115,6 @@ class Report:
         """In %: at most every attack's robust accuracy."""
         return accuracy(self.worst_case)
 
-    @property
-    def average_accuracy(self) -> float:
-        """In %: mean of the attacks' robust accuracies, the "average" of several threat sets."""
-        return float(np.mean([attack.accuracy for attack in self.attacks.values()]))
-
     def mean_norm(self, name: str) -> float:
         """Mean norm of the perturbations that turned a right prediction wrong; NaN if none did."""
         attack = self.attacks[name]

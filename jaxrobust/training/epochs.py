@@ -116,8 +116,8 @@ def train_epochs(
             length = lengths[epoch]
             began = time.perf_counter()
             parts, first = [], 0.0
-            for renewed, metrics in play(state, epoch):
-                state = renewed
+            for renewed, found in play(state, epoch):
+                state, metrics = renewed, _scalars(found)
                 before = ends[epoch] - length.steps + _count(parts)
                 parts.append(metrics)
                 _require_finite(metrics, epoch, before)
@@ -192,12 +192,23 @@ def _note(metrics: Metrics) -> str:
     return "  ".join(f"{n} {metrics[n].mean():.3f}" for n in shown if n in metrics)
 
 
+def _scalars(metrics: Metrics) -> Metrics:
+    """Metrics `[steps]`; of those with one value per constraint, `[steps, G]`, one for each."""
+    named = {}
+    for name, values in metrics.items():
+        columns = values[:, None] if values.ndim == 1 else values
+        parts = [name] if values.ndim == 1 else [f"{name}_{i}" for i in range(columns.shape[1])]
+        named |= dict(zip(parts, columns.T, strict=True))
+    return named
+
+
 def _row(epoch: int, step: int, parts: Sequence[Metrics], state: TrainState) -> dict[str, Any]:
     row: dict[str, Any] = {"epoch": epoch + 1, "step": step}
     for name in parts[0]:
         row[f"train_{name}"] = float(np.concatenate([part[name] for part in parts]).mean())
     if state.multiplier is not None:
-        row["multiplier"] = float(state.multiplier.value)
+        final = _scalars({"multiplier": np.asarray(state.multiplier.value)[None]})
+        row |= {name: float(value[0]) for name, value in final.items()}
     return row
 
 

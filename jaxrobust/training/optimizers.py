@@ -38,10 +38,12 @@ def optimizer(
       clip: largest global norm of the gradient, before decay.
 
     Raises:
-      ValueError: an unknown name or a negative number.
+      ValueError: an unknown name, a negative number, a momentum above 1.
     """
     checks.choice("optimizer", name, OPTIMIZERS)
-    checks.nonnegative("momentum", momentum)
+    if not callable(learning_rate):
+        checks.nonnegative("learning_rate", learning_rate)
+    checks.share("momentum", momentum)
     checks.nonnegative("weight_decay", weight_decay)
     checks.nonnegative("l1", l1)
     parts = []

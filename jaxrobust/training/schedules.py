@@ -24,6 +24,9 @@ def piecewise(
 
     (.5, .75) is robust overfitting's; (75/120, 90/120, 100/120) DALE's and MART's.
     """
+    for fraction in at:
+        checks.share("at", fraction)
+    checks.nonnegative("factor", factor)
     # In a short run two fractions may fall on one step, which then takes both factors.
     falls = Counter(round(f * steps) for f in at)
     return optax.piecewise_constant_schedule(peak, {s: factor**n for s, n in falls.items()})
@@ -36,6 +39,11 @@ def linear(
 
     Flat before and after. (.5, .75, .1) is robust overfitting's (Wong's thesis, section 4.3.2).
     """
+    checks.share("start", start)
+    checks.share("stop", stop)
+    checks.nonnegative("end", end)
+    if start > stop:
+        raise ValueError(f"linear falls from start to stop, got start={start} after stop={stop}")
     first, last = round(start * steps), round(stop * steps)
     return optax.linear_schedule(peak, end * peak, max(last - first, 1), first)
 
@@ -45,6 +53,7 @@ def staircase(peak: float, steps: int, *, stairs: int = 10) -> optax.Schedule:
 
     Robust overfitting's multiple decay: .1 to .01 in tens (Wong's thesis, section 4.3.2).
     """
+    checks.at_least("stairs", stairs, 1)
     return lambda count: peak * (1.0 - jnp.minimum(count * stairs // steps, stairs - 1.0) / stairs)
 
 
@@ -55,6 +64,7 @@ def cosine(peak: float, steps: int) -> optax.Schedule:
 
 def cyclic(peak: float, steps: int, *, top: float = 0.4) -> optax.Schedule:
     """A triangle: up from 0 to the peak at the fraction `top` of the run, and down to 0."""
+    checks.share("top", top)
     rise = max(round(top * steps), 1)
     up = optax.linear_schedule(0.0, peak, rise)
     down = optax.linear_schedule(peak, 0.0, max(steps - rise, 1))
@@ -65,6 +75,8 @@ def multi_step(
     peak: float, steps: int, *, start: float = 0.1, factor: float = 0.5, every: float = 0.1
 ) -> optax.Schedule:
     """Multiplied by `factor` at the fraction `start` of the run and each `every` after it."""
+    checks.share("start", start)
+    checks.positive("every", every)
     count = int((1.0 - start) / every + 1e-9) + 1
     return piecewise(peak, steps, at=[start + i * every for i in range(count)], factor=factor)
 
@@ -112,7 +124,8 @@ def schedule(name: str, peak: float, steps: int, **options: float) -> optax.Sche
     """The named schedule of a run of `steps` steps with the given peak rate.
 
     Raises:
-      ValueError: an unknown name, a negative rate, fewer than one step.
+      ValueError: an unknown name, a negative rate, fewer than one step, an option out of its range,
+        such as a fraction of the run above 1.
     """
     checks.choice("schedule", name, SCHEDULES)
     checks.nonnegative("peak", peak)

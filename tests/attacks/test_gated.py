@@ -74,5 +74,9 @@ def test_mixed_draws_each_examples_number_of_steps() -> None:
 def test_mistakes_name_the_value() -> None:
     with pytest.raises(ValueError, match="steps must be a whole number of at least 0, got -1"):
         gated(THREAT, step_size=STEP, steps=-1)
+    with pytest.raises(ValueError, match=r"steps must be a whole number of at least 0, got 2\.7"):
+        gated(THREAT, step_size=STEP, steps=2.7)
+    with pytest.raises(ValueError, match="threshold must be a number, got nan"):
+        gated(THREAT, step_size=STEP, steps=2, threshold=float("nan"))
     with pytest.raises(ValueError, match="step_size"):
         gated(THREAT, step_size=-1.0, steps=3)

@@ -112,6 +112,8 @@ def test_batches_are_replayed_and_the_perturbation_survives_a_kill(tmp_path: Pat
 def test_mistakes_name_the_value(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"shape must be that of a batch.* got \(8,\)"):
         defenses.free(Linf(EPS), shape=(8,))
+    with pytest.raises(ValueError, match="shape must be a whole number of at least 1, got 0"):
+        defenses.free(L2(0.5), shape=(8, 0))
     with pytest.raises(ValueError, match="replays"):
         defenses.free(Linf(EPS), shape=(8, SIZE), replays=0)
     other = defenses.free(Linf(EPS), shape=(8, *images().shape))

@@ -25,11 +25,15 @@ from jaxrobust.types import Attack, Variables
 pytestmark = pytest.mark.usefixtures("default_promotion")
 
 
+# Options of the network must reach the one that is rebuilt.
+SETTINGS = recipe("digits", "quick", model="mlp", model_options={"widths": (300, 200)})
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run's folder as `training.fit` leaves it, and its variables: random features, fitted."""
     folder = tmp_path_factory.mktemp("runs") / "erm-seed0"
-    settings = recipe("digits", "quick", model="mlp")
+    settings = SETTINGS
     digits = data.load("digits", validation=settings.validation)
     shared = study(settings, digits)
     image = jnp.zeros((1, *digits.shape))
@@ -87,7 +91,7 @@ def test_a_run_that_was_killed_goes_on_and_writes_everything(
 
     assert list(report.attacks) == ["fgsm", "pgd"]
     digits = data.load("digits", limit=24).test
-    logits, _ = study(recipe("digits", "quick", model="mlp"), data.load("digits")).model.apply(
+    logits, _ = study(SETTINGS, data.load("digits")).model.apply(
         trained[1], np.float32(digits.x) / 255, train=False, key=None, axes=()
     )
     np.testing.assert_array_equal(report.clean, np.asarray(logits.argmax(-1)) == digits.y)
@@ -221,6 +225,9 @@ def test_folders_tell_evaluations_apart(trained):
         {"individually": True},
         {"select": "best"},
         {"checkpoint": None, "pretrained": "weights/wong.npz"},
+        # Runs of two studies share their last name.
+        {"checkpoint": Path("runs/dale/digits-quick/pgd-seed0")},
+        {"checkpoint": Path("runs/fosc/digits-quick/pgd-seed0")},
     ]
     folders = {default_folder(dataclasses.replace(config, **c), digits) for c in changes}
     assert len(folders) == len(changes)

@@ -410,6 +410,22 @@ def test_constraints_and_multipliers_belong_together(tmp_path: Path) -> None:
         train(tmp_path, defense=constrained)
 
 
+def test_every_constraint_has_a_multiplier_and_columns_of_its_own(tmp_path: Path) -> None:
+    erm = defenses.erm()
+
+    def loss(*arguments: Any) -> tuple[Array, Aux]:
+        value, aux = erm.loss(*arguments)
+        g = jnp.stack([value - 0.1, value - 100.0])
+        return value + arguments[-1].nu @ g, aux._replace(violation=g)
+
+    two = Defense(erm.init, loss, constrained=True)
+    run = train(tmp_path, defense=two, multiplier=dual_ascent(0.1, initial=jnp.zeros(2)))
+    row = run.history[-1]
+    assert row["multiplier_0"] > 0.1 > 0 == row["multiplier_1"]
+    np.testing.assert_allclose(run.state.multiplier.value, [row["multiplier_0"], 0])
+    assert row["train_violation_0"] - row["train_violation_1"] == pytest.approx(99.9, rel=1e-4)
+
+
 def test_a_method_with_state_keeps_it(tmp_path: Path) -> None:
     erm = defenses.erm()
 

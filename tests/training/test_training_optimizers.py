@@ -97,6 +97,10 @@ def test_wrong_optimizers_are_refused() -> None:
         optimizer("sgd", 0.1, weight_decay=-1.0)
     with pytest.raises(ValueError, match="momentum"):
         optimizer("sgd", 0.1, momentum=-1.0)
+    with pytest.raises(ValueError, match="learning_rate must be finite and at least 0, got nan"):
+        optimizer("sgd", float("nan"))
+    with pytest.raises(ValueError, match="momentum is a share"):
+        optimizer("sgd", 0.1, momentum=1.5)
     with pytest.raises(ValueError, match="clip"):
         optimizer("sgd", 0.1, clip=0.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,3 +70,19 @@ def test_wrong_schedules_are_refused() -> None:
         schedule("piecewise_linear", 0.1, 10, at=(0.4, 1.0), levels=(1.0,))
     with pytest.raises(TypeError, match="tip"):
         schedule("cyclic", 0.1, 10, tip=0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("piecewise", {"at": (0.5, 1.5)}, "at is a share, at most 1, got 1.5"),
+        ("piecewise", {"factor": -0.1}, "factor"),
+        ("linear", {"start": 0.9, "stop": 0.1}, "start=0.9 after stop=0.1"),
+        ("staircase", {"stairs": 0}, "stairs"),
+        ("cyclic", {"top": 2.0}, "top"),
+        ("multi_step", {"every": 0.0}, "every must be finite and above 0"),
+    ],
+)
+def test_impossible_options_are_refused(name: str, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        schedule(name, 0.1, 10, **options)
