@@ -6,13 +6,16 @@ import tempfile
 
 # Eight simulated devices; and less time in LLVM, where a suite of small programs spends it. Workers
 # inherit them: a second copy would be another key for every program that is kept.
-_held = os.environ.get("XLA_FLAGS", "").split()
-_ours = (
-    "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
+os.environ["XLA_FLAGS"] = " ".join(
+    dict.fromkeys(
+        [
+            *os.environ.get("XLA_FLAGS", "").split(),
+            "--xla_force_host_platform_device_count=8",
+            "--xla_backend_optimization_level=0",
+            "--xla_llvm_disable_expensive_passes=true",
+        ]
+    )
 )
-os.environ["XLA_FLAGS"] = " ".join([*_held, *(flag for flag in _ours if flag not in _held)])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
