@@ -18,7 +18,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import tyro
@@ -145,7 +145,6 @@ def trained(
     *,
     config: Config,
     folder: Path,
-    identity: Mapping[str, Any],
 ) -> list[Outcome]:
     """Every row from every seed, each probed and judged in its own ball."""
     outcomes = []
@@ -157,11 +156,8 @@ def trained(
             settings,
             dataset,
             judge=judge(own, columns=columns, selects=("last", "best")),
-            seeds=config.options.seeds,
-            folder=folder,
-            identity=identity,
             probe=probe_of(own, watched(method.dataset or dataset, config.probe_images)),
-            progress=config.options.progress,
+            **config.options.runs(folder, probe_images=config.probe_images),
         )
     return outcomes
 
@@ -175,23 +171,17 @@ def main(config: Config) -> list[dict]:
     dataset, rest = split_off(options.load(settings), images_of(options, config.images))
     pool = Split(*(part[: config.unlabeled] for part in rest))
     folder = options.folder("overfitting") / config.norm
-    identity = {**options.identity(), "probe_images": config.probe_images}
 
     def label() -> Dataset:
         return with_pseudo_labels(
             dataset,
             pool,
             settings,
-            seed=options.seeds[0],
-            folder=folder,
-            identity=identity,
-            progress=options.progress,
+            **options.runs(folder, probe_images=config.probe_images) | {"seeds": options.seeds[:1]},
         )
 
     part = part_of(config, settings, dataset, pool, label)
-    outcomes = trained(
-        part.methods, settings, dataset, config=config, folder=folder, identity=identity
-    )
+    outcomes = trained(part.methods, settings, dataset, config=config, folder=folder)
     published = PUBLISHED.get((options.dataset, config.norm), {})
     table = table_of(part.shown, outcomes, published)
     if jax.process_index() != 0:

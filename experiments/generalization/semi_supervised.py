@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,15 +34,14 @@ def with_pseudo_labels(
     dataset: Dataset,
     pool: Split,
     settings: Recipe,
-    *,
-    seed: int,
-    folder: Path,
-    identity: Mapping[str, Any],
-    progress: bool,
+    **runs: Any,
 ) -> Dataset:
     """The data set and the pool's images, labeled by a standard network trained on the data set.
 
-    The pool's own labels only tell how often that network, trained once from `seed`, is right.
+    The pool's own labels only tell how often that network, trained once, is right.
+
+    Args:
+      runs: of `run_rows`, with one seed.
     """
     plain = dataclasses.replace(settings, autoattack=0)
     (teacher,) = run_rows(
@@ -52,10 +49,7 @@ def with_pseudo_labels(
         plain,
         dataset,
         judge=judge(plain, columns={}),
-        seeds=(seed,),
-        folder=folder,
-        identity=identity,
-        progress=progress,
+        **runs,
     )
     model = network(plain.model, plain.dtype, dataset, plain.model_options)
     labels = predictions(model, teacher.variables, pool.x)

@@ -35,10 +35,7 @@ def transferred(
         settings,
         dataset,
         judge=Judge({}),
-        seeds=(max(options.seeds) + 1,),
-        folder=folder,
-        identity=options.identity(),
-        progress=options.progress,
+        **options.runs(folder) | {"seeds": (max(options.seeds) + 1,)},
     )
 
     def built(recipe: Recipe) -> Model:

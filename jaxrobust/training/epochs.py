@@ -196,9 +196,10 @@ def _scalars(metrics: Metrics) -> Metrics:
     """Metrics `[steps]`; of those with one value per constraint, `[steps, G]`, one for each."""
     named = {}
     for name, values in metrics.items():
-        columns = values[:, None] if values.ndim == 1 else values
-        parts = [name] if values.ndim == 1 else [f"{name}_{i}" for i in range(columns.shape[1])]
-        named |= dict(zip(parts, columns.T, strict=True))
+        if values.ndim == 1:
+            named[name] = values
+        else:
+            named |= {f"{name}_{i}": column for i, column in enumerate(values.T)}
     return named
 
 
