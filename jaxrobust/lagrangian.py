@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.types import Array, Scalar
+from jaxrobust.types import Array, PyTree, Scalar
 
 
 class MultiplierState(NamedTuple):
@@ -21,10 +22,12 @@ class MultiplierState(NamedTuple):
     value: Array
     total: Array
     count: Array
+    memory: PyTree = ()
+    """What the rule remembers from one move to the next; nothing for dual ascent."""
 
 
 class Multiplier(NamedTuple):
-    """Dual ascent as two pure functions, in the manner of an Optax optimizer.
+    """A rule that moves the multiplier, as two pure functions, in the manner of an Optax optimizer.
 
     `init() -> MultiplierState`; `update(state, violation) -> MultiplierState`, where the
     violation is g(theta) of the constraint g <= 0, already averaged over devices.
@@ -32,6 +35,15 @@ class Multiplier(NamedTuple):
 
     init: Callable[[], MultiplierState]
     update: Callable[[MultiplierState, Array], MultiplierState]
+
+
+class Smoothed(NamedTuple):
+    """What the PI controller remembers."""
+
+    average: Array
+    """The moving average of the violations."""
+    started: Array
+    """bool: whether there has been one."""
 
 
 def dual_ascent(
@@ -44,7 +56,9 @@ def dual_ascent(
     """Projected dual ascent: nu <- min(maximum, max(0, nu + step_size * mean violation)).
 
     DALE, Algorithm 1 line 10: nu is the dual variable of min_theta l(theta) subject to
-    g(theta) <= 0, whose Lagrangian l + nu g training minimizes.
+    g(theta) <= 0, whose Lagrangian l + nu g training minimizes. nu ends at the sum of all
+    violations times the step size, those of the untrained network included: a short run may not
+    unwind them. See `pi`.
 
     Args:
       step_size: eta_d >= 0; 0 keeps nu at `initial` (DALE, Table 2).
@@ -61,6 +75,82 @@ def dual_ascent(
       ValueError: step_size or initial negative or not finite, initial above the cap, period < 1;
         in `update`, a violation of another shape than `initial`.
     """
+    return _projected(
+        step_size,
+        lambda mean, memory: (mean, memory),
+        lambda value: (),
+        initial=initial,
+        period=period,
+        maximum=maximum,
+    )
+
+
+def pi(
+    step_size: Scalar,
+    *,
+    integral: Scalar = 1.0,
+    proportional: Scalar,
+    ema: Scalar = 0.9,
+    initial: Scalar = 0.0,
+    period: int = 1,
+    maximum: Scalar = jnp.inf,
+) -> Multiplier:
+    """The PI controller of a multiplier (nuPI): dual ascent that does not wind up.
+
+    nu <- min(maximum, max(0, nu + step_size (integral e + proportional (s - s_before)))), where e
+    is the mean violation and s <- ema s_before + (1 - ema) e its moving average, which starts at
+    the first violation, so that the first move is dual ascent's. The proportional part takes back
+    what a violation that begins large and settles has put in, and damps the oscillation of dual
+    ascent; at rest both have the same fixed points. Sohrabi et al. 2024, "On PI controllers for
+    updating Lagrange multipliers in constrained optimization", Algorithm 1.
+
+    Its limit: where the multiplier that is needed is smaller than step_size * proportional * the
+    first violation, nu stays at 0 until the violation has settled, and the integral alone must
+    then raise it in the steps that are left. Choose `integral` for the length of the run.
+
+    Args:
+      step_size: eta_d >= 0, common to both parts.
+      integral: Ki >= 0. proportional: Kp >= 0; 0 with Ki = 1 is `dual_ascent`, bit for bit.
+      ema: in [0, 1), of the moving average over moves.
+      initial, period, maximum: as in `dual_ascent`, and so are dtype, NaN and differentiability.
+
+    Raises:
+      ValueError: step_size, a gain or initial negative or not finite, ema outside [0, 1), initial
+        above the cap, period < 1; in `update`, a violation of another shape than `initial`.
+    """
+    checks.nonnegative("integral", integral)
+    checks.nonnegative("proportional", proportional)
+    checks.share("ema", ema)
+    if checks.is_concrete(ema) and np.any(np.asarray(ema) == 1):
+        raise ValueError("ema=1 would never move the average; use a value below 1")
+
+    def direct(mean: Array, memory: Smoothed) -> tuple[Array, Smoothed]:
+        ki, kp, share = (jnp.asarray(v, mean.dtype) for v in (integral, proportional, ema))
+        before = jnp.where(memory.started, memory.average, mean)
+        average = share * before + (1 - share) * mean
+        return ki * mean + kp * (average - before), Smoothed(average, jnp.ones((), bool))
+
+    def remember(value: Array) -> Smoothed:
+        return Smoothed(jnp.zeros_like(value), jnp.zeros((), bool))
+
+    return _projected(step_size, direct, remember, initial=initial, period=period, maximum=maximum)
+
+
+def _projected(
+    step_size: Scalar,
+    direct: Callable[[Array, PyTree], tuple[Array, PyTree]],
+    remember: Callable[[Array], PyTree],
+    *,
+    initial: Scalar,
+    period: int,
+    maximum: Scalar,
+) -> Multiplier:
+    """A multiplier that moves every `period` updates and stays within [0, maximum].
+
+    Args:
+      direct: (mean violation, memory) -> (direction of the move, memory).
+      remember: nu_0 -> the first memory.
+    """
     checks.nonnegative("step_size", step_size)
     checks.nonnegative("initial", initial)
     checks.at_least("period", period, 1)
@@ -70,7 +160,8 @@ def dual_ascent(
 
     def init() -> MultiplierState:
         value = jnp.asarray(initial, float)
-        return MultiplierState(value, jnp.zeros_like(value), jnp.zeros((), jnp.int32))
+        zero = jnp.zeros_like(value)
+        return MultiplierState(value, zero, jnp.zeros((), jnp.int32), remember(value))
 
     def update(state: MultiplierState, violation: Array) -> MultiplierState:
         if jnp.shape(violation) != state.value.shape:
@@ -80,14 +171,16 @@ def dual_ascent(
             )
         dtype = state.value.dtype
         total, count = state.total + jnp.asarray(violation, dtype), state.count + 1
-        mean = total / count.astype(dtype)
-        moved = state.value + jnp.asarray(step_size, dtype) * mean
-        moved = jnp.clip(moved, 0.0, jnp.asarray(maximum, dtype))
-        due = count >= period
-        return MultiplierState(
-            value=jnp.where(due, moved, state.value),
-            total=jnp.where(due, jnp.zeros_like(total), total),
-            count=jnp.where(due, jnp.zeros_like(count), count),
+        direction, memory = direct(total / count.astype(dtype), state.memory)
+        raised = state.value + jnp.asarray(step_size, dtype) * direction
+        moved = MultiplierState(
+            value=jnp.clip(raised, 0.0, jnp.asarray(maximum, dtype)),
+            total=jnp.zeros_like(total),
+            count=jnp.zeros_like(count),
+            memory=memory,
         )
+        waiting = state._replace(total=total, count=count)
+        due = count >= period
+        return jax.tree.map(lambda now, later: jnp.where(due, now, later), moved, waiting)
 
     return Multiplier(init, update)

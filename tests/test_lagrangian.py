@@ -9,7 +9,7 @@ import optax
 import pytest
 from scipy.optimize import minimize
 
-from jaxrobust.lagrangian import Multiplier, dual_ascent
+from jaxrobust.lagrangian import Multiplier, dual_ascent, pi
 
 
 def solve(
@@ -157,3 +157,167 @@ def test_violation_of_another_shape() -> None:
     multiplier = dual_ascent(0.1)
     with pytest.raises(ValueError, match=r"pass initial=jnp.zeros\(\(3,\)\)"):
         multiplier.update(multiplier.init(), jnp.zeros(3))
+
+
+# nuPI, Sohrabi et al. 2024.
+
+
+def moves(multiplier: Multiplier, violations: np.ndarray) -> np.ndarray:
+    """The multiplier after each violation."""
+    step = lambda s, v: (lambda m: (m, m.value))(multiplier.update(s, v))  # noqa: E731
+    return np.asarray(jax.lax.scan(step, multiplier.init(), jnp.float32(violations))[1])
+
+
+@pytest.mark.parametrize("period", [1, 3])
+@pytest.mark.parametrize("initial", [0.4, np.array([0.4, 1.2])])
+def test_pi_without_its_proportional_part_is_dual_ascent_bit_for_bit(period: int, initial) -> None:
+    violations = np.random.default_rng(3).normal(size=(50, *np.shape(initial)))
+    own = {"initial": initial, "period": period, "maximum": 1.5}
+    plain = moves(dual_ascent(0.7, **own), violations)
+    np.testing.assert_array_equal(moves(pi(0.7, proportional=0.0, **own), violations), plain)
+    assert plain.min() == 0
+    assert plain.max() == 1.5
+
+
+def test_pi_against_its_recursion_in_float64() -> None:
+    """With gains, average, period, projection and cap written out."""
+    violations = np.random.default_rng(4).normal(0.1, 1, 60)
+    eta, ki, kp, ema, nu, average, seen = 0.2, 0.5, 3.0, 0.8, 0.3, None, []
+    for mean in violations.reshape(-1, 2).mean(1):
+        before = mean if average is None else average
+        average = ema * before + (1 - ema) * mean
+        nu = min(0.9, max(0.0, nu + eta * (ki * mean + kp * (average - before))))
+        seen += [nu]
+    controller = pi(eta, integral=ki, proportional=kp, ema=ema, initial=0.3, period=2, maximum=0.9)
+    np.testing.assert_allclose(moves(controller, violations)[1::2], seen, atol=1e-5)
+
+
+def test_pi_first_move_is_dual_ascent() -> None:
+    assert moves(pi(0.1, proportional=50.0), np.array([2.0])) == pytest.approx([0.2])
+
+
+@pytest.mark.parametrize("initial", [0.0, 7.0])
+@pytest.mark.parametrize("period", [1, 5])
+def test_pi_finds_the_smallest_square_above_one(period: int, initial: float) -> None:
+    """min x^2 subject to 1 - x <= 0: x* = 1, nu* = 2."""
+    controller = pi(0.1 * period, proportional=5.0 / period, initial=initial, period=period)
+    x, _, dual = solve(controller, lambda t: t**2, lambda t: 1 - t, jnp.float32(-3.0), 0.1, 1500)
+    assert float(x) == pytest.approx(1, abs=1e-3)
+    assert float(dual.value) == pytest.approx(2, abs=1e-3)
+
+
+def test_pi_damps_what_dual_ascent_alone_keeps_oscillating() -> None:
+    """On the bilinear min_x max_nu nu x, whose gradient flow circles, nu and x spiral in."""
+    ends = {}
+    for name, controller in (
+        ("plain", dual_ascent(0.1, initial=1.0)),
+        ("pi", pi(0.1, proportional=10.0, ema=0.0, initial=1.0)),
+    ):
+        # nu around 1, away from the projection: the objective pulls against it.
+        x, _, dual = solve(controller, lambda t: -t, lambda t: t, jnp.float32(0.3), 0.1, 400)
+        ends[name] = abs(float(x)) + abs(float(dual.value) - 1)
+    assert ends["pi"] < 1e-3
+    assert ends["plain"] > 0.1
+
+
+def test_violation_that_begins_large_and_settles_winds_up_dual_ascent_alone() -> None:
+    """As of a network that learns: 2 at first, 0 in the end, whatever the multiplier does."""
+    violations = 2 * np.exp(-np.arange(300) / 30)
+    plain = moves(dual_ascent(0.01), violations)
+    controlled = moves(pi(0.01, proportional=100.0), violations)
+    assert plain[-1] == pytest.approx(0.01 * violations.sum(), rel=1e-4)
+    assert plain[-1] > 0.6
+    assert controlled.max() < 0.05, "taken back as it comes"
+    # A level that cannot be kept for nothing: the integral still raises the multiplier.
+    tight = moves(pi(0.01, proportional=100.0), violations + 0.1)
+    assert tight[-1] == pytest.approx(0.01 * 0.1 * 200, rel=0.5)
+
+
+def test_robust_training_under_a_constraint_of_a_convex_problem() -> None:
+    """P-CON of DALE for least squares with a linear model and an l2 ball, by both rules.
+
+    The inner maximum is in closed form, (|y - w.x| + eps |w|)^2; scipy gives the solution, the
+    stationarity of the Lagrangian its multiplier. It keeps the bound of eq. 9 (Proposition 4.4)
+    with an interpolating model.
+    """
+    draw = np.random.default_rng(0)
+    x, y, eps, rho = draw.normal(size=(3, 4)), np.array([1.0, -1.0, 1.0]), 0.6, 0.5
+
+    def losses(w, gap, norm):
+        return (gap(w) ** 2).mean(), ((gap(w) + eps * norm(w)) ** 2).mean()
+
+    def numpy_losses(w):
+        return losses(w, lambda w: np.abs(y - x @ w), np.linalg.norm)
+
+    interpolating = np.linalg.pinv(x) @ y
+    found = minimize(
+        lambda w: numpy_losses(w)[1],
+        0.8 * interpolating,
+        constraints=[{"type": "ineq", "fun": lambda w: rho - numpy_losses(w)[0]}],
+        method="SLSQP",
+        options={"ftol": 1e-13, "maxiter": 500},
+    ).x
+
+    def slope(index: int) -> np.ndarray:
+        h = 1e-6 * np.eye(4)
+        return np.array(
+            [(numpy_losses(found + d)[index] - numpy_losses(found - d)[index]) / 2e-6 for d in h]
+        )
+
+    clean_slope, robust_slope = slope(0), slope(1)
+    nu = -(robust_slope @ clean_slope) / (clean_slope @ clean_slope)
+    np.testing.assert_allclose(robust_slope + nu * clean_slope, 0, atol=1e-4)
+    assert nu > 0.1, "the constraint binds"
+
+    assert numpy_losses(interpolating)[0] == pytest.approx(0, abs=1e-12)
+    assert nu <= numpy_losses(interpolating)[1] / rho
+
+    xf, yf = jnp.float32(x), jnp.float32(y)
+
+    def jax_losses(w):
+        return losses(w, lambda w: jnp.abs(yf - xf @ w), jnp.linalg.norm)
+
+    for multiplier in (dual_ascent(0.5), pi(0.5, proportional=5.0)):
+        w, _, dual = solve(
+            multiplier,
+            lambda w: jax_losses(w)[1],
+            lambda w: jax_losses(w)[0] - rho,
+            jnp.full(4, 0.1),
+            0.02,
+            20000,
+        )
+        np.testing.assert_allclose(w, found, atol=2e-3)
+        assert float(dual.value) == pytest.approx(nu, rel=0.01)
+
+
+def test_pi_of_several_constraints_against_dual_ascent() -> None:
+    """A vector of multipliers moves as each would alone."""
+    violations = np.random.default_rng(5).normal(size=(30, 2))
+    both = moves(pi(0.1, proportional=2.0, initial=np.zeros(2)), violations)
+    for i in range(2):
+        np.testing.assert_array_equal(
+            both[:, i], moves(pi(0.1, proportional=2.0), violations[:, i])
+        )
+
+
+def test_pi_remembers_a_nan() -> None:
+    state = pi(0.1, proportional=1.0).init()
+    state = pi(0.1, proportional=1.0).update(state, jnp.float32(jnp.nan))
+    assert np.isnan(pi(0.1, proportional=1.0).update(state, jnp.float32(0.0)).value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"step_size": -1.0}, "step_size"),
+        ({"proportional": -1.0}, "proportional"),
+        ({"integral": np.inf}, "integral"),
+        ({"ema": 1.0}, "ema=1"),
+        ({"ema": 1.5}, "ema"),
+        ({"initial": 2.0, "maximum": 1.0}, "above the cap"),
+        ({"period": 0}, "period"),
+    ],
+)
+def test_impossible_gains(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pi(**{"step_size": 0.1, "proportional": 1.0, **arguments})
