@@ -1,8 +1,11 @@
-"""Where an attack starts: `(key, threat, x) -> z`, always inside the threat set."""
+"""Where an attack starts: `(key, threat, x) -> z`, inside the threat set but for `unclipped`."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 
 from jaxrobust.types import Array, Key, Scalar, ThreatModel
 
@@ -16,6 +19,15 @@ def clean(key: Key, threat: ThreatModel, x: Array) -> Array:
 def uniform(key: Key, threat: ThreatModel, x: Array) -> Array:
     """Uniform in the ball, then clipped to the pixel box."""
     return threat.sample(key, x)
+
+
+def unclipped(key: Key, threat: ThreatModel, x: Array) -> Array:
+    """Uniform in the ball, the pixel box left aside: the first gradient may be taken outside it.
+
+    FGSM-RS of Wong's thesis, Algorithm 7, and its released MNIST code. Clipped, half of the noise
+    on black and white pixels is lost. The point stepped to is in the set again.
+    """
+    return dataclasses.replace(threat, lower=-jnp.inf, upper=jnp.inf).sample(key, x)
 
 
 def gaussian(key: Key, threat: ThreatModel, x: Array, scale: Scalar = 1e-3) -> Array:

@@ -40,9 +40,13 @@ _DRAWS = {"laplace": jax.random.laplace, "gaussian": jax.random.normal}
 NOISES = tuple(_DRAWS)
 
 
-def add_noise(key: Key, *, noise: str, scale: Scalar) -> optax.GradientTransformation:
+def add_noise(
+    key: Key, *, noise: str, scale: Scalar, relative: bool = False
+) -> optax.GradientTransformation:
     """Adds `scale` times standard Laplace or Gaussian noise, a fresh draw per step.
 
+    With `relative` the scale is in units of the mean absolute entry of what is added to, so that
+    the share of noise stays the same as a network learns and its gradients shrink or grow.
     (`optax.add_noise` is Gaussian only, with an annealed variance and an integer seed.)
     """
     draw = _DRAWS[noise]
@@ -51,6 +55,7 @@ def add_noise(key: Key, *, noise: str, scale: Scalar) -> optax.GradientTransform
         del params
         now, later = jax.random.split(state.key)
         xi = draw(now, updates.shape, updates.dtype)
-        return updates + jnp.asarray(scale, updates.dtype) * xi, NoiseState(later)
+        unit = jnp.mean(jnp.abs(updates)) if relative else jnp.ones((), updates.dtype)
+        return updates + jnp.asarray(scale, updates.dtype) * unit * xi, NoiseState(later)
 
     return optax.GradientTransformation(lambda _: NoiseState(key), update)
