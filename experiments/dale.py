@@ -88,14 +88,21 @@ class Config:
     """Batch statistics inside training attacks: running, or those of the batch."""
     temperature: float | None = None
     """Of DALE's noise, sqrt(2 * step size * temperature)."""
+    relative_noise: bool | None = None
+    """DALE's noise in units of each example's mean |gradient entry|."""
     dual_step: float | None = None
+    """Of the multiplier's integral part."""
+    dual_proportional: float | None = None
+    """The multiplier's proportional gain, times the dual step; 0 is the paper's dual ascent."""
+    dual_ema: float | None = None
+    """Of the violations that the proportional part follows."""
     dual_initial: float | None = None
 
 
 def settings_of(config: Config) -> Recipe:
     """The preset's recipe with the options that are given."""
-    names = ("rho", "noise", "dual_update", "attack_mode", "temperature")
-    names += ("dual_step", "dual_initial")
+    names = ("rho", "noise", "dual_update", "attack_mode", "temperature", "relative_noise")
+    names += ("dual_step", "dual_proportional", "dual_ema", "dual_initial")
     return config.options.recipe(DALE, **{name: getattr(config, name) for name in names})
 
 

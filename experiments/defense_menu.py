@@ -10,15 +10,19 @@ from experiments.study import Method
 from jaxrobust import attacks, checks, defenses, training
 from jaxrobust.data import Dataset
 from jaxrobust.defenses import Defense
-from jaxrobust.lagrangian import Multiplier, dual_ascent
+from jaxrobust.lagrangian import Multiplier, pi
 from jaxrobust.threats import L1, L2, Linf, Union
 from jaxrobust.types import Attack
 
 PAIRING = 0.5
-"""Weight of ALP and CLP; Kannan et al. 2018 use .5 on ImageNet, DALE's paper does not say."""
+"""Weight of the original ALP and CLP (Kannan et al. 2018, on ImageNet)."""
 
-ALP = 0.1
-"""Of ALP as DALE's code has it, by the norm itself: .5 can hold runs at the constant prediction."""
+STARTS: Mapping[str, attacks.Start] = {
+    "clean": attacks.clean,
+    "gaussian": attacks.gaussian,
+    "uniform": attacks.uniform,
+}
+"""Where training attacks of several steps start."""
 
 
 def mode(recipe: Recipe) -> dict[str, Any]:
@@ -27,8 +31,10 @@ def mode(recipe: Recipe) -> dict[str, Any]:
 
 
 def stepped(recipe: Recipe) -> dict[str, Any]:
-    """`step_size` and `steps` of the training attack."""
-    return {"step_size": recipe.step_size, "steps": recipe.steps}
+    """`step_size`, `steps` and `start` of the training attack, the same for every row."""
+    checks.choice("start", recipe.start, STARTS)
+    start = STARTS[recipe.start]
+    return {"step_size": recipe.step_size, "steps": recipe.steps, "start": start}
 
 
 def sampling(recipe: Recipe) -> dict[str, Any]:
@@ -38,6 +44,7 @@ def sampling(recipe: Recipe) -> dict[str, Any]:
         "temperature": recipe.temperature,
         "noise": recipe.noise,
         "place": "inside" if recipe.noise == "laplace" else "outside",
+        "relative": recipe.relative_noise,
     }
 
 
@@ -57,7 +64,7 @@ def each_pgd(recipe: Recipe) -> tuple[Attack, ...]:
     sizes = union_steps(recipe, recipe.steps)
     balls = union(recipe).members
     return tuple(
-        attacks.pgd(ball, step_size=size, steps=recipe.steps, keep="last")
+        attacks.pgd(ball, **{**stepped(recipe), "step_size": size}, keep="last")
         for ball, size in zip(balls, sizes, strict=True)
     )
 
@@ -85,11 +92,11 @@ PLAIN: Mapping[str, Make] = {
     ),
     "free": _free,
     "pgd": lambda r, d: defenses.pgd(r.threat, **stepped(r), **mode(r)),
-    "alp": lambda r, d: defenses.alp(r.threat, weight=ALP, **stepped(r), **mode(r)),
+    "alp": lambda r, d: defenses.alp(r.threat, weight=r.alp, **stepped(r), **mode(r)),
     "alp_original": lambda r, d: defenses.alp(
         r.threat, weight=PAIRING, original=True, **stepped(r), **mode(r)
     ),
-    "clp": lambda r, d: defenses.clp(r.threat, weight=PAIRING, **stepped(r), **mode(r)),
+    "clp": lambda r, d: defenses.clp(r.threat, weight=r.clp, **stepped(r), **mode(r)),
     "clp_original": lambda r, d: defenses.noisy_clp(weight=PAIRING),
     "trades": lambda r, d: defenses.trades(r.threat, beta=r.beta, **stepped(r), **mode(r)),
     "mart": lambda r, d: defenses.mart(r.threat, beta=5.0, **stepped(r), **mode(r)),
@@ -138,11 +145,13 @@ def _lessons(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     return {"threshold": recipe.curriculum_threshold, "patience": patience}
 
 
-def ascent(recipe: Recipe, dataset: Dataset) -> Multiplier:
-    """The multiplier of the constrained methods."""
+def multiplier(recipe: Recipe, dataset: Dataset) -> Multiplier:
+    """The multiplier of the constrained methods; without a proportional part, dual ascent."""
     per_epoch = training.steps_per_epoch(dataset, recipe.batch_size)
-    return dual_ascent(
+    return pi(
         recipe.dual_step,
+        proportional=recipe.dual_proportional,
+        ema=recipe.dual_ema,
         initial=recipe.dual_initial,
         period=per_epoch if recipe.dual_update == "epoch" else 1,
     )
@@ -160,7 +169,7 @@ def make_methods(names: Sequence[str], recipe: Recipe, dataset: Dataset) -> list
         if name in PLAIN:
             rows.append(Method(name, PLAIN[name](recipe, dataset)))
             continue
-        moving = ascent(recipe, dataset)
+        moving = multiplier(recipe, dataset)
         for rho in recipe.rho:
             defense = CONSTRAINED[name](recipe, rho)
             rows.append(Method(f"{name} rho={rho:g}", defense, moving, rho))

@@ -37,6 +37,9 @@ class Options:
     learning_rate: float | None = None
     model: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
+    start: Literal["uniform", "gaussian", "clean"] | None = None
+    """Of training attacks of several steps, in all rows: uniform in the ball, x + 1e-3 N(0, I)
+    as DALE's, TRADES' and MART's code, or the image (default: the preset's)."""
     progress: bool = True
 
     def recipe(self, recipes: Recipes, **changes: Any) -> Recipe:
@@ -48,7 +51,7 @@ class Options:
         distinct("seeds", self.seeds)
         if not self.seeds:
             raise ValueError("nothing to run: give at least one of --seeds")
-        own = ("autoattack", "epochs", "batch_size", "learning_rate", "model", "dtype")
+        own = ("autoattack", "epochs", "batch_size", "learning_rate", "model", "dtype", "start")
         given = {name: getattr(self, name) for name in own}
         return recipe(self.dataset, self.preset, recipes, **given, **changes)
 

@@ -141,6 +141,8 @@ def network(
 ) -> Model:
     """The network called `name` for a data set; color images are normalized in the model.
 
+    Options `mean` and `std` of None leave them as they are.
+
     The same arguments give the same object, so that rows with one network share programs.
     """
     color = dataset.shape[-1] == 3
@@ -152,10 +154,8 @@ def network(
 def _network(
     name: str, dtype: str, num_classes: int, color: bool, given: tuple[tuple[str, Any], ...]
 ) -> Model:
-    options = {"dtype": jnp.dtype(dtype), **dict(given)}
-    if color:
-        options |= {"mean": CIFAR_MEAN, "std": CIFAR_STD}
-    return from_linen(build(name, num_classes, **options))
+    scaled = {"mean": CIFAR_MEAN, "std": CIFAR_STD} if color else {}
+    return from_linen(build(name, num_classes, dtype=jnp.dtype(dtype), **scaled | dict(given)))
 
 
 def study(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.defense_menu import PLAIN, mode
+from experiments.defense_menu import PLAIN, mode, stepped
 from experiments.generalization.settings import split_off
 from experiments.recipes import Recipe, kin
 from experiments.study import Method
@@ -66,8 +66,7 @@ def cutouts(sizes: Sequence[int], dataset: Dataset, defense: Defense) -> list[Me
 
 def mixups(alphas: Sequence[float], settings: Recipe) -> list[Method]:
     """PGD training on mixed images, for each parameter of the Beta distribution."""
-    stepped = {"step_size": settings.step_size, "steps": settings.steps, "keep": "last"}
-    climb = attacks.pgd(settings.threat, **stepped)
+    climb = attacks.pgd(settings.threat, keep="last", **stepped(settings))
     return [
         Method(f"mixup {alpha:g}", defenses.mixup(climb, alpha=alpha, **mode(settings)))
         for alpha in alphas
