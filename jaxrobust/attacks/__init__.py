@@ -22,12 +22,13 @@ from jaxrobust.attacks.growing import growing
 from jaxrobust.attacks.langevin import langevin
 from jaxrobust.attacks.lbfgs import lbfgs
 from jaxrobust.attacks.msd import msd
+from jaxrobust.attacks.n_fgsm import n_fgsm
 from jaxrobust.attacks.noise import gaussian_noise, salt_and_pepper, uniform_noise
 from jaxrobust.attacks.pgd import carlini_wagner_pgd, fgsm, momentum, pgd
 from jaxrobust.attacks.pointwise import pointwise
 from jaxrobust.attacks.spatial import spatial_grid, spatial_random
 from jaxrobust.attacks.square import square
-from jaxrobust.attacks.starts import clean, gaussian, uniform
+from jaxrobust.attacks.starts import clean, gaussian, unclipped, uniform
 from jaxrobust.attacks.transfer import transfer
 from jaxrobust.attacks.transforms import add_noise, normalize_by_l1, scale_by_steepest
 from jaxrobust.attacks.wrappers import restarts, targeted, worst, worst_of
@@ -72,6 +73,7 @@ __all__ = [
     "momentum",
     "msd",
     "multi_targeted",
+    "n_fgsm",
     "normalize_by_l1",
     "objective",
     "pgd",
@@ -88,6 +90,7 @@ __all__ = [
     "square",
     "targeted",
     "transfer",
+    "unclipped",
     "uniform",
     "uniform_noise",
     "worst",

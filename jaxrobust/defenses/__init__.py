@@ -1,6 +1,6 @@
 """Training methods, all with one signature: see `Defense`."""
 
-from jaxrobust.defenses.adversarial import adversarial, fgsm, pgd
+from jaxrobust.defenses.adversarial import adversarial, fgsm, n_fgsm, pgd
 from jaxrobust.defenses.awp import awp
 from jaxrobust.defenses.base import (
     EXAMPLES,
@@ -19,6 +19,7 @@ from jaxrobust.defenses.dual import dual
 from jaxrobust.defenses.dynamic import Lesson, curriculum, dynamic
 from jaxrobust.defenses.erm import erm
 from jaxrobust.defenses.free import free
+from jaxrobust.defenses.grad_align import grad_align
 from jaxrobust.defenses.mart import mart
 from jaxrobust.defenses.mixup import mixup
 from jaxrobust.defenses.pairing import alp, clp, noisy_clp
@@ -47,11 +48,13 @@ __all__ = [
     "fgsm",
     "forward",
     "free",
+    "grad_align",
     "kl_dale",
     "mart",
     "metrics_of",
     "mixup",
     "msd",
+    "n_fgsm",
     "noisy_clp",
     "paired",
     "perturb",

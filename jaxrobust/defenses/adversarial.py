@@ -106,6 +106,27 @@ def fgsm(
     return adversarial(attacks.fgsm(threat, **options), attack_mode=attack_mode, ramp=ramp)
 
 
+def n_fgsm(
+    threat: ThreatModel,
+    *,
+    k: Scalar = 2.0,
+    step_size: Scalar | None = None,
+    attack_mode: str = "eval",
+    ramp: Scalar = 0.0,
+) -> Defense:
+    """Adversarial training with one step from noise of k radii, and no projection onto the ball.
+
+    It costs as much as FGSM and keeps from catastrophic overfitting at larger radii. de Jorge et
+    al. 2022.
+
+    Args:
+      threat, k, step_size: see `attacks.n_fgsm`. attack_mode, ramp: see `perturb`.
+    """
+    return adversarial(
+        attacks.n_fgsm(threat, k=k, step_size=step_size), attack_mode=attack_mode, ramp=ramp
+    )
+
+
 def pgd(
     threat: ThreatModel, *, attack_mode: str = "eval", ramp: Scalar = 0.0, **options: Any
 ) -> Defense:

@@ -116,23 +116,48 @@ def perturb(
     variables = jax.lax.stop_gradient(variables)
     attack = grown(attack, moment.progress, ramp)
 
+    def run(key: Key, f: LogitsFn, x: Array, y: Array, *own: Array) -> AttackResult:
+        aimed = attack.replace(loss=make_loss(f(x), *own)) if make_loss else attack
+        return aimed(key, f, x, y)
+
+    result = over_examples(
+        key, run, model, variables, batch, moment, attack_mode=attack_mode, targets=targets
+    )
+    return jax.lax.stop_gradient(result.x)
+
+
+def over_examples(
+    key: Key,
+    run: Callable[..., PyTree],
+    model: Model,
+    variables: Variables,
+    batch: Batch,
+    moment: Moment,
+    *,
+    attack_mode: str,
+    targets: tuple[Array, ...] = (),
+) -> PyTree:
+    """`run(key, f, x, y, *targets)` on every example side by side; results gain a leading axis.
+
+    f is the classifier of one example in the mode `attack_mode` of `perturb`, one function with one
+    dropout mask throughout a run. Differentiable in `variables` where `run` is.
+    """
+
     def training_fn(key: Key) -> LogitsFn:
         return lambda x: model.apply(
             variables, x[None], train=True, key=key, axes=(EXAMPLES, *moment.axes)
         )[0][0]
 
-    def run(key: Key, f: LogitsFn, x: Array, y: Array, *own: Array) -> AttackResult:
+    def one(key: Key, f: LogitsFn, x: Array, y: Array, *own: Array) -> PyTree:
         # Dropout too is drawn from the example's own key: the same mask on any number of devices.
-        attack_key, drop_key = jax.random.split(key)
+        own_key, drop_key = jax.random.split(key)
         f = f if attack_mode == "eval" else training_fn(drop_key)
-        aimed = attack.replace(loss=make_loss(f(x), *own)) if make_loss else attack
-        return aimed(attack_key, f, x, y)
+        return run(own_key, f, x, y, *own)
 
-    result = attacks.batched(
-        run, key, model.logits_fn(variables), batch.x, batch.y, *targets,
+    return attacks.batched(
+        one, key, model.logits_fn(variables), batch.x, batch.y, *targets,
         index=batch.index, axis_name=None if attack_mode == "eval" else EXAMPLES,
     )  # fmt: skip
-    return jax.lax.stop_gradient(result.x)
 
 
 def over_devices(mean: Array, axes: tuple[str, ...]) -> Array:

@@ -33,6 +33,13 @@ MAKE = {
         THREAT, rho=RHO, temperature=1e-3, attack_mode=mode, **OPTIONS
     ),
     "kl_dale": lambda mode: defenses.kl_dale(THREAT, rho=RHO, attack_mode=mode, **OPTIONS),
+    "n_fgsm": lambda mode: defenses.n_fgsm(THREAT, attack_mode=mode),
+    "grad_align": lambda mode: defenses.grad_align(
+        defenses.dale(THREAT, rho=RHO, temperature=1e-3, **OPTIONS),
+        THREAT,
+        weight=0.5,
+        attack_mode=mode,
+    ),
 }
 CASES: dict[str, Defense] = {
     "erm": defenses.erm(),
@@ -46,8 +53,9 @@ CASES: dict[str, Defense] = {
 ADVERSARIAL = {"adversarial_loss", "adversarial_accuracy"}
 CLEAN = {"clean_loss", "clean_accuracy"}
 METRICS = {"erm": CLEAN, "noisy_clp": CLEAN} | dict.fromkeys(
-    ("fgsm", "pgd", "sbeta", "dynamic", "augmented"), ADVERSARIAL
+    ("fgsm", "n_fgsm", "pgd", "sbeta", "dynamic", "augmented"), ADVERSARIAL
 )
+METRICS["grad_align"] = CLEAN | ADVERSARIAL | {"alignment"}
 
 
 def batch_of(size: int = 8) -> Batch:

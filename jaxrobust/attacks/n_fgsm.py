@@ -1,0 +1,83 @@
+"""N-FGSM: one step from stronger noise, without a projection onto the ball."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import checks, losses
+from jaxrobust.attacks import starts
+from jaxrobust.attacks.ascend import ascend, judge, objective
+from jaxrobust.attacks.first_order import stacked
+from jaxrobust.attacks.pgd import steepest
+from jaxrobust.types import (
+    Array,
+    Attack,
+    AttackResult,
+    Key,
+    LogitsFn,
+    Loss,
+    Scalar,
+    ThreatModel,
+    make_attack,
+)
+
+
+def _run(
+    key: Key,
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    *,
+    threat: ThreatModel,
+    k: Scalar,
+    step_size: Scalar,
+    loss: Loss,
+) -> AttackResult:
+    start_key, step_key = jax.random.split(key)
+    radius, k, length = (jnp.asarray(v, x.dtype) for v in (threat.radius, k, step_size))
+    noise = dataclasses.replace(threat, radius=k * radius)
+    # By the triangle inequality a projection onto this set clips to the pixel box alone.
+    reach = dataclasses.replace(threat, radius=k * radius + length)
+    path = ascend(
+        objective(f, loss, y),
+        reach,
+        x,
+        starts.uniform(start_key, noise, x),
+        steepest(step_key, threat, step_size=length),
+        steps=1,
+    )
+    return judge(f, threat, x, y, path.last, loss, forwards=1, backwards=1)
+
+
+def n_fgsm(
+    threat: ThreatModel,
+    *,
+    k: Scalar = 2.0,
+    step_size: Scalar | None = None,
+    loss: Loss = losses.cross_entropy,
+) -> Attack:
+    """N-FGSM: z = box(s + step_size * steepest direction at s), s uniform in k times the ball.
+
+    An attack for training, against the catastrophic overfitting of single steps: the noise is an
+    augmentation, and nothing projects onto the ball, so that z is up to k radius + step_size away
+    from x. It is judged on `threat` itself, where it is usually not `inside` and then no success:
+    to evaluate a model, take another attack. For any norm whose set has a radius and a pixel box.
+    de Jorge et al. 2022 (arXiv:2202.01181) and its released code; with k = 0 FGSM without its
+    projection.
+
+    Args:
+      threat: the ball that is trained for. k: radius of the noise, in radii (paper: 2).
+      step_size: length of the step in the threat's norm (default, as in the paper: the radius).
+      loss: what to climb, from logits and label.
+
+    Raises:
+      ValueError: k or a step size that is negative or not finite.
+    """
+    step_size = threat.radius if step_size is None else step_size
+    checks.nonnegative("k", k)
+    checks.nonnegative("step_size", step_size)
+    leaves = {"threat": threat, **stacked({"k": k, "step_size": step_size}, threat)}
+    return make_attack(_run, leaves, loss=loss)
