@@ -165,8 +165,11 @@ FIGURE_2 = (
 
 
 def figure_2(outcome: Outcome, rho: float) -> figures.Figure:
-    """Held-out accuracies, training losses and the multiplier of a run over its epochs."""
-    history = [{name: row[name] for name in FIGURE_2 if name in row} for row in outcome.history]
+    """Held-out accuracies, training losses, multiplier and slack of a run over its epochs."""
+    history = [
+        {n: row[n] for n in FIGURE_2 if n in row} | {"slack": -row["train_violation"]}
+        for row in outcome.history
+    ]
     return figures.training_curves(history, rho=rho)
 
 

@@ -95,6 +95,8 @@ class Outcome:
     history: Sequence[Mapping[str, Any]]
     trained: Mapping[str, Variables]
     """By epoch evaluated."""
+    rho: float | None = None
+    """Level of the constrained loss."""
 
     @property
     def report(self) -> Report:
@@ -269,7 +271,7 @@ def run(
             for stem, report in stems.items():
                 report.save(stem)
     variables = {select: state.variables for select, state in found.items()}
-    return Outcome(method.name, seed, reports, suites, result.history, variables)
+    return Outcome(method.name, seed, reports, suites, result.history, variables, method.rho)
 
 
 def file_name(row: str) -> str:

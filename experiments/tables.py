@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.study import Outcome
+from experiments.study import BEST_BY, Outcome
 from jaxrobust.files import write_csv, write_text_atomic
 
 
@@ -26,26 +26,76 @@ def summarize(
 ) -> list[dict[str, Any]]:
     """A row per method: mean and sample standard deviation over seeds of every accuracy, in %.
 
-    Constrained methods also show their last multiplier and training clean loss, means over seeds.
+    Beside them what a row's reader must know: of constrained methods how their constraint stands
+    (see `constraint`), and in how many runs robustness collapsed, where any did.
 
     Args:
       published: the paper's figures by method; None where it has none.
       columns: what these figures are, in their order.
     """
-    constrained = any("multiplier" in outcome.history[-1] for outcome in outcomes)
+    constrained = any("train_violation" in outcome.history[-1] for outcome in outcomes)
+    collapsed = any(collapse(outcome.history) is not None for outcome in outcomes)
     rows = []
     for method in dict.fromkeys(outcome.method for outcome in outcomes):
-        runs = [outcome.accuracies for outcome in outcomes if outcome.method == method]
-        row: dict[str, Any] = {"method": method, **averaged(runs)}
-        last = [o.history[-1] for o in outcomes if o.method == method]
-        shown = (("nu", "multiplier"), ("clean loss", "train_clean_loss")) if constrained else ()
-        for column, key in shown:
-            # A constraint that is slack while nu > 0 says that the dual ascent is still under way.
-            values = [r[key] for r in last if "multiplier" in r]
-            row[column] = float(np.mean(values)) if values else None
+        own = [outcome for outcome in outcomes if outcome.method == method]
+        row: dict[str, Any] = {"method": method, **averaged([o.accuracies for o in own])}
+        row |= constraint(own) if constrained else {}
+        row |= {"collapsed": collapses(own)} if collapsed else {}
         row |= beside(method, published, columns)
         rows.append(row)
     return rows
+
+
+SETTLED = 0.15
+"""Slack, as a share of rho, that counts as none."""
+
+
+def constraint(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """How the constraint of a row's runs stands at their end; None where they have none.
+
+    nu: the last multiplier. slack: rho minus the constrained loss, over the batches of the last
+    epoch. Both are means over runs. holds: in how many runs that loss is at most rho, up to 15 %.
+    settled: in how many either the slack is at most 15 % of rho, or it is positive and nu is 0;
+    elsewhere the multiplier is still on its way.
+    """
+    if outcomes[0].rho is None or "train_violation" not in outcomes[0].history[-1]:
+        return dict.fromkeys(("nu", "slack", "holds", "settled"))
+    last = [outcome.history[-1] for outcome in outcomes]
+    nu = np.asarray([row["multiplier"] for row in last])
+    slack = -np.asarray([row["train_violation"] for row in last])
+    room = SETTLED * np.asarray([outcome.rho for outcome in outcomes])
+    settled = (np.abs(slack) <= room) | ((slack > 0) & (nu == 0))
+    return {
+        "nu": float(nu.mean()),
+        "slack": float(slack.mean()),
+        "holds": f"{(slack >= -room).sum()}/{len(last)}",
+        "settled": f"{settled.sum()}/{len(last)}",
+    }
+
+
+DROP = 20.0
+"""Robust accuracy in percentage points, lost in an epoch, that makes a collapse (Wong's thesis,
+section 4.1.2)."""
+
+
+def collapse(history: Sequence[Mapping[str, Any]], *, drop: float = DROP) -> int | None:
+    """The epoch, counted from 0, in which robustness on the images held out collapsed, or None.
+
+    It fell by more than `drop` within that epoch, or after it, and was not regained by the end.
+    """
+    robust = [row[BEST_BY] for row in history if BEST_BY in row]
+    for epoch in range(1, len(robust)):
+        if robust[epoch - 1] - robust[epoch] > drop:
+            return epoch
+    if robust and max(robust) - robust[-1] > drop:
+        return int(np.argmax(robust)) + 1
+    return None
+
+
+def collapses(outcomes: Sequence[Outcome], *, drop: float = DROP) -> str:
+    """How many of the runs lost their robustness."""
+    fell = [collapse(outcome.history, drop=drop) is not None for outcome in outcomes]
+    return f"{sum(fell)}/{len(fell)}"
 
 
 def averaged(runs: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:

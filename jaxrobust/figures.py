@@ -88,12 +88,13 @@ def perturbation_pca(images: np.ndarray, perturbations: Mapping[str, np.ndarray]
 
 
 def training_curves(history: Sequence[Mapping[str, float]], *, rho: float | None = None) -> Figure:
-    """Accuracies, losses and multiplier over the epochs (DALE, Figure 2), in three panels.
+    """Accuracies, losses, multiplier and slack over the epochs (DALE, Figure 2), in three panels.
 
     Args:
       history: a row per epoch with `epoch` (default: its position) and any of the columns
-        `*_accuracy` (in %), `*_loss` and `multiplier`; rows may lack a column, and a panel
-        without one stays empty.
+        `*_accuracy` (in %), `*_loss`, `multiplier` and `slack` (rho minus the constrained loss, so
+        that the constraint holds where it is above 0); rows may lack a column, and a panel without
+        one stays empty.
       rho: the constraint on the clean loss, drawn as a dashed line among the losses.
     """
     _need("history", history)
@@ -104,14 +105,16 @@ def training_curves(history: Sequence[Mapping[str, float]], *, rho: float | None
     _lines(losses, history, [c for c in columns if c.endswith("_loss")])
     if rho is not None:
         losses.axhline(rho, color="black", linestyle="--", linewidth=1, label=f"rho = {rho:g}")
-    _lines(multiplier, history, [c for c in columns if c == "multiplier"])
+    _lines(multiplier, history, [c for c in columns if c in ("multiplier", "slack")])
+    if "slack" in columns:
+        multiplier.axhline(0, color="black", linestyle="--", linewidth=1)
     accuracies.set_ylabel("accuracy (%)")
     losses.set_ylabel("loss")
-    multiplier.set_ylabel("multiplier")
+    multiplier.set_ylabel("multiplier and slack" if "slack" in columns else "multiplier")
     for panel in (accuracies, losses, multiplier):
         panel.set_xlabel("epoch")
         panel.grid(alpha=0.3)
-    for panel in (accuracies, losses):
+    for panel in (accuracies, losses, multiplier):
         if panel.lines:
             panel.legend()
     return figure

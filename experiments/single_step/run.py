@@ -15,7 +15,7 @@ from experiments.single_step.clock import clock
 from experiments.single_step.settings import Setting
 from experiments.study import Method, Outcome, judge, run_rows, setup
 from experiments.tables import publish
-from jaxrobust import attacks, figures, training
+from jaxrobust import attacks, figures
 from jaxrobust.data import Dataset
 from jaxrobust.threats import Linf
 from jaxrobust.types import Attack
@@ -112,9 +112,3 @@ def timed(outcomes: Sequence[Outcome], batch_size: int) -> dict[str, float]:
         "training s": float(np.mean([c.steady for c in clocks])),
         "compiling s": float(np.mean([c.other for c in clocks])),
     }
-
-
-def collapses(outcomes: Sequence[Outcome], stop: training.Stop) -> str:
-    """How many of the runs lost their robustness within an epoch."""
-    fell = [any(stop(o.history[: n + 1]) for n in range(len(o.history))) for o in outcomes]
-    return f"{sum(fell)}/{len(fell)}"

@@ -47,7 +47,8 @@ def init_state(
     """
     if defense.constrained and multiplier is None:
         raise ValueError(
-            "this defense has a constraint and needs a multiplier: pass lagrangian.pi(...) or dual_ascent(...)"
+            "this defense has a constraint and needs a multiplier: pass lagrangian.pi(...) or "
+            "lagrangian.dual_ascent(...)"
         )
     if not defense.constrained and multiplier is not None:
         raise ValueError("this defense has no constraint; pass multiplier=None")

@@ -13,12 +13,12 @@ from experiments.fast import Config, main, setting
 from experiments.options import Options
 from experiments.single_step import drawings, parts, rows
 from experiments.single_step.clock import clock
-from experiments.single_step.run import collapses, timed
+from experiments.single_step.run import timed
 from experiments.single_step.settings import RECIPES, SETTINGS
 from experiments.single_step.starts import hypercube, previous
 from experiments.single_step.verified import shares
 from experiments.study import BEST_BY, Outcome
-from jaxrobust import data, training
+from jaxrobust import data
 from jaxrobust.defenses import Moment
 from jaxrobust.threats import Linf
 from jaxrobust.types import Batch, Model, Variables
@@ -175,12 +175,6 @@ def test_compiling_is_told_from_training():
     means = timed([outcome("a", 0, 1, 2), outcome("a", 1, 1, 2, 3, 4)], 32)
     assert means["epochs"] == 3
     assert means["training s"] == pytest.approx((12.8 + 25.6) / 2)
-
-
-def test_a_collapse_is_a_fall_within_one_epoch():
-    stop = training.collapsed(BEST_BY, drop=20.0)
-    fell, sank = outcome("a", 0, 10, 50, 29, 60), outcome("a", 1, 10, 50, 35, 20)
-    assert collapses([fell, sank], stop) == "1/2"
 
 
 def test_epochs_are_means_over_the_seeds_that_got_there():
