@@ -90,19 +90,27 @@ class Config:
     """Of DALE's noise, sqrt(2 * step size * temperature)."""
     relative_noise: bool | None = None
     """DALE's noise in units of each example's mean |gradient entry|."""
-    dual_step: float | None = None
-    """Of the multiplier's integral part."""
+    dual: Literal["pi", "ascent"] | None = None
+    """What moves the multiplier: a controller whose strength grows over the run, or the paper's
+    dual ascent (default: the preset's)."""
+    dual_integral: float | None = None
+    """Of pi: what a violation of 1 throughout the run would add at full strength."""
     dual_proportional: float | None = None
-    """The multiplier's proportional gain, times the dual step; 0 is the paper's dual ascent."""
+    """Of pi: what a fall of the violation by 1 takes back."""
     dual_ema: float | None = None
-    """Of the violations that the proportional part follows."""
+    """Of pi: of the violations that the proportional part follows."""
+    dual_growth: float | None = None
+    """Of pi: the power of the share of training by which its strength grows; 0: constant."""
+    dual_step: float | None = None
+    """Of ascent, for every move."""
     dual_initial: float | None = None
 
 
 def settings_of(config: Config) -> Recipe:
     """The preset's recipe with the options that are given."""
     names = ("rho", "noise", "dual_update", "attack_mode", "temperature", "relative_noise")
-    names += ("dual_step", "dual_proportional", "dual_ema", "dual_initial")
+    names += ("dual", "dual_integral", "dual_proportional", "dual_ema", "dual_growth")
+    names += ("dual_step", "dual_initial")
     return config.options.recipe(DALE, **{name: getattr(config, name) for name in names})
 
 

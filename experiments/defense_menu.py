@@ -7,10 +7,10 @@ from typing import Any
 
 from experiments.recipes import Recipe
 from experiments.study import Method
-from jaxrobust import attacks, checks, defenses, training
+from jaxrobust import attacks, checks, defenses, lagrangian, training
 from jaxrobust.data import Dataset
 from jaxrobust.defenses import Defense
-from jaxrobust.lagrangian import Multiplier, pi
+from jaxrobust.lagrangian import Multiplier
 from jaxrobust.threats import L1, L2, Linf, Union
 from jaxrobust.types import Attack
 
@@ -146,14 +146,21 @@ def _lessons(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
 
 
 def multiplier(recipe: Recipe, dataset: Dataset) -> Multiplier:
-    """The multiplier of the constrained methods; without a proportional part, dual ascent."""
+    """The multiplier of the constrained methods."""
+    checks.choice("dual", recipe.dual, ("pi", "ascent"))
     per_epoch = training.steps_per_epoch(dataset, recipe.batch_size)
-    return pi(
-        recipe.dual_step,
-        proportional=recipe.dual_proportional,
+    period = per_epoch if recipe.dual_update == "epoch" else 1
+    own = {"initial": recipe.dual_initial, "period": period}
+    if recipe.dual == "ascent":
+        return lagrangian.dual_ascent(recipe.dual_step, **own)
+    checks.positive("dual_integral", recipe.dual_integral)
+    moves = recipe.epochs * per_epoch // period
+    size = recipe.dual_integral / moves
+    return lagrangian.pi(
+        lagrangian.growing(size, moves=moves, power=recipe.dual_growth),
+        proportional=recipe.dual_proportional / size,
         ema=recipe.dual_ema,
-        initial=recipe.dual_initial,
-        period=per_epoch if recipe.dual_update == "epoch" else 1,
+        **own,
     )
 
 

@@ -52,12 +52,19 @@ class Recipe:
     """DALE's noise in units of each example's mean |gradient entry|."""
     dual_update: str = "batch"
     """When the multiplier moves: after every batch (released code) or every epoch (paper)."""
-    dual_step: float = 1e-3
-    """Of the multiplier's integral part."""
-    dual_proportional: float = 0.0
-    """Its proportional gain, times the dual step; 0 is the paper's dual ascent."""
+    dual: str = "pi"
+    """What moves the multiplier: "pi", a controller whose strength grows over the run and whose
+    gains are for runs of any length; or "ascent", the paper's dual ascent."""
+    dual_integral: float = 40.0
+    """Of pi: what a violation of 1 throughout the run would add at full strength."""
+    dual_proportional: float = 3.0
+    """Of pi: what a fall of the violation by 1 takes back."""
     dual_ema: float = 0.9
-    """Of the violations that the proportional part follows."""
+    """Of pi: of the violations that the proportional part follows."""
+    dual_growth: float = 2.0
+    """Of pi: the power of the share of training by which its strength grows."""
+    dual_step: float = 1e-3
+    """Of ascent, for every move."""
     dual_initial: float = 0.0
     beta: float = 6.0
     """TRADES' weight, 1 / lambda."""
@@ -109,6 +116,7 @@ DALE_MNIST = Recipe(
     eval_steps=10,
     start="gaussian",
     temperature=1e-3**2 / (2 * 0.1),
+    dual="ascent",
     dual_initial=1.0,
     beta=1.0,
     alp=1.0,
@@ -149,8 +157,6 @@ DIGITS = Recipe(
     eval_steps=20,
     radii=(0.2, 0.6, 2.0),
     temperature=1e-5,
-    dual_step=0.01,
-    dual_proportional=100.0,
     rho=(0.1, 0.2, 0.4),
     curriculum_threshold=60.0,
 )
@@ -172,8 +178,6 @@ MNIST = Recipe(
     validation=1000,
     eval_step_size=0.01,
     eval_steps=40,
-    dual_step=2e-3,
-    dual_proportional=500.0,
     rho=(0.1, 0.2),
     # At 90 % the curriculum is at its second or third step when so short a run ends.
     curriculum_threshold=60.0,
@@ -192,8 +196,8 @@ CIFAR10 = dataclasses.replace(
     dtype="bfloat16",
     model_options={},
     start="uniform",
+    dual="pi",
     dual_initial=0.0,
-    dual_proportional=500.0,
     alp=MNIST.alp,
     clp=MNIST.clp,
 )

@@ -12,6 +12,9 @@ import numpy as np
 from jaxrobust import checks
 from jaxrobust.types import Array, PyTree, Scalar
 
+StepSize = Scalar | Callable[[Array], Array]
+"""A number, or a schedule: the number of moves so far -> the size of the next, as in Optax."""
+
 
 class MultiplierState(NamedTuple):
     """The multiplier(s) and the violations gathered since they last moved.
@@ -21,7 +24,11 @@ class MultiplierState(NamedTuple):
 
     value: Array
     total: Array
+    """The sum of the violations since the last move."""
     count: Array
+    """int32: how many they are."""
+    moves: Array
+    """int32: how often the multiplier has moved."""
     memory: PyTree = ()
     """What the rule remembers from one move to the next; nothing for dual ascent."""
 
@@ -47,7 +54,7 @@ class Smoothed(NamedTuple):
 
 
 def dual_ascent(
-    step_size: Scalar,
+    step_size: StepSize,
     *,
     initial: Scalar = 0.0,
     period: int = 1,
@@ -61,7 +68,8 @@ def dual_ascent(
     unwind them. See `pi`.
 
     Args:
-      step_size: eta_d >= 0; 0 keeps nu at `initial` (DALE, Table 2).
+      step_size: eta_d >= 0; 0 keeps nu at `initial` (DALE, Table 2). A schedule, such as one of
+        Optax, is called with the number of moves so far.
       initial: nu_0 >= 0 (the paper starts at 0, the released code at 1; a warm start goes here).
         An array carries one multiplier per constraint.
       period: updates between moves. 1 moves after every batch (the released code); the number of
@@ -86,7 +94,7 @@ def dual_ascent(
 
 
 def pi(
-    step_size: Scalar,
+    step_size: StepSize,
     *,
     integral: Scalar = 1.0,
     proportional: Scalar,
@@ -109,7 +117,8 @@ def pi(
     then raise it in the steps that are left. Choose `integral` for the length of the run.
 
     Args:
-      step_size: eta_d >= 0, common to both parts.
+      step_size: eta_d >= 0, common to both parts; or a schedule, as in `dual_ascent`. One that
+        grows with progress follows little of what a high learning rate does to the loss.
       integral: Ki >= 0. proportional: Kp >= 0; 0 with Ki = 1 is `dual_ascent`, bit for bit.
       ema: in [0, 1), of the moving average over moves.
       initial, period, maximum: as in `dual_ascent`, and so are dtype, NaN and differentiability.
@@ -136,8 +145,35 @@ def pi(
     return _projected(step_size, direct, remember, initial=initial, period=period, maximum=maximum)
 
 
+def growing(step_size: Scalar, *, moves: int, power: Scalar = 2.0) -> Callable[[Array], Array]:
+    """The schedule step_size * min(1, n / moves)^power of the n-th move, for runs of known length.
+
+    In a short run with a decaying learning rate the constrained loss stays above its level while
+    the rate is high, whatever the multiplier, and falls by itself at the end. A multiplier that
+    answers at once costs the objective all along; one that grows in strength answers to what is
+    left. Not in DALE's paper, whose runs are long.
+
+    Args:
+      moves: of the whole run, after which the step keeps its full size; the steps of training
+        divided by the multiplier's `period`.
+      power: 0 is a constant step.
+
+    Raises:
+      ValueError: moves < 1, a number negative or not finite.
+    """
+    checks.nonnegative("step_size", step_size)
+    checks.nonnegative("power", power)
+    checks.at_least("moves", moves, 1)
+
+    def schedule(count: Array) -> Array:
+        share = jnp.minimum(1.0, count / moves)
+        return jnp.asarray(step_size, share.dtype) * share ** jnp.asarray(power, share.dtype)
+
+    return schedule
+
+
 def _projected(
-    step_size: Scalar,
+    step_size: StepSize,
     direct: Callable[[Array, PyTree], tuple[Array, PyTree]],
     remember: Callable[[Array], PyTree],
     *,
@@ -151,7 +187,8 @@ def _projected(
       direct: (mean violation, memory) -> (direction of the move, memory).
       remember: nu_0 -> the first memory.
     """
-    checks.nonnegative("step_size", step_size)
+    if not callable(step_size):
+        checks.nonnegative("step_size", step_size)
     checks.nonnegative("initial", initial)
     checks.at_least("period", period, 1)
     concrete = checks.is_concrete(maximum) and checks.is_concrete(initial)
@@ -161,7 +198,8 @@ def _projected(
     def init() -> MultiplierState:
         value = jnp.asarray(initial, float)
         zero = jnp.zeros_like(value)
-        return MultiplierState(value, zero, jnp.zeros((), jnp.int32), remember(value))
+        none = jnp.zeros((), jnp.int32)
+        return MultiplierState(value, zero, none, none, remember(value))
 
     def update(state: MultiplierState, violation: Array) -> MultiplierState:
         if jnp.shape(violation) != state.value.shape:
@@ -172,11 +210,13 @@ def _projected(
         dtype = state.value.dtype
         total, count = state.total + jnp.asarray(violation, dtype), state.count + 1
         direction, memory = direct(total / count.astype(dtype), state.memory)
-        raised = state.value + jnp.asarray(step_size, dtype) * direction
+        size = step_size(state.moves) if callable(step_size) else step_size
+        raised = state.value + jnp.asarray(size, dtype) * direction
         moved = MultiplierState(
             value=jnp.clip(raised, 0.0, jnp.asarray(maximum, dtype)),
             total=jnp.zeros_like(total),
             count=jnp.zeros_like(count),
+            moves=state.moves + 1,
             memory=memory,
         )
         waiting = state._replace(total=total, count=count)

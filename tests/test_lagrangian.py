@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import optax
 import pytest
 from scipy.optimize import minimize
 
-from jaxrobust.lagrangian import Multiplier, dual_ascent, pi
+from jaxrobust.lagrangian import Multiplier, dual_ascent, growing, pi
 
 
 def solve(
@@ -321,3 +323,34 @@ def test_pi_remembers_a_nan() -> None:
 def test_impossible_gains(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pi(**{"step_size": 0.1, "proportional": 1.0, **arguments})
+
+
+def test_a_step_size_may_follow_a_schedule_of_moves() -> None:
+    """Every second update moves; the n-th move has size .3 (n / 4)^2, at most .3."""
+    schedule = growing(0.3, moves=4)
+    for make in (dual_ascent, partial(pi, proportional=0.0)):
+        seen = moves(make(schedule, period=2), np.ones(14))
+        sizes = 0.3 * np.minimum(1, np.arange(7) / 4) ** 2
+        np.testing.assert_allclose(seen[1::2], np.cumsum(sizes), rtol=1e-6)
+        np.testing.assert_allclose(seen[::2][1:], seen[1::2][:-1])
+    constant = moves(dual_ascent(growing(0.3, moves=4, power=0.0)), np.ones(5))
+    np.testing.assert_array_equal(constant, moves(dual_ascent(0.3), np.ones(5)))
+
+
+@pytest.mark.usefixtures("default_promotion")
+def test_a_step_size_may_follow_a_schedule_of_optax() -> None:
+    schedule = optax.piecewise_constant_schedule(1.0, {2: 0.1})
+    assert moves(dual_ascent(schedule), np.ones(4)) == pytest.approx([1, 2, 2.1, 2.2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"step_size": -0.1, "moves": 3}, "step_size"),
+        ({"step_size": 0.1, "moves": 0}, "moves"),
+        ({"step_size": 0.1, "moves": 3, "power": -1.0}, "power"),
+    ],
+)
+def test_impossible_schedules(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        growing(**arguments)
