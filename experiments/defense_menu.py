@@ -21,8 +21,9 @@ STARTS: Mapping[str, attacks.Start] = {
     "clean": attacks.clean,
     "gaussian": attacks.gaussian,
     "uniform": attacks.uniform,
+    "unclipped": attacks.unclipped,
 }
-"""Where training attacks of several steps start."""
+"""Where training attacks start."""
 
 
 def mode(recipe: Recipe) -> dict[str, Any]:
@@ -30,11 +31,16 @@ def mode(recipe: Recipe) -> dict[str, Any]:
     return {"attack_mode": recipe.attack_mode, "ramp": recipe.ramp}
 
 
+def start(name: str) -> attacks.Start:
+    """The start of that name."""
+    checks.choice("start", name, STARTS)
+    return STARTS[name]
+
+
 def stepped(recipe: Recipe) -> dict[str, Any]:
     """`step_size`, `steps` and `start` of the training attack, the same for every row."""
-    checks.choice("start", recipe.start, STARTS)
-    start = STARTS[recipe.start]
-    return {"step_size": recipe.step_size, "steps": recipe.steps, "start": start}
+    sized = {"step_size": recipe.step_size, "steps": recipe.steps}
+    return {**sized, "start": start(recipe.start)}
 
 
 def sampling(recipe: Recipe) -> dict[str, Any]:
@@ -79,6 +85,17 @@ def _free(recipe: Recipe, dataset: Dataset) -> Defense:
     return defenses.free(recipe.threat, shape=shape, replays=REPLAYS, ramp=recipe.ramp)
 
 
+def _fgsm_rs(recipe: Recipe) -> Defense:
+    size = 1.25 * recipe.epsilon
+    begin = start(recipe.single_start)
+    return defenses.fgsm(recipe.threat, start=begin, step_size=size, **mode(recipe))
+
+
+def _grad_align(recipe: Recipe) -> Defense:
+    own = {"weight": recipe.grad_align, "attack_mode": recipe.attack_mode}
+    return defenses.grad_align(_fgsm_rs(recipe), recipe.threat, **own)
+
+
 REPLAYS = 8
 """Of Free training (Wong's thesis, section 4.2)."""
 
@@ -87,9 +104,9 @@ Make = Callable[[Recipe, Dataset], Defense]
 PLAIN: Mapping[str, Make] = {
     "erm": lambda r, d: defenses.erm(),
     "fgsm": lambda r, d: defenses.fgsm(r.threat, **mode(r)),
-    "fgsm_rs": lambda r, d: defenses.fgsm(
-        r.threat, start=attacks.uniform, step_size=1.25 * r.epsilon, **mode(r)
-    ),
+    "fgsm_rs": lambda r, d: _fgsm_rs(r),
+    "n_fgsm": lambda r, d: defenses.n_fgsm(r.threat, **mode(r)),
+    "grad_align": lambda r, d: _grad_align(r),
     "free": _free,
     "pgd": lambda r, d: defenses.pgd(r.threat, **stepped(r), **mode(r)),
     "alp": lambda r, d: defenses.alp(r.threat, weight=r.alp, **stepped(r), **mode(r)),

@@ -33,6 +33,8 @@ SOURCES: Mapping[str, str] = {
     "erm": "",
     "fgsm": "Goodfellow et al. 2015",
     "fgsm_rs": "Wong 4.1",
+    "n_fgsm": "de Jorge et al. 2022",
+    "grad_align": "Andriushchenko & Flammarion 2020",
     "free": "Shafahi et al. 2019",
     "pgd": "Madry et al. 2018",
     "alp": "DALE's code",

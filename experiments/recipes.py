@@ -73,6 +73,10 @@ class Recipe:
     clp: float = 0.5
     """The same, on clean and adversarial pairs without the adversarial loss."""
     rho: tuple[float, ...] = (0.5, 0.8, 1.0)
+    single_start: str = "uniform"
+    """Of FGSM from a random start; see `defense_menu.STARTS`."""
+    grad_align: float = 0.2
+    """Weight of gradient alignment."""
     curriculum_threshold: float = 90.0
     """Training accuracy, in %, at which a curriculum's attack gains a step."""
     dtype: str = "float32"
@@ -179,6 +183,8 @@ MNIST = Recipe(
     eval_step_size=0.01,
     eval_steps=40,
     rho=(0.1, 0.2),
+    # Clipped, half of the noise on black pixels would be lost (Wong's thesis, Algorithm 7).
+    single_start="unclipped",
     # At 90 % the curriculum is at its second or third step when so short a run ends.
     curriculum_threshold=60.0,
 )

@@ -31,7 +31,6 @@ from experiments.options import Options, distinct
 from experiments.study import Judge, Method, command_line, judge, run_rows, setup
 from experiments.tables import publish, summarize, told
 from experiments.tradeoff import theorem
-from experiments.tradeoff.drawings import trade_off
 from experiments.tradeoff.rows import FAST, WHITE_BOX, binary_row, iterated, trades_row, white_box
 from experiments.tradeoff.settings import (
     COLUMNS,
@@ -141,19 +140,19 @@ def sensitivity(config: Config) -> Job:
             judge=judged,
             **options.runs(folder / "sensitivity"),
         )
-        natural, robust = (
-            {
-                row.name.removeprefix("trades 1/lambda="): np.asarray(
-                    [o.accuracies[name] for o in outcomes if o.method == row.name]
-                )
-                for row in rows
-            }
-            for name in ("Clean", column)
-        )
+        points = {}
+        for row in rows:
+            runs = [o.accuracies for o in outcomes if o.method == row.name]
+            point = tuple(np.asarray([run[name] for run in runs]) for name in ("Clean", column))
+            points[row.name.removeprefix("trades 1/lambda=")] = point
         found = summarize(
             outcomes, PUBLISHED_SENSITIVITY.get(options.dataset), columns="clean / FGSM^k"
         )
-        figure = trade_off(natural, robust, unit="1 / lambda")
+        figure = figures.trade_off(
+            {"TRADES, over 1 / lambda": points},
+            x="natural accuracy (%)",
+            y="robust accuracy (%)",
+        )
         title = setup(settings, dataset, options.seeds)
         return {"sensitivity": Sheet(title, "TRADES, Table 4", found, figure)}
 

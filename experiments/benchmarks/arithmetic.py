@@ -69,15 +69,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def matrices() -> tuple[np.ndarray, np.ndarray]:
-    """Two float32 matrices `[SIZE, SIZE]`."""
+def matrices(size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """Two float32 matrices `[size, size]`."""
     random = np.random.default_rng(0)
-    a, b = random.standard_normal((2, SIZE, SIZE)).astype(np.float32)
+    a, b = random.standard_normal((2, size, size), dtype=np.float32)
     return a, b
 
 
-def jax_peak() -> float:
-    """Operations a second of XLA's float32 matrix product, at JAX's default precision."""
+def jax_peak(dtype: str = "float32", *, size: int = SIZE) -> float:
+    """Operations a second of XLA's matrix product in `dtype`, at JAX's default precision."""
     product = jax.jit(jnp.matmul)
-    a, b = (jnp.asarray(m) for m in matrices())
+    a, b = (jnp.asarray(m, dtype) for m in matrices(size))
     return peak(lambda a, b: product(a, b).block_until_ready(), a, b)

@@ -15,6 +15,8 @@ class Clock(NamedTuple):
     """What its steps take once compiled."""
     other: float
     """The rest of what was measured: compiling, for the first run of its program."""
+    rate: float
+    """Images a second."""
 
 
 def clock(history: Sequence[Mapping[str, Any]], batch_size: int) -> Clock:
@@ -25,4 +27,5 @@ def clock(history: Sequence[Mapping[str, Any]], batch_size: int) -> Clock:
     """
     rate = float(np.median([row["images_per_second"] for row in history[1:] or history]))
     steady = history[-1]["step"] * batch_size / rate
-    return Clock(steady, max(sum(row["seconds"] for row in history) - steady, 0.0))
+    other = max(sum(row["seconds"] for row in history) - steady, 0.0)
+    return Clock(steady, other, rate)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import checks, losses
+from jaxrobust import attacks, checks, losses
 from jaxrobust.defenses.base import Aux, Defense, Moment, check_attack_mode, over_examples
 from jaxrobust.threats import L2
 from jaxrobust.types import Array, Batch, Key, LogitsFn, Model, Scalar, ThreatModel, Variables
@@ -51,11 +49,10 @@ def grad_align(
     """
     checks.nonnegative("weight", weight)
     check_attack_mode(attack_mode)
-    unboxed = dataclasses.replace(threat, lower=-jnp.inf, upper=jnp.inf)
 
     def alignment(key: Key, f: LogitsFn, x: Array, y: Array) -> Array:
         gradient = jax.grad(lambda z: losses.cross_entropy(f(z), y))
-        return cosine(gradient(x), gradient(unboxed.sample(key, x)))
+        return cosine(gradient(x), gradient(attacks.unclipped(key, threat, x)))
 
     def loss(
         key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment

@@ -13,7 +13,6 @@ from experiments.options import Options
 from experiments.per_image import clean_cross_entropy, per_image
 from experiments.recipes import DIGITS, recipe
 from experiments.tradeoff import settings, theorem
-from experiments.tradeoff.drawings import trade_off
 from experiments.tradeoff.rows import white_box
 from experiments.trades import Config, jobs, main
 from jaxrobust import attacks, data
@@ -200,17 +199,6 @@ def test_recipes_carry_the_papers_settings():
     assert list(columns) == ["FGSM", "FGSM20", "L-BFGS", "FGSM1000"]
     assert columns["FGSM20"].settings["start"] is attacks.clean
     assert DIGITS.steps < DIGITS.eval_steps
-
-
-def test_the_sweep_is_drawn_with_its_spread():
-    natural = {"1": np.asarray([90.0, 92.0]), "6": np.asarray([80.0, 84.0])}
-    robust = {"1": np.asarray([50.0, 50.0]), "6": np.asarray([60.0, 62.0])}
-    (panel,) = trade_off(natural, robust, unit="1 / lambda").axes
-    np.testing.assert_allclose(panel.lines[0].get_xydata(), [[91, 50], [82, 61]])
-    assert [text.get_text() for text in panel.texts] == ["1", "6"]
-    # Sample standard deviation of 80 and 84.
-    (bar,) = panel.containers[1].lines[2][0].get_segments()
-    np.testing.assert_allclose(bar[:, 0], [82 - 8**0.5, 82 + 8**0.5])
 
 
 @pytest.mark.parametrize(

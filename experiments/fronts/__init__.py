@@ -1,0 +1,1 @@
+"""Parts of the headline study: settings, rows, what they cost, the time that is left."""
