@@ -97,8 +97,8 @@ class Config:
     """Of pi: what a violation of 1 throughout the run would add at full strength."""
     dual_proportional: float | None = None
     """Of pi: what a fall of the violation by 1 takes back."""
-    dual_ema: float | None = None
-    """Of pi: of the violations that the proportional part follows."""
+    dual_window: float | None = None
+    """Of pi: share of the run that it averages the violation over, for its proportional part."""
     dual_growth: float | None = None
     """Of pi: the power of the share of training by which its strength grows; 0: constant."""
     dual_step: float | None = None
@@ -109,7 +109,7 @@ class Config:
 def settings_of(config: Config) -> Recipe:
     """The preset's recipe with the options that are given."""
     names = ("rho", "noise", "dual_update", "attack_mode", "temperature", "relative_noise")
-    names += ("dual", "dual_integral", "dual_proportional", "dual_ema", "dual_growth")
+    names += ("dual", "dual_integral", "dual_proportional", "dual_window", "dual_growth")
     names += ("dual_step", "dual_initial")
     return config.options.recipe(DALE, **{name: getattr(config, name) for name in names})
 

@@ -55,12 +55,12 @@ class Recipe:
     dual: str = "pi"
     """What moves the multiplier: "pi", a controller whose strength grows over the run and whose
     gains are for runs of any length; or "ascent", the paper's dual ascent."""
-    dual_integral: float = 40.0
+    dual_integral: float = 80.0
     """Of pi: what a violation of 1 throughout the run would add at full strength."""
-    dual_proportional: float = 3.0
+    dual_proportional: float = 5.0
     """Of pi: what a fall of the violation by 1 takes back."""
-    dual_ema: float = 0.9
-    """Of pi: of the violations that the proportional part follows."""
+    dual_window: float = 0.05
+    """Of pi: share of the run that it averages the violation over, for its proportional part."""
     dual_growth: float = 2.0
     """Of pi: the power of the share of training by which its strength grows."""
     dual_step: float = 1e-3
