@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 
-from experiments.dale import Config, main, methods, settings_of
+from experiments.dale import Config, main, methods, sampling_attacks, settings_of
 from experiments.options import Options
 from experiments.recipes import CIFAR10, DALE, recipe
-from jaxrobust import data
+from jaxrobust import attacks, data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,7 +86,7 @@ def test_every_method_and_fixed_multiplier_makes_a_row(tmp_path, digits):
 
 def test_the_epoch_option_moves_the_multiplier_once_an_epoch(tmp_path, digits):
     # 128 images make two batches of 64 an epoch.
-    changes = {"dual_update": "epoch", "dual_step": 0.5, "batch_size": 64}
+    changes = {"dual": "ascent", "dual_update": "epoch", "dual_step": 0.5, "batch_size": 64}
     config = small(tmp_path, methods=("dale",), **changes)
     (row,) = methods(config, settings_of(config), digits)
     state = row.multiplier.init()
@@ -94,6 +95,28 @@ def test_the_epoch_option_moves_the_multiplier_once_an_epoch(tmp_path, digits):
     assert state.value == 0
     state = row.multiplier.update(state, 2 * violation)
     assert state.value == pytest.approx(0.5 * 1.5)
+
+
+def test_the_controllers_gains_are_those_of_a_whole_run(tmp_path, digits):
+    """A violation of 1 throughout adds integral / 3 by strength that grows as progress squared."""
+    ends = []
+    for epochs in (10, 40):
+        changes = {"dual_integral": 9.0, "dual_proportional": 2.0, "batch_size": 64}
+        config = small(tmp_path, methods=("dale",), epochs=epochs, **changes)
+        (row,) = methods(config, settings_of(config), digits)
+        state = row.multiplier.init()
+        for _ in range(2 * epochs):
+            state = row.multiplier.update(state, jnp.ones(()))
+        ends.append(float(state.value))
+    assert ends == pytest.approx([3, 3], rel=0.08)
+    assert settings_of(small(tmp_path)).dual == "pi"
+
+
+@pytest.mark.parametrize("start", ["uniform", "gaussian", "clean"])
+def test_one_start_for_every_attack_of_several_steps(tmp_path, start):
+    config = small(tmp_path, start=start)
+    found = sampling_attacks(settings_of(config))
+    assert {found[n].settings["start"] for n in ("pgd", "dale")} == {getattr(attacks, start)}
 
 
 def test_recipes_carry_the_papers_settings():
