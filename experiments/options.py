@@ -36,7 +36,7 @@ class Options:
     batch_size: int | None = None
     learning_rate: float | None = None
     model: str | None = None
-    dtype: Literal["float32", "bfloat16"] | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     start: Literal["uniform", "gaussian", "clean"] | None = None
     """Of training attacks of several steps, in all rows: uniform in the ball, x + 1e-3 N(0, I)
     as DALE's, TRADES' and MART's code, or the image (default: the preset's)."""

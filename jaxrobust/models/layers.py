@@ -6,14 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxrobust.models.convolution import Conv, parameter_dtype
-from jaxrobust.types import Array
+from jaxrobust.types import Array, Key
 
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """N(0, 2 / (kh kw F)), the convolution initialization of Wong's and the residual networks."""
+
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""U(-1, 1) / sqrt(fan in), PyTorch's default for the kernels of convolutions and dense layers."""
 
 _lecun = nn.initializers.lecun_normal()
 
@@ -103,6 +107,7 @@ def dense(
     dtype: Any,
     name: str,
     kernel_init: Callable[..., Array] = _lecun,
+    bias_init: Callable[..., Array] = nn.initializers.zeros,
 ) -> nn.Dense:
     """A `flax.linen.Dense` that computes in `dtype` with parameters of at least float32."""
     return nn.Dense(
@@ -111,7 +116,18 @@ def dense(
         param_dtype=parameter_dtype(dtype),
         name=name,
         kernel_init=kernel_init,
+        bias_init=bias_init,
     )
+
+
+def torch_bias(fan_in: int) -> Callable[..., Array]:
+    """U(-1, 1) / sqrt(fan in), PyTorch's default for the biases of a layer of `fan_in` inputs."""
+    bound = fan_in**-0.5
+
+    def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+
+    return init
 
 
 def flatten(x: Array) -> Array:

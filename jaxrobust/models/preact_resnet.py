@@ -7,9 +7,22 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrobust import checks
 from jaxrobust.models.convolution import Conv
-from jaxrobust.models.layers import as_logits, batch_norm, dense, he_fan_out, prepare
+from jaxrobust.models.layers import (
+    as_logits,
+    batch_norm,
+    dense,
+    he_fan_out,
+    prepare,
+    torch_bias,
+    torch_uniform,
+)
 from jaxrobust.types import Array
+
+SHORTCUTS = ("activated", "raw")
+INITIALIZATIONS = {"he": he_fan_out, "torch": torch_uniform}
+"""Of convolutions."""
 
 
 class PreActResNet(nn.Module):
@@ -18,24 +31,36 @@ class PreActResNet(nn.Module):
     He et al. 2016 (arXiv:1603.05027) and, with wider stages, Zagoruyko and Komodakis 2016
     (arXiv:1605.07146). Stages of `features` with `blocks` blocks each, every stage after the
     first halving the image; where shapes change, the shortcut is a 1 x 1 convolution of
-    relu(bn(x)); a final batch norm and ReLU, then a global average. Input `[B, H, W, C]` in raw
-    units, any size; output logits `[B, num_classes]`, at least float32. `dtype` is the compute
-    type; `mean` and `std` normalize channels inside the model; `axes` names mapped axes over
-    which training statistics are averaged. Differentiable.
+    relu(bn(x)) ("activated", as in the robust-overfitting code) or of the block's input x itself
+    ("raw", as in the fast-adversarial, GradAlign and N-FGSM codes); a final batch norm and ReLU,
+    then a global average. `initialization` of convolutions and of the dense layer: "he" draws the
+    former from N(0, 2 / fan out), "torch" is PyTorch's default, U(-1, 1) / sqrt(fan in) for all,
+    the dense bias included. Input `[B, H, W, C]` in raw units, any size; output logits
+    `[B, num_classes]`, at least float32. `dtype` is the compute type; `mean` and `std` normalize
+    channels inside the model; `axes` names mapped axes over which training statistics are averaged.
+    Differentiable. Raises ValueError for an unknown shortcut or initialization.
     """
 
     num_classes: int = 10
     stem: int = 64
     features: tuple[int, ...] = (64, 128, 256, 512)
     blocks: int = 2
+    shortcut: str = "activated"
+    initialization: str = "he"
     dtype: Any = jnp.float32
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     axes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        checks.choice("shortcut", self.shortcut, SHORTCUTS)
+        checks.choice("initialization", self.initialization, INITIALIZATIONS)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         """Logits; `train` normalizes by the batch's statistics and renews the running ones."""
+        kernel_init = INITIALIZATIONS[self.initialization]
 
         def conv(x: Array, features: int, side: int, stride: int, name: str) -> Array:
             return Conv(
@@ -45,7 +70,7 @@ class PreActResNet(nn.Module):
                 padding=side // 2,
                 use_bias=False,
                 dtype=self.dtype,
-                kernel_init=he_fan_out,
+                kernel_init=kernel_init,
                 name=name,
             )(x)
 
@@ -59,11 +84,15 @@ class PreActResNet(nn.Module):
                 name, stride = f"stage{s}_block{b}", 2 if s > 1 and b == 1 else 1
                 h = activate(x, f"{name}_norm1")
                 if stride != 1 or x.shape[-1] != features:
-                    x = conv(h, features, 1, stride, f"{name}_shortcut")
+                    seen = h if self.shortcut == "activated" else x
+                    x = conv(seen, features, 1, stride, f"{name}_shortcut")
                 h = conv(h, features, 3, stride, f"{name}_conv1")
                 x = x + conv(activate(h, f"{name}_norm2"), features, 3, 1, f"{name}_conv2")
         x = activate(x, "final_norm")
-        return as_logits(dense(self.num_classes, self.dtype, "dense")(x.mean((1, 2))))
+        own = {}
+        if self.initialization == "torch":
+            own = {"kernel_init": kernel_init, "bias_init": torch_bias(x.shape[-1])}
+        return as_logits(dense(self.num_classes, self.dtype, "dense", **own)(x.mean((1, 2))))
 
 
 def wide_resnet(

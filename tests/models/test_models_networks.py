@@ -264,3 +264,63 @@ def test_digits_cnn_learns_the_digits():
     predicted = model.apply(fitted, x[test])[0].argmax(-1)
     # this split's test digits come from other writers
     assert float((predicted == y[test]).mean()) > 0.94
+
+
+def _he_relu_norm(x: np.ndarray) -> np.ndarray:
+    """relu(batch norm) at its first values: running mean 0, variance 1, scale 1, offset 0."""
+    return np.maximum(x / np.sqrt(1 + 1e-5), 0)
+
+
+@pytest.mark.parametrize("shortcut", ["activated", "raw"])
+def test_the_projection_shortcut_sees_what_it_is_said_to(shortcut: str) -> None:
+    """With the blocks' convolutions at 0 only shortcuts are left; those are by hand."""
+    options = {"stem": 4, "features": (4, 6), "blocks": 1, "shortcut": shortcut}
+    module = build("preact_resnet18", 3, **options)
+    x = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype(np.float32)
+    variables = jax.tree.map(np.asarray, module.init(jax.random.key(0), x))
+    params = dict(variables["params"])
+    for name in ("stage1_block1_conv2", "stage2_block1_conv2"):
+        params[name] = {"kernel": np.zeros_like(params[name]["kernel"])}
+    # Only the middle of the stem's kernel, so that it too is a product by hand.
+    stem = np.zeros_like(params["stem_conv"]["kernel"])
+    stem[1, 1] = params["stem_conv"]["kernel"][1, 1] - 0.1
+    params["stem_conv"] = {"kernel": stem}
+    h = x.astype(np.float64) @ stem[1, 1]
+    assert (h < 0).mean() > 0.2
+    seen = _he_relu_norm(h) if shortcut == "activated" else h
+    seen = seen[:, ::2, ::2] @ params["stage2_block1_shortcut"]["kernel"][0, 0]
+    pooled = _he_relu_norm(seen).mean((1, 2))
+    expected = pooled @ params["dense"]["kernel"] + params["dense"]["bias"]
+    found = module.apply({**variables, "params": params}, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_torch_initialization_is_uniform_by_fan_in() -> None:
+    """Variance 1 / (3 fan in), within 1 / sqrt(fan in); He's weighs 4.8 times as much."""
+    x = jnp.zeros((1, 32, 32, 3))
+    kernels = {}
+    for name in ("torch", "he"):
+        module = build("preact_resnet18", 10, initialization=name, shortcut="raw")
+        params = jax.jit(module.init)(jax.random.key(1), x)["params"]
+        kernels[name] = {
+            key: np.asarray(layer["kernel"]) for key, layer in params.items() if "kernel" in layer
+        }
+        if name == "torch":
+            bias = np.asarray(params["dense"]["bias"])
+    for kernel in kernels["torch"].values():
+        fan_in = np.prod(kernel.shape[:-1])
+        assert np.abs(kernel).max() <= fan_in**-0.5
+        assert kernel.var() == pytest.approx(1 / (3 * fan_in), rel=0.1)
+    assert 0 < np.abs(bias).max() <= 512**-0.5
+    total = {
+        name: sum((k.astype(np.float64) ** 2).sum() for key, k in found.items() if key != "dense")
+        for name, found in kernels.items()
+    }
+    assert total["he"] / total["torch"] == pytest.approx(4.8, rel=0.05)
+
+
+@pytest.mark.parametrize("options", [{"shortcut": "rwa"}, {"initialization": "torhc"}])
+def test_unknown_options_of_the_residual_network(options: dict) -> None:
+    ((name, _),) = options.items()
+    with pytest.raises(ValueError, match=f"unknown {name} .*did you mean"):
+        build("preact_resnet18", 10, **options)

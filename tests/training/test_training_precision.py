@@ -1,7 +1,8 @@
-"""Training and attacks around a bfloat16 network keep float32: see docs/precision.md."""
+"""Training and attacks around a half-precision network keep float32: see docs/precision.md."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import optax
 import pytest
 from training.training_cases import CLASSES, SHAPE, normalized, sgd
 
-from jaxrobust import attacks, defenses
+from jaxrobust import attacks, defenses, losses
 from jaxrobust.lagrangian import dual_ascent
 from jaxrobust.threats import L2, Linf
 from jaxrobust.training import DEVICES, init_state, make_step
@@ -20,7 +21,8 @@ from jaxrobust.types import Array, Attack, Batch, Key, Model
 FLOAT32 = jnp.dtype("float32")
 LINF, EPS = Linf(1 / 255), 1 / 255
 PGD = {"step_size": EPS / 2, "steps": 2}
-MODEL = normalized(dtype=jnp.bfloat16)
+MODELS = {half: normalized(dtype=jnp.dtype(half)) for half in ("bfloat16", "float16")}
+MODEL = MODELS["bfloat16"]
 METHODS = {
     "pgd": defenses.pgd(LINF, **PGD),
     "pgd_train": defenses.pgd(LINF, attack_mode="train", **PGD),
@@ -44,12 +46,14 @@ def batch_of(size: int) -> Batch:
     return Batch(x, jnp.asarray(draw.integers(0, CLASSES, size), jnp.int32), jnp.arange(size))
 
 
+@pytest.mark.parametrize("half", MODELS)
 @pytest.mark.parametrize("name", METHODS)
-def test_state_and_metrics_stay_float32(name: str) -> None:
+def test_state_and_metrics_stay_float32(name: str, half: str) -> None:
+    model = MODELS[half]
     defense, optimizer, batch = METHODS[name], sgd(), batch_of(4)
     multiplier = dual_ascent(0.1) if defense.constrained else None
-    state = init_state(jax.random.key(0), MODEL, defense, optimizer, multiplier, batch.x[:1])
-    step = make_step(MODEL, defense, optimizer, multiplier=multiplier)
+    state = init_state(jax.random.key(0), model, defense, optimizer, multiplier, batch.x[:1])
+    step = make_step(model, defense, optimizer, multiplier=multiplier)
     one = jax.tree.map(lambda a: a[None], (state, batch))
     after, metrics = jax.eval_shape(jax.pmap(step, axis_name=DEVICES), *one)
     assert floats(after._replace(key=())) == {FLOAT32}
@@ -79,11 +83,12 @@ ATTACKS = {
 }
 
 
+@pytest.mark.parametrize("half", MODELS)
 @pytest.mark.parametrize("name", ATTACKS)
-def test_attack_iterates_and_verdicts_are_float32(name: str) -> None:
-    model, shown = noting(MODEL)
+def test_attack_iterates_and_verdicts_are_float32(name: str, half: str) -> None:
+    model, shown = noting(MODELS[half])
     batch = batch_of(3)
-    f = model.logits_fn(MODEL.init(jax.random.key(0), batch.x))
+    f = model.logits_fn(MODELS[half].init(jax.random.key(0), batch.x))
     found = jax.eval_shape(
         lambda x, y: attacks.batched(ATTACKS[name], jax.random.key(0), f, x, y), batch.x, batch.y
     )
@@ -129,3 +134,21 @@ def test_the_gradient_that_attacks_climb_does_not_shrink_with_the_batch() -> Non
     alone, together = moved(batch.x[:1], batch.y[:1])[0], moved(batch.x, batch.y)[0]
     assert float(jnp.abs(alone).max()) > 0.01
     np.testing.assert_allclose(together, alone, rtol=0.05, atol=1e-3)
+
+
+def test_float16_keeps_gradients_of_an_examples_own_loss_that_a_mean_loss_would_flush() -> None:
+    """Below 6e-8 float16 has only zero; a confident prediction's gradient divided by the batch."""
+    batch = batch_of(8)
+    variables = MODEL.init(jax.random.key(0), batch.x)
+    share = {}
+    for half, model in MODELS.items():
+        f = model.logits_fn(variables)
+
+        def slope(x: Array, y: Array, scale: float, f: Any = f) -> Array:
+            return jax.grad(lambda x: scale * losses.cross_entropy(f(x), y))(x)
+
+        for scale in (1.0, 1e-8):
+            found = jax.vmap(partial(slope, scale=scale))(batch.x, batch.y)
+            share[half, scale] = float((found == 0).mean())
+    assert share["float16", 1e-8] > 0.9
+    assert share["float16", 1.0] == share["bfloat16", 1.0] == share["bfloat16", 1e-8]
