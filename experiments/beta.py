@@ -117,6 +117,8 @@ def columns(settings: Recipe) -> dict[str, Attack]:
         "PGD10": attacks.pgd(threat, step_size=size, steps=10),
         "PGD40": attacks.pgd(threat, step_size=size, steps=40),
         "BETA10": attacks.beta(threat, step_size=size, steps=10),
+        # The paper does not say with how many steps; 100 is the attack's default.
+        "APGD": attacks.apgd(threat),
     }
 
 

@@ -27,6 +27,7 @@ from experiments.stationarity import drawings
 from experiments.stationarity.measure import TOP, fosc_probe
 from experiments.stationarity.settings import (
     COLUMNS,
+    LESSONS,
     METHODS,
     RECIPES,
     SURROGATES,
@@ -121,7 +122,13 @@ def surrogate_row(config: Config, settings: Recipe, dataset: Dataset) -> Method:
 
 def rows_of(config: Config, settings: Recipe, dataset: Dataset) -> list[Method]:
     """The rows of the tables."""
-    rows = make_methods(config.methods, settings, dataset)
+    options = config.options
+    most = LESSONS.get((kin(options.dataset), options.preset), settings.steps)
+    lessons = dataclasses.replace(settings, steps=most)
+    rows = []
+    for name in config.methods:
+        own = lessons if name.startswith("curriculum") else settings
+        rows += make_methods((name,), own, dataset)
     return [dynamic_row(config, settings) if r.name == "dynamic" else r for r in rows]
 
 

@@ -29,6 +29,8 @@ class Recipe:
     schedule_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     momentum: float = 0.9
     weight_decay: float = 0.0
+    decay_all: bool = True
+    """Whether biases and normalization parameters decay too."""
     l1: float = 0.0
     """Weight of the penalty on absolute weights."""
     augment: bool = False

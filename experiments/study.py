@@ -181,6 +181,7 @@ def study(
         rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
+        decay_all=recipe.decay_all,
         l1=recipe.l1,
     )
     validate = _validator(model, recipe, dataset.validation, probe) if recipe.validation else None

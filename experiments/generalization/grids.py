@@ -46,14 +46,20 @@ def grid(given: Grid, preset: str, dataset: Dataset) -> Grid:
     return Grid(**(default | own))
 
 
+def _trades(recipe: Recipe, dataset: Dataset) -> Method:
+    # As the thesis's code, which attacks in evaluation mode for TRADES alone.
+    gentle = dataclasses.replace(recipe, attack_mode="eval")
+    return Method("trades", PLAIN["trades"](gentle, dataset))
+
+
 REGULARIZERS: Mapping[str, Callable[[Recipe, Dataset, Grid], list[Method]]] = {
     "pgd": lambda r, d, g: [Method("pgd", rows.by_pgd(r, d))],
-    "l1": lambda r, d, g: rows.penalties("l1", "l1", g.l1, rows.by_pgd(r, d)),
-    "l2": lambda r, d, g: rows.penalties("l2", "weight_decay", g.l2, rows.by_pgd(r, d)),
+    "l1": lambda r, d, g: rows.penalties("l1", g.l1, rows.by_pgd(r, d)),
+    "l2": lambda r, d, g: rows.penalties("l2", g.l2, rows.by_pgd(r, d)),
     "cutout": lambda r, d, g: rows.cutouts(g.cutout, d, rows.by_pgd(r, d)),
     "mixup": lambda r, d, g: rows.mixups(g.mixup, r),
     "fgsm_rs": lambda r, d, g: [Method("fgsm_rs", rows.fgsm_rs(r))],
-    "trades": lambda r, d, g: [Method("trades", PLAIN["trades"](r, d))],
+    "trades": lambda r, d, g: [_trades(r, d)],
 }
 """Rows by the name of their family; fgsm_rs and trades are the other schemes of Table 4.12."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.defense_menu import PLAIN, mode
+from experiments.defense_menu import PLAIN, mode, start
 from experiments.recipes import Recipe
 from experiments.single_step.settings import STARTS, TABLE, TIMES, VERIFIED, Setting, Share
 from experiments.single_step.starts import hypercube, previous
@@ -28,10 +28,11 @@ def stop(setting: Setting) -> training.Stop:
     return training.collapsed(BEST_BY, drop=setting.drop)
 
 
-def fgsm(settings: Recipe, ratio: float, start: attacks.Start = attacks.uniform) -> Defense:
-    """FGSM training with a step of `ratio` radii from `start`."""
+def fgsm(settings: Recipe, ratio: float, begin: attacks.Start | None = None) -> Defense:
+    """FGSM training with a step of `ratio` radii, by default from the recipe's random start."""
+    begin = start(settings.single_start) if begin is None else begin
     step = ratio * settings.epsilon
-    return defenses.fgsm(settings.threat, start=start, step_size=step, **mode(settings))
+    return defenses.fgsm(settings.threat, start=begin, step_size=step, **mode(settings))
 
 
 def own(settings: Recipe, share: Share, epochs: int) -> dict[str, Any]:

@@ -25,12 +25,13 @@ from jaxrobust.types import Array, Batch, Key, Model, Scalar, ThreatModel, Varia
 
 
 def hypercube(key: Key, threat: ThreatModel, x: Array) -> Array:
-    """x + (radius / 2) sign(N(0, I)), the start of R+FGSM, in the pixel box.
+    """x + (radius / 2) sign(N(0, I)), the start of R+FGSM, not clipped to the pixel box.
 
-    A corner of the cube of half the radius (Tramèr et al. 2017; Wong's thesis, section 4.1.4).
+    A corner of the cube of half the radius (Tramèr et al. 2017; Wong's thesis, section 4.1.4); as
+    `attacks.unclipped`, beside which Table 4.3 shows it, it may lie outside the box.
     """
     corner = jnp.sign(jax.random.normal(key, x.shape, x.dtype))
-    return threat.project(x, x + jnp.asarray(threat.radius, x.dtype) / 2 * corner)
+    return x + jnp.asarray(threat.radius, x.dtype) / 2 * corner
 
 
 def previous(

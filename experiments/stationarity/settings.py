@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from experiments.recipes import CIFAR10, DIGITS, MNIST, Recipe, Recipes
+from experiments.recipes import CIFAR10, DIGITS, MNIST, RAW, Recipe, Recipes
 from jaxrobust import attacks
 from jaxrobust.types import Attack
 
@@ -41,8 +41,12 @@ RECIPES: Recipes = {
         epochs=120,
         schedule_options={"at": (60 / 120, 100 / 120), "factor": 0.1},
         eval_step_size=2 / 255,
+        model_options=RAW,
     ),
 }
+
+LESSONS: Mapping[tuple[str, str], int] = {("mnist", "paper"): 40, ("cifar10", "paper"): 7}
+"""Steps up to which curriculum training grows (Cai et al. 2018); else those of all attacks."""
 
 UNTIL: Mapping[tuple[str, str], float] = {("cifar10", "paper"): 100 / 120}
 """Share T' / T of training after which dynamic training asks for converged points; else 40 / 50."""

@@ -23,6 +23,8 @@ _MNIST = Recipe(
     eval_step_size=0.01,
     eval_steps=40,
     autoattack=1000,
+    # Of TRADES (section 5); its rows' baseline starts there too.
+    start="gaussian",
 )
 _CIFAR10 = dataclasses.replace(
     _MNIST,

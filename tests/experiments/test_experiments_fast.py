@@ -108,9 +108,8 @@ def test_the_race_and_the_steps_draw_their_figures(tmp_path):
 def test_the_hypercube_start_is_a_corner_at_half_the_radius():
     x = jnp.full((5, 5), 0.5).at[0, 0].set(0.0)
     moved = np.asarray(hypercube(jax.random.key(0), Linf(0.3), x) - x)
-    np.testing.assert_allclose(np.abs(moved).ravel()[1:], 0.15, rtol=1e-5)
-    assert {-1.0, 1.0} == set(np.sign(moved).ravel()[1:])
-    assert moved[0, 0] in (0, pytest.approx(0.15))  # the box
+    np.testing.assert_allclose(np.abs(moved), 0.15, rtol=1e-5)  # also where the box would clip
+    assert {-1.0, 1.0} == set(np.sign(moved).ravel())
 
 
 # Two logits, w . x and 0: the loss of label 0 falls along w, that of label 1 rises.
@@ -202,13 +201,6 @@ def test_verified_shares_count_what_the_attack_broke_as_broken():
 def test_recipes_and_rows_carry_the_thesis_settings():
     cifar = RECIPES["cifar10", "paper"]
     assert (cifar.model, cifar.epochs, cifar.learning_rate) == ("preact_resnet18", 30, 0.2)
-    assert (cifar.optimizer, cifar.momentum, cifar.weight_decay) == ("sgd", 0.9, 5e-4)
-    assert (cifar.epsilon, cifar.steps, cifar.step_size) == (8 / 255, 7, 2 / 255)
-    assert (cifar.eval_steps, cifar.eval_step_size, cifar.batch_size) == (50, 2 / 255, 128)
-    assert (cifar.attack_mode, cifar.dtype) == ("train", "bfloat16")
-    mnist = RECIPES["mnist", "paper"]
-    assert (mnist.epochs, mnist.batch_size, mnist.learning_rate) == (10, 100, 5e-3)
-    assert (mnist.steps, mnist.step_size, mnist.schedule_options) == (40, 0.01, {"top": 0.4})
     assert SETTINGS["cifar10", "paper"].restarts == SETTINGS["mnist", "paper"].restarts == 10
 
     digits = data.load("digits", limit=64)

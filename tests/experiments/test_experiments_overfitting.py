@@ -204,11 +204,12 @@ def test_every_part_makes_its_rows(tmp_path, digits):
     assert shown[-2:] == ["early_stopping", "semi_supervised"]
     assert sorted(made) == sorted(set(shown) - {"early_stopping"})
     assert made["l1 5e-05"].changes == {"l1": 5e-5}
-    assert made["l2 0.05"].changes == {"weight_decay": 0.05}
+    assert made["l2 0.05"].changes == {"weight_decay": 0.05, "decay_all": False}
     assert made["semi_supervised"].dataset is digits
     assert rows_of("regularizers", methods=("early_stopping",))[1] == ["early_stopping"]
 
     made, _ = rows_of("schedules")
+    assert made["multiple_decay"].changes["epochs"] == 2.5 * settings.epochs
     assert made["cyclic"].changes["learning_rate"] == 2 * settings.learning_rate
     for method in made.values():  # every name and option is one of the library's
         own = method.recipe(settings)
@@ -227,7 +228,7 @@ def test_rows_reflect_where_the_recipe_crops(digits):
     paper = RECIPES["cifar10", "paper"]
     defense = rows.by_pgd(paper, digits)
     plain, cut = rows.reflected(
-        [*rows.penalties("l1", "l1", [0.1], defense), *rows.cutouts([4], digits, defense)], paper
+        [*rows.penalties("l1", [0.1], defense), *rows.cutouts([4], digits, defense)], paper
     )
     assert plain.changes == {"l1": 0.1, "augment": False}
     assert plain.augment is rows.REFLECT
