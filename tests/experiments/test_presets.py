@@ -1,6 +1,6 @@
 """The paper presets number by number, each beside the source that it is taken from.
 
-What a preset does otherwise on purpose, and what has no source (such as the images held out), stands
+What a preset does otherwise on purpose, and what has no source (such as images held out), stands
 in docs/deviations.md.
 """
 
