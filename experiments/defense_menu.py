@@ -170,14 +170,12 @@ def multiplier(recipe: Recipe, dataset: Dataset) -> Multiplier:
     own = {"initial": recipe.dual_initial, "period": period}
     if recipe.dual == "ascent":
         return lagrangian.dual_ascent(recipe.dual_step, **own)
-    checks.positive("dual_integral", recipe.dual_integral)
-    checks.share("dual_window", recipe.dual_window)
-    moves = recipe.epochs * per_epoch // period
-    size = recipe.dual_integral / moves
-    return lagrangian.pi(
-        lagrangian.growing(size, moves=moves, power=recipe.dual_growth),
-        proportional=recipe.dual_proportional / size,
-        ema=1 - 1 / max(1.0, recipe.dual_window * moves),
+    return lagrangian.for_run(
+        recipe.epochs * per_epoch,
+        integral=recipe.dual_integral,
+        proportional=recipe.dual_proportional,
+        window=recipe.dual_window,
+        growth=recipe.dual_growth,
         **own,
     )
 

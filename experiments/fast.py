@@ -5,6 +5,7 @@
     python -m experiments.fast --part verified --time-limit 120
     python -m experiments.fast --part time --target 60
     python -m experiments.fast --part steps
+    python -m experiments.fast --part collapse --dataset cifar10 --test-limit 1000
     python -m experiments.fast --dataset cifar10 --preset paper
 
 Times are those of the machine it runs on, compiling apart. Every run resumes from its folder, and
@@ -38,12 +39,12 @@ class Config:
     """Trains by single steps, by Free and by PGD, and prints accuracies and times."""
 
     options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
-    part: Literal["table", "start", "verified", "time", "steps"] = "table"
+    part: Literal["table", "start", "verified", "time", "steps", "collapse"] = "table"
     """table: Table 4.1. start: 4.3. verified: 4.4. time: 4.6 and Figure 4.7. steps: Figures 4.4 and
-    4.5."""
+    4.5. collapse: catastrophic overfitting, N-FGSM and GradAlign in a small network."""
     methods: tuple[str, ...] | None = None
-    """Rows of the part table, start or verified by their names there, or fgsm_rs, free, pgd of the
-    part time (default: all)."""
+    """Rows of the part table, start, verified or collapse by their names there, or fgsm_rs, free,
+    pgd of the part time (default: all)."""
     restarts: int | None = None
     """Of the PGD that judges (default: the preset's)."""
     steps: int | None = None
@@ -108,6 +109,7 @@ def main(config: Config) -> Rows:
         "verified": lambda: parts.verified(run, config.time_limit),
         "time": lambda: parts.race(run),
         "steps": lambda: parts.steps(run),
+        "collapse": lambda: parts.collapse(run),
     }
     table, written = makers[config.part]()
     if jax.process_index() == 0:

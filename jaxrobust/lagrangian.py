@@ -145,6 +145,51 @@ def pi(
     return _projected(step_size, direct, remember, initial=initial, period=period, maximum=maximum)
 
 
+def for_run(
+    steps: int,
+    *,
+    integral: Scalar = 80.0,
+    proportional: Scalar = 5.0,
+    window: Scalar = 0.05,
+    growth: Scalar = 2.0,
+    initial: Scalar = 0.0,
+    period: int = 1,
+    maximum: Scalar = jnp.inf,
+) -> Multiplier:
+    """`pi` with gains that mean the same for training runs of any length.
+
+    Its strength grows over the run, see `growing`: meant for runs in which the learning rate falls
+    to 0 at the end, where the defaults end with complementary slackness on the digits and on MNIST
+    (docs/results.md). Not in DALE's paper.
+
+    Args:
+      steps: of training.
+      integral: what a violation of 1 throughout the run would add to nu at full strength.
+      proportional: what a fall of the violation by 1 takes back at full strength.
+      window: share of the run that the violation is averaged over for the proportional part.
+      growth: the power of the share of training by which the strength grows; 0: constant.
+      initial, period, maximum: as in `dual_ascent`.
+
+    Raises:
+      ValueError: steps below the period, integral not above 0, a window outside [0, 1], and what
+        `pi` and `growing` raise.
+    """
+    checks.at_least("period", period, 1)
+    checks.at_least("steps", steps, period)
+    checks.positive("integral", integral)
+    checks.share("window", window)
+    moves = steps // period
+    size = integral / moves
+    return pi(
+        growing(size, moves=moves, power=growth),
+        proportional=proportional / size,
+        ema=1 - 1 / np.maximum(1.0, window * moves),
+        initial=initial,
+        period=period,
+        maximum=maximum,
+    )
+
+
 def growing(step_size: Scalar, *, moves: int, power: Scalar = 2.0) -> Callable[[Array], Array]:
     """The schedule step_size * min(1, n / moves)^power of the n-th move, for runs of known length.
 

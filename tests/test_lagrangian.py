@@ -11,7 +11,7 @@ import optax
 import pytest
 from scipy.optimize import minimize
 
-from jaxrobust.lagrangian import Multiplier, dual_ascent, growing, pi
+from jaxrobust.lagrangian import Multiplier, dual_ascent, for_run, growing, pi
 
 
 def solve(
@@ -354,3 +354,63 @@ def test_a_step_size_may_follow_a_schedule_of_optax() -> None:
 def test_impossible_schedules(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         growing(**arguments)
+
+
+def test_gains_of_a_run_do_not_depend_on_its_length() -> None:
+    """The same course of the violation in progress gives the same course of the multiplier."""
+
+    def course(steps: int, **own: int) -> np.ndarray:
+        progress = np.arange(steps) / steps
+        violation = 2 * np.exp(-6 * progress) - 0.05 + 0.1 * (progress > 0.6)
+        return moves(for_run(steps, **own), violation)[:: steps // 20]
+
+    short, long = course(400), course(4000)
+    assert short.max() > 0.3
+    np.testing.assert_allclose(short, long, atol=0.03)
+    np.testing.assert_allclose(course(4000, period=10), long, atol=0.03)
+
+
+def test_defaults_of_a_run_end_with_complementary_slackness() -> None:
+    """As training under a falling rate: the loss moves ever less, and falls by itself at the end.
+
+    Its rest is 1 / (5 + 5 nu): rho = .1 needs nu = 1, rho = .3 none.
+    """
+    steps = 400
+
+    def train(rho: float, multiplier: Multiplier) -> tuple[float, float]:
+        def step(carry: tuple, t: jax.Array) -> tuple:
+            loss, dual = carry
+            rate = 0.3 * (1 - t / steps)
+            target = 1 / (5 + 5 * dual.value) + 0.4 * rate / 0.3
+            loss = loss + rate * (target - loss)
+            return (loss, multiplier.update(dual, loss - rho)), None
+
+        times = jnp.arange(steps, dtype=jnp.float32)
+        (loss, dual), _ = jax.lax.scan(step, (jnp.float32(2.3), multiplier.init()), times)
+        return float(loss), float(dual.value)
+
+    loss, nu = train(0.1, for_run(steps))
+    assert loss == pytest.approx(0.1, rel=0.15)
+    assert 0 < nu < 3
+    loss, nu = train(0.3, for_run(steps))
+    assert loss < 0.3
+    assert nu == 0
+    # What dual ascent of the same strength has gathered by then holds the loss far below its level.
+    loss, nu = train(0.3, dual_ascent(80 / steps))
+    assert loss < 0.5 * 0.3
+    assert nu > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"steps": 5, "period": 6}, "steps must be a whole number of at least 6"),
+        ({"integral": 0.0}, "integral"),
+        ({"window": 1.5}, "window is a share"),
+        ({"proportional": -1.0}, "proportional"),
+    ],
+)
+def test_impossible_runs(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        for_run(**{"steps": 10, **arguments})

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments.defense_menu import REPLAYS
 from experiments.single_step import drawings, rows
 from experiments.single_step.run import Rows, Run, timed
 from experiments.single_step.settings import STARTS, TABLE, TIMES, VERIFIED
 from experiments.single_step.verified import Question, verify
-from experiments.study import Outcome, network
+from experiments.study import BEST_BY, Outcome, network
 from experiments.tables import averaged, collapses, summarize
 from jaxrobust import figures
 from jaxrobust.files import write_csv
@@ -49,6 +50,33 @@ def table(run: Run) -> tuple[Rows, list[Path]]:
         overfitting = drawings.overfitting_figure(epochs, shown)
         written.append(run.draw("figure2_overfitting", overfitting))
     return found, written
+
+
+def collapse(run: Run) -> tuple[Rows, list[Path]]:
+    """Catastrophic overfitting, and what prevents it, in a small network on few images."""
+    chosen = run.chosen
+    if not chosen.fragile:
+        raise ValueError("the part collapse is of --dataset cifar10 with --preset quick alone")
+    few = run.dataset.train.first(chosen.fragile_images)
+    run = dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, train=few))
+    run = run.changed(**chosen.fragile)
+    made = rows.fragile_rows(run.settings, run.dataset)
+    outcomes = run.train([method for method in made if run.wants(method.name)])
+    found = summarize(outcomes)
+    for row, own in zip(found, grouped(outcomes).values(), strict=True):
+        best = [max(epoch[BEST_BY] for epoch in o.history) for o in own]
+        row["best epoch, held out"] = float(np.mean(best))
+        row["collapsed"] = collapses(own, drop=chosen.fragile_drop)
+    if jax.process_index() != 0:
+        return found, []
+    title = run.title(f"collapsed: lost more than {chosen.fragile_drop:g} points held out")
+    epochs = drawings.epoch_rows(outcomes)
+    write_csv(run.folder / "epochs.csv", epochs)
+    names = [method.name for method in made if run.wants(method.name)]
+    return found, [
+        run.publish("table", title, found, "section 4.1.2 (catastrophic overfitting)"),
+        run.draw("overfitting", drawings.overfitting_figure(epochs, names)),
+    ]
 
 
 def start(run: Run) -> tuple[Rows, list[Path]]:

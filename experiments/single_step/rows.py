@@ -18,9 +18,10 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "table": (*TABLE["cifar10"],),
     "start": (*STARTS["mnist"],),
     "verified": (*VERIFIED["mnist"],),
+    "collapse": ("zero", "uniform 1.25 eps", "n_fgsm", "zero, grad_align", "pgd"),
     "time": (*TIMES["cifar10"],),
 }
-"""The rows of each part as the thesis' tables have them; of `time`, once for each budget."""
+"""The rows of each part, most as the thesis' tables have them; of `time`, once for each budget."""
 
 
 def stop(setting: Setting) -> training.Stop:
@@ -68,6 +69,21 @@ def start_rows(settings: Recipe) -> list[Method]:
         Method("R+FGSM full step", fgsm(settings, 1.0, hypercube)),
         Method("R+FGSM uniform start", fgsm(settings, 0.5)),
         Method("uniform start full step", fgsm(settings, 1.0)),
+    ]
+
+
+def fragile_rows(settings: Recipe, dataset: Dataset) -> list[Method]:
+    """Single steps that collapse, what keeps them from it, and PGD training."""
+    zero = fgsm(settings, 1.0, attacks.clean)
+    aligned = defenses.grad_align(
+        zero, settings.threat, weight=settings.grad_align, attack_mode=settings.attack_mode
+    )
+    return [
+        Method("zero", zero),
+        Method("uniform 1.25 eps", fgsm(settings, 1.25)),
+        Method("n_fgsm", PLAIN["n_fgsm"](settings, dataset)),
+        Method("zero, grad_align", aligned),
+        Method("pgd", PLAIN["pgd"](settings, dataset)),
     ]
 
 

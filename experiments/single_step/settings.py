@@ -41,6 +41,12 @@ class Setting:
     """Radius that they decide, in radii of training."""
     exact: int
     """Test images that they are asked about."""
+    fragile: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Changes of the recipe under which single steps collapse within minutes."""
+    fragile_images: int = 5000
+    """Training images there."""
+    fragile_drop: float = 8.0
+    """What counts as a collapse there: so small a network has less to lose."""
     gentle: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Changes of the recipe for small networks and short runs, which else learn nothing."""
 
@@ -95,6 +101,21 @@ MNIST_PAPER = dataclasses.replace(
     eval_steps=50,
 )
 
+# Found by trying: one convolution, few images, a rate that stays high.
+_FRAGILE: Mapping[str, Any] = {
+    "model": "single_conv",
+    "model_options": {"filters": 8},
+    "dtype": "float32",
+    "augment": False,
+    "epochs": 12,
+    "batch_size": 64,
+    "optimizer": "adam",
+    "learning_rate": 3e-3,
+    "schedule": "constant",
+    "schedule_options": {},
+    "weight_decay": 0.0,
+}
+
 SETTINGS: Mapping[tuple[str, str], Setting] = {
     ("digits", "quick"): Setting(
         # A radius and a rate at which the start matters: at the base recipe's it does not.
@@ -129,6 +150,7 @@ SETTINGS: Mapping[tuple[str, str], Setting] = {
         budgets=(4, 8, 16, 32),
         target=40.0,
         drop=_DROP,
+        fragile=_FRAGILE,
         small={"model": "wong_small"},
         verified=1 / 8,
         exact=10,

@@ -1,6 +1,6 @@
 """Reference networks of the papers (Flax linen) and the bridge from linen to `Model`."""
 
-from jaxrobust.models.convnet import ConvNet, digits_cnn, wong_large, wong_small
+from jaxrobust.models.convnet import ConvNet, digits_cnn, single_conv, wong_large, wong_small
 from jaxrobust.models.convolution import Conv, convolve
 from jaxrobust.models.dale import DaleMnist
 from jaxrobust.models.fosc import FoscCNN, fosc_cifar, fosc_mnist
@@ -38,6 +38,7 @@ __all__ = [
     "load_cascade",
     "load_pretrained",
     "max_pool",
+    "single_conv",
     "wide_resnet",
     "wong_deep",
     "wong_large",

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrobust import checks
 from jaxrobust.models.convolution import Conv
 from jaxrobust.models.layers import as_logits, dense, flatten, he_fan_out, prepare
 from jaxrobust.types import Array
@@ -67,6 +68,17 @@ def wong_large(num_classes: int = 10, **options: Any) -> ConvNet:
     """
     convs = ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2))
     return ConvNet(convs, (512, 512), num_classes, **options)
+
+
+def single_conv(num_classes: int = 10, *, filters: int = 4, **options: Any) -> ConvNet:
+    """One 3 x 3 convolution of `filters` features and a dense layer.
+
+    As small as a network gets in which single-step training overfits catastrophically
+    (Andriushchenko and Flammarion 2020, arXiv:2007.02617, section 4.3, with 4 filters). `options`
+    are `ConvNet`'s. ValueError unless `filters` is at least 1.
+    """
+    checks.at_least("filters", filters, 1)
+    return ConvNet(((filters, 3, 1),), (), num_classes, **options)
 
 
 def digits_cnn(num_classes: int = 10, **options: Any) -> ConvNet:

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxrobust import checks
-from jaxrobust.models.convnet import digits_cnn, wong_large, wong_small
+from jaxrobust.models.convnet import digits_cnn, single_conv, wong_large, wong_small
 from jaxrobust.models.dale import DaleMnist
 from jaxrobust.models.fosc import fosc_cifar, fosc_mnist
 from jaxrobust.models.mlp import MLP
@@ -22,6 +22,7 @@ from jaxrobust.models.wong import WongResNet, wong_deep, wong_wide
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "digits_cnn": digits_cnn,
+    "single_conv": single_conv,
     "dale_mnist": DaleMnist,
     "wong_small": wong_small,
     "wong_large": wong_large,
