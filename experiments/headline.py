@@ -51,6 +51,8 @@ class Config:
     """Levels of DALE's clean loss (default: the data set's)."""
     beta: tuple[float, ...] | None = None
     """TRADES' weights, 1 / lambda (default: the data set's)."""
+    steps: int | None = None
+    """Of training attacks (default: the data set's)."""
     images: int | None = None
     """Test images, the first ones, that PGD-50-10 attacks (default: the data set's)."""
     minutes: float | None = None
@@ -65,7 +67,7 @@ def setting(config: Config) -> Setting:
       ValueError: an unknown data set or row, or an impossible number.
     """
     options = config.options
-    recipe = options.recipe(RECIPES)
+    recipe = options.recipe(RECIPES, steps=config.steps)
     names = ("rho", "beta", "images", "minutes")
     given = {n: getattr(config, n) for n in names if getattr(config, n) is not None}
     chosen = dataclasses.replace(setting_of(options.dataset), recipe=recipe, **given)
