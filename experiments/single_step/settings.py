@@ -107,7 +107,7 @@ _FRAGILE: Mapping[str, Any] = {
     "model_options": {"filters": 8},
     "dtype": "float32",
     "augment": False,
-    "epochs": 12,
+    "epochs": 20,
     "batch_size": 64,
     "optimizer": "adam",
     "learning_rate": 3e-3,

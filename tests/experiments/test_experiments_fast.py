@@ -222,6 +222,7 @@ def test_recipes_and_rows_carry_the_thesis_settings():
     for part, make in (
         ("start", rows.start_rows(cifar)),
         ("verified", rows.verified_rows(cifar, digits)),
+        ("collapse", rows.fragile_rows(cifar, digits)),
     ):
         assert tuple(m.name for m in make) == rows.METHODS[part]
 
@@ -239,6 +240,7 @@ def test_the_preset_gives_way_to_options(tmp_path):
         ("time", {"methods": ("zero",)}, "unknown method of the part time 'zero'"),
         ("steps", {"methods": ("zero",)}, "names no rows of the part steps"),
         ("time", {"methods": ("free",), "budgets": (4,)}, "budgets 4 hold no pass of free"),
+        ("collapse", {}, "of --dataset cifar10 with --preset quick alone"),
         ("table", {"restarts": 0}, "restarts must be a whole number of at least 1, got 0"),
         ("table", {"drop": 0.0}, "drop must be finite and above 0, got 0.0"),
         ("verified", {"time_limit": -1.0}, "time_limit must be finite and above 0, got -1.0"),
