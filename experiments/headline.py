@@ -131,7 +131,7 @@ def main(config: Config) -> list[dict[str, Any]]:
     )
     left = missing(rows, outcomes, found, seeds=options.seeds)
     if left:
-        print(f"not done in {chosen.minutes:g} minutes (the same command goes on): {left}")
+        print(f"not done in time (the same command goes on): {left}")
     if not table:
         raise ValueError("no row was trained to its end; give more --minutes, or run again")
     title = f"{setup(recipe, dataset, options.seeds)}; {recipe.dtype}"

@@ -26,24 +26,33 @@ def summarize(
 ) -> list[dict[str, Any]]:
     """A row per method: mean and sample standard deviation over seeds of every accuracy, in %.
 
-    Beside them what a row's reader must know: of constrained methods how their constraint stands
-    (see `constraint`), and in how many runs robustness collapsed, where any did.
+    Beside them are the `remarks`.
 
     Args:
       published: the paper's figures by method; None where it has none.
       columns: what these figures are, in their order.
     """
-    constrained = any("train_violation" in outcome.history[-1] for outcome in outcomes)
-    collapsed = any(collapse(outcome.history) is not None for outcome in outcomes)
     rows = []
     for method in dict.fromkeys(outcome.method for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.method == method]
         row: dict[str, Any] = {"method": method, **averaged([o.accuracies for o in own])}
-        row |= constraint(own) if constrained else {}
-        row |= {"collapsed": collapses(own)} if collapsed else {}
-        row |= beside(method, published, columns)
-        rows.append(row)
+        rows.append(row | remarks(own, outcomes) | beside(method, published, columns))
     return rows
+
+
+def remarks(own: Sequence[Outcome], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What the reader of a row must know beside its accuracies.
+
+    How its constraint stands (see `constraint`), where any row of the table has one, and in how
+    many runs robustness collapsed, where it did in any.
+
+    Args:
+      own: the row's runs. outcomes: the whole table's.
+    """
+    made = constraint(own) if any(outcome.rho is not None for outcome in outcomes) else {}
+    if any(collapse(outcome.history) is not None for outcome in outcomes):
+        made["collapsed"] = collapses(own)
+    return made
 
 
 SETTLED = 0.15

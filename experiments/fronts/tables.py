@@ -12,7 +12,7 @@ from experiments.fronts.rows import Row
 from experiments.fronts.settings import COLUMNS
 from experiments.single_step.clock import clock
 from experiments.study import Outcome
-from experiments.tables import averaged, beside, collapse, collapses, constraint
+from experiments.tables import averaged, beside, remarks
 from jaxrobust import figures
 
 
@@ -32,8 +32,6 @@ def table_of(
       flops: of one image's forward pass. peak: operations a second of all devices together.
     """
     columns = dict.fromkeys(column for columns in found.values() for column in columns)
-    any_constrained = any(o.rho is not None for o in outcomes)
-    any_collapsed = any(collapse(o.history) is not None for o in outcomes)
     table = []
     for row in rows:
         own = [o for o in outcomes if o.method == row.method.name]
@@ -52,8 +50,7 @@ def table_of(
             {
                 "method": row.method.name,
                 **averaged(figures_of),
-                **(constraint(own) if any_constrained else {}),
-                **({"collapsed": collapses(own)} if any_collapsed else {}),
+                **remarks(own, outcomes),
                 "training s": float(np.mean([c.steady for c in clocks])),
                 "compiling s": float(np.mean([c.other for c in clocks])),
                 "images/s": rate,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.study import BEST_BY, Outcome
-from experiments.tables import averaged, beside
+from experiments.tables import averaged, beside, remarks
 
 FINAL = 5
 """Last epochs whose mean is the final error (Wong's thesis, section 4.3.4)."""
@@ -59,6 +59,8 @@ def table_of(
     """
     table = []
     for name, (method, stop) in rows.items():
-        runs = [figures_of(o.history, stop=stop) for o in outcomes if o.method == method]
-        table.append({"method": name, **averaged(runs), **beside(name, published or None, COLUMNS)})
+        own = [o for o in outcomes if o.method == method]
+        row = {"method": name, **averaged([figures_of(o.history, stop=stop) for o in own])}
+        row |= remarks(own, outcomes)
+        table.append(row | beside(name, published or None, COLUMNS))
     return table
