@@ -61,7 +61,7 @@ class Recipe:
     """Of pi: what a violation of 1 throughout the run would add at full strength."""
     dual_proportional: float = 5.0
     """Of pi: what a fall of the violation by 1 takes back."""
-    dual_window: float = 0.05
+    dual_window: float = 0.1
     """Of pi: share of the run that it averages the violation over, for its proportional part."""
     dual_growth: float = 2.0
     """Of pi: the power of the share of training by which its strength grows."""

@@ -150,7 +150,7 @@ def for_run(
     *,
     integral: Scalar = 80.0,
     proportional: Scalar = 5.0,
-    window: Scalar = 0.05,
+    window: Scalar = 0.1,
     growth: Scalar = 2.0,
     initial: Scalar = 0.0,
     period: int = 1,
