@@ -183,7 +183,7 @@ def for_run(
     return pi(
         growing(size, moves=moves, power=growth),
         proportional=proportional / size,
-        ema=1 - 1 / np.maximum(1.0, window * moves),
+        ema=1 - 1 / jnp.maximum(1.0, window * moves),
         initial=initial,
         period=period,
         maximum=maximum,
