@@ -25,7 +25,8 @@ def unclipped(key: Key, threat: ThreatModel, x: Array) -> Array:
     """Uniform in the ball, the pixel box left aside: the first gradient may be taken outside it.
 
     FGSM-RS of Wong's thesis, Algorithm 7, and its released MNIST code. Clipped, half of the noise
-    on black and white pixels is lost. The point stepped to is in the set again.
+    on black and white pixels is lost. The point stepped to is in the set again: take `keep="last"`,
+    as the start itself could be the best point.
     """
     return dataclasses.replace(threat, lower=-jnp.inf, upper=jnp.inf).sample(key, x)
 
