@@ -24,7 +24,7 @@ import numpy as np
 from training.training_cases import images, normalized, sgd
 
 from jaxrobust import defenses
-from jaxrobust.lagrangian import dual_ascent
+from jaxrobust.lagrangian import pi
 from jaxrobust.threats import Linf
 from jaxrobust.training import fit
 from jaxrobust.types import Variables
@@ -69,7 +69,7 @@ def train() -> None:
         batch_size=16,
         run=SETTINGS["run"],
         config={"epochs": SETTINGS["epochs"]},
-        multiplier=dual_ascent(0.1, initial=0.5),
+        multiplier=pi(0.1, proportional=2.0, initial=0.5),
         validate=validate,
         best_by="spread",
         progress=False,

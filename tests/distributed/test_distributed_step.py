@@ -14,7 +14,7 @@ from training.training_cases import assert_close, images, normalized, sgd
 
 from jaxrobust import attacks, defenses
 from jaxrobust.data import permutation, shard, to_float
-from jaxrobust.lagrangian import dual_ascent
+from jaxrobust.lagrangian import pi
 from jaxrobust.threats import Linf
 from jaxrobust.training import (
     DEVICES,
@@ -52,7 +52,7 @@ CASES = {
 
 def pieces(name: str) -> tuple[Any, TrainState]:
     defense, model, optimizer = CASES[name], normalized(), sgd()
-    multiplier = dual_ascent(0.1, initial=0.5) if defense.constrained else None
+    multiplier = pi(0.1, proportional=2.0, initial=0.5) if defense.constrained else None
     step = make_step(
         model, defense, optimizer, multiplier=multiplier, augment=crop_flip(1), total_steps=STEPS
     )
@@ -108,9 +108,10 @@ def test_any_number_of_devices_gives_the_same_state(name: str) -> None:
     for device in range(1, 8):
         assert_close(jax.tree.map(lambda a, d=device: a[d], eight), together)
     if state.multiplier is not None:
-        nu = float(state.multiplier.value)
+        nu, average = float(state.multiplier.value), float(metrics["violation"][0][0])
         for violation, value in zip(metrics["violation"][0], metrics["multiplier"][0], strict=True):
-            nu = max(0.0, nu + 0.1 * float(violation))
+            before, average = average, 0.9 * average + 0.1 * float(violation)
+            nu = max(0.0, nu + 0.1 * (float(violation) + 2.0 * (average - before)))
             np.testing.assert_allclose(value, nu, rtol=1e-5)
 
     if name == "curriculum":

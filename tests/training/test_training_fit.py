@@ -29,7 +29,7 @@ from jaxrobust import defenses
 from jaxrobust.data import pseudo_labeled
 from jaxrobust.defenses import Aux, Defense, Moment
 from jaxrobust.identity import fingerprint
-from jaxrobust.lagrangian import dual_ascent
+from jaxrobust.lagrangian import dual_ascent, pi
 from jaxrobust.threats import Linf
 from jaxrobust.training import CheckpointError, Run, fit, loop, steps_per_epoch
 from jaxrobust.training import checkpoint as checkpoints
@@ -419,7 +419,7 @@ def test_every_constraint_has_a_multiplier_and_columns_of_its_own(tmp_path: Path
         return value + arguments[-1].nu @ g, aux._replace(violation=g)
 
     two = Defense(erm.init, loss, constrained=True)
-    run = train(tmp_path, defense=two, multiplier=dual_ascent(0.1, initial=jnp.zeros(2)))
+    run = train(tmp_path, defense=two, multiplier=pi(0.1, proportional=0.5, initial=jnp.zeros(2)))
     row = run.history[-1]
     assert row["multiplier_0"] > 0.1 > 0 == row["multiplier_1"]
     np.testing.assert_allclose(run.state.multiplier.value, [row["multiplier_0"], 0])
