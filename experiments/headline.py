@@ -27,7 +27,7 @@ import tyro
 from experiments.fronts import costs
 from experiments.fronts.deadline import Deadline
 from experiments.fronts.judging import judged, missing
-from experiments.fronts.rows import ROWS, Row, rows_of
+from experiments.fronts.rows import DEFAULT, ROWS, Row, rows_of
 from experiments.fronts.settings import PUBLISHED, RECIPES, Setting, setting_of
 from experiments.fronts.tables import front, table_of
 from experiments.options import Options, distinct
@@ -45,8 +45,9 @@ class Config:
     options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(
         default_factory=lambda: Options(seeds=(0,))
     )
-    rows: tuple[str, ...] = tuple(ROWS)
-    """Of n_fgsm, fgsm_rs, pgd, trades (one for each --beta), dale (one for each --rho)."""
+    rows: tuple[str, ...] = DEFAULT
+    """Of n_fgsm, fgsm_rs, pgd, trades (one for each --beta), dale and kl_dale, which is dale with
+    TRADES' loss (one for each --rho)."""
     rho: tuple[float, ...] | None = None
     """Levels of DALE's clean loss (default: the data set's)."""
     beta: tuple[float, ...] | None = None

@@ -54,18 +54,27 @@ def _trades(
     return made
 
 
-def _dale(recipe: Recipe, data: Dataset, rho: Sequence[float], beta: Sequence[float]) -> list[Row]:
-    moving = multiplier(recipe, data)
-    passes = STEP * recipe.steps + 2 * UPDATE
-    return [
-        Row(
-            Method(f"dale rho={level:g}", CONSTRAINED["dale"](recipe, level), moving, level),
-            "dale, over rho",
-            f"{level:g}",
-            passes,
-        )
-        for level in rho
-    ]
+def _constrained(
+    name: str, *, more: int = 0
+) -> Callable[[Recipe, Dataset, Sequence[float], Sequence[float]], list[Row]]:
+    """Rows of a constrained method over its level; `more` passes than the updates and the steps."""
+
+    def make(
+        recipe: Recipe, data: Dataset, rho: Sequence[float], beta: Sequence[float]
+    ) -> list[Row]:
+        moving = multiplier(recipe, data)
+        passes = more + STEP * recipe.steps + 2 * UPDATE
+        return [
+            Row(
+                Method(f"{name} rho={level:g}", CONSTRAINED[name](recipe, level), moving, level),
+                f"{name}, over rho",
+                f"{level:g}",
+                passes,
+            )
+            for level in rho
+        ]
+
+    return make
 
 
 ROWS: dict[str, Callable[[Recipe, Dataset, Sequence[float], Sequence[float]], list[Row]]] = {
@@ -73,9 +82,14 @@ ROWS: dict[str, Callable[[Recipe, Dataset, Sequence[float], Sequence[float]], li
     "fgsm_rs": _single("fgsm_rs"),
     "pgd": _pgd,
     "trades": _trades,
-    "dale": _dale,
+    "dale": _constrained("dale"),
+    # As TRADES' attack it looks at the clean prediction first.
+    "kl_dale": _constrained("kl_dale", more=1),
 }
-"""By the name on the command line, cheapest first."""
+"""By the name on the command line."""
+
+DEFAULT = ("n_fgsm", "fgsm_rs", "pgd", "trades", "dale")
+"""Cheapest first."""
 
 
 def rows_of(

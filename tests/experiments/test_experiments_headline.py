@@ -144,9 +144,10 @@ def test_every_family_makes_its_rows(tmp_path):
     made = rows.rows_of(config.rows, chosen.recipe, digits, rho=chosen.rho, beta=chosen.beta)
     names = [row.method.name for row in made]
     assert names == [
-        "n_fgsm", "fgsm_rs", "pgd", "trades beta=1", "trades beta=6", "dale rho=0.1", "dale rho=0.2"
+        "n_fgsm", "fgsm_rs", "pgd", "trades beta=1", "trades beta=6", "dale rho=0.1",
+        "dale rho=0.2", "kl_dale rho=0.1", "kl_dale rho=0.2",
     ]  # fmt: skip
-    assert [row.passes for row in made] == [5, 5, 17, 21, 21, 20, 20]
+    assert [row.passes for row in made] == [5, 5, 17, 21, 21, 20, 20, 21, 21]
     assert [row.method.rho for row in made[-2:]] == [0.1, 0.2]
 
 
