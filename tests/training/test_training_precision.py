@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,9 +13,10 @@ from training.training_cases import CLASSES, SHAPE, normalized, sgd
 
 from jaxrobust import attacks, defenses, losses
 from jaxrobust.lagrangian import dual_ascent
+from jaxrobust.models import build, from_linen
 from jaxrobust.threats import L2, Linf
 from jaxrobust.training import DEVICES, init_state, make_step
-from jaxrobust.types import Array, Attack, Batch, Key, Model
+from jaxrobust.types import Array, Attack, Batch, Key, Loss, Model, Variables
 
 FLOAT32 = jnp.dtype("float32")
 LINF, EPS = Linf(1 / 255), 1 / 255
@@ -136,19 +136,28 @@ def test_the_gradient_that_attacks_climb_does_not_shrink_with_the_batch() -> Non
     np.testing.assert_allclose(together, alone, rtol=0.05, atol=1e-3)
 
 
-def test_float16_keeps_gradients_of_an_examples_own_loss_that_a_mean_loss_would_flush() -> None:
-    """Below 6e-8 float16 has only zero; a confident prediction's gradient divided by the batch."""
-    batch = batch_of(8)
-    variables = MODEL.init(jax.random.key(0), batch.x)
-    share = {}
-    for half, model in MODELS.items():
-        f = model.logits_fn(variables)
+@pytest.mark.parametrize("half", MODELS)
+@pytest.mark.parametrize("gap", [2.0, 14.0, 18.0])
+def test_what_float16_loses_of_a_confident_predictions_gradient(gap: float, half: str) -> None:
+    """Cross-entropy's gradient 1 / (1 + e^gap) enters the network in the compute type.
 
-        def slope(x: Array, y: Array, scale: float, f: Any = f) -> Array:
-            return jax.grad(lambda x: scale * losses.cross_entropy(f(x), y))(x)
+    float16 rounds it to 0 below 2^-25: under a mean over 128 from a gap of 12.5, under each
+    example's own loss from 17.3; the gradient of the margin does not depend on the gap.
+    """
+    count = 128
+    model = from_linen(build("mlp", 2, widths=(), dtype=jnp.dtype(half)))
+    x, y = jnp.ones((count, 1)), jnp.zeros(count, jnp.int32)
+    params = {"dense1": {"kernel": jnp.asarray([[gap, 0.0]]), "bias": jnp.zeros(2)}}
 
-        for scale in (1.0, 1e-8):
-            found = jax.vmap(partial(slope, scale=scale))(batch.x, batch.y)
-            share[half, scale] = float((found == 0).mean())
-    assert share["float16", 1e-8] > 0.9
-    assert share["float16", 1.0] == share["bfloat16", 1.0] == share["bfloat16", 1e-8]
+    def total(params: Any, x: Array, loss: Loss, weight: float) -> Array:
+        return weight * jax.vmap(loss)(model.apply(Variables(params, {}), x)[0], y).sum()
+
+    slopes = jax.grad(total, (0, 1))
+    for weight in (1 / count, 1.0):
+        enters = weight / (1 + np.exp(gap))
+        if half == "float16" and enters < 2**-25:
+            enters = 0.0
+        grads, pixels = slopes(params, x, losses.cross_entropy, weight)
+        np.testing.assert_allclose(pixels, np.full((count, 1), -enters * gap), rtol=0.05)
+        np.testing.assert_allclose(grads["dense1"]["kernel"][0, 0], -enters * count, rtol=0.05)
+    np.testing.assert_array_equal(slopes(params, x, losses.margin, 1.0)[1], -gap)
