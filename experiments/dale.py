@@ -21,7 +21,7 @@ import tyro
 from experiments.defense_menu import CONSTRAINED, make_methods, sampling, stepped
 from experiments.options import Options, distinct
 from experiments.recipes import DALE, Recipe
-from experiments.study import Method, Outcome, command_line, judge, network, run_rows, setup
+from experiments.study import Method, Outcome, command_line, judge, judged_network, run_rows, setup
 from experiments.tables import publish, summarize, told
 from jaxrobust import attacks, checks, figures
 from jaxrobust.data import Dataset, Split
@@ -139,7 +139,7 @@ def figure_1(
     settings: Recipe, dataset: Dataset, outcomes: Sequence[Outcome], *, count: int = 500
 ) -> figures.Figure | None:
     """Training perturbations of FGSM, PGD and DALE, each on its own model; None without runs."""
-    model = network(settings.model, settings.dtype, dataset)
+    model = judged_network(settings, dataset)
     x = dataset.train.x[:count].astype(np.float32) / 255
     shifts = {}
     for name, attack in sampling_attacks(settings).items():

@@ -84,7 +84,7 @@ class Config:
     """Of the evaluation's PGD, the first run included."""
     attack_mode: Literal["train", "eval"] | None = None
     """Batch statistics inside the training attack: the batch's (released code), or running ones."""
-    dtype: Literal["float32", "bfloat16"] | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     progress: bool = True
 
 

@@ -32,7 +32,7 @@ from experiments.study import (
     Judge,
     Outcome,
     command_line,
-    network,
+    judged_network,
     run_rows,
 )
 from experiments.tables import averaged, publish, told
@@ -133,7 +133,7 @@ class Evaluator:
 
     def _subject(self, outcome: Outcome) -> tuple[Any, ...]:
         recipe = self.chosen.recipe
-        model = network(recipe.model, recipe.dtype, self.dataset, recipe.model_options)
+        model = judged_network(recipe, self.dataset)
         return jax.random.key(outcome.seed), model, outcome.variables, self.dataset.test
 
     def judge(self, outcome: Outcome) -> Judged:

@@ -12,7 +12,7 @@ from experiments.fronts.deadline import Deadline
 from experiments.fronts.rows import Row
 from experiments.fronts.settings import RESTARTS, Setting
 from experiments.options import Options
-from experiments.study import EVAL_BATCH, Outcome, file_name, network
+from experiments.study import EVAL_BATCH, Outcome, file_name, judged_network
 from jaxrobust import attacks
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import Report, evaluate
@@ -54,7 +54,7 @@ def judged(
 ) -> Found:
     """Every run under every trial that time allows, one trial after the other; resumes by batch."""
     recipe = chosen.recipe
-    model = network(recipe.model, recipe.dtype, dataset, recipe.model_options)
+    model = judged_network(recipe, dataset)
     found: Found = {(o.method, o.seed): {} for o in outcomes}
     for trial in trials(chosen, dataset):
         split = dataset.test.first(trial.images)

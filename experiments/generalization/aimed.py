@@ -10,7 +10,7 @@ import jax
 import optax
 
 from experiments.recipes import Recipe
-from experiments.study import EVAL_BATCH, Outcome, network
+from experiments.study import EVAL_BATCH, Outcome, judged_network
 from experiments.tables import averaged
 from jaxrobust import attacks, losses
 from jaxrobust.data import Dataset
@@ -68,7 +68,7 @@ def table_2(
     """
     if not recipe.autoattack:
         return []
-    model = network(recipe.model, recipe.dtype, dataset, recipe.model_options)
+    model = judged_network(recipe, dataset)
     split = dataset.test.first(recipe.autoattack)
     table = []
     for method in dict.fromkeys(outcome.method for outcome in outcomes):

@@ -15,7 +15,7 @@ from experiments.single_step import drawings, rows
 from experiments.single_step.run import Rows, Run, timed
 from experiments.single_step.settings import STARTS, TABLE, TIMES, VERIFIED
 from experiments.single_step.verified import Question, verify
-from experiments.study import BEST_BY, Outcome, network
+from experiments.study import BEST_BY, Outcome, judged_network
 from experiments.tables import averaged, collapses, summarize
 from jaxrobust import figures
 from jaxrobust.files import write_csv
@@ -102,7 +102,7 @@ def verified(run: Run, time_limit: float) -> tuple[Rows, list[Path]]:
     published = VERIFIED.get(run.options.dataset)
     found = summarize(outcomes, published, columns="clean / PGD .1 / PGD .3 / verified .1")
     question = Question(small, next(iter(columns)), chosen.exact, time_limit)
-    model = network(settings.model, settings.dtype, run.dataset, settings.model_options)
+    model = judged_network(settings, run.dataset)
     for row, own in zip(found, grouped(outcomes).values(), strict=True):
         figures_of = [
             verify(o, question, model, run.dataset.test, run.folder / f"{o.method}-seed{o.seed}")

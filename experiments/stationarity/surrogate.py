@@ -12,7 +12,7 @@ from experiments.black_box import Source, black_box
 from experiments.options import Options
 from experiments.recipes import Recipe
 from experiments.stationarity.settings import TABLE_2, columns
-from experiments.study import Judge, Method, Outcome, file_name, network, run_rows
+from experiments.study import Judge, Method, Outcome, file_name, judged_network, run_rows
 from experiments.tables import averaged, beside
 from jaxrobust.data import Dataset
 from jaxrobust.types import Model
@@ -39,7 +39,7 @@ def transferred(
     )
 
     def built(recipe: Recipe) -> Model:
-        return network(recipe.model, recipe.dtype, dataset, recipe.model_options)
+        return judged_network(recipe, dataset)
 
     source = Source(built(row.recipe(settings)), surrogate.variables)
     rows = []

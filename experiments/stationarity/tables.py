@@ -20,7 +20,7 @@ from experiments.stationarity.measure import (
     traces,
 )
 from experiments.stationarity.settings import STAGES
-from experiments.study import Outcome, network
+from experiments.study import Outcome, judged_network
 from experiments.tables import averaged
 from jaxrobust import figures
 from jaxrobust.data import Dataset
@@ -63,7 +63,7 @@ def strength(
     Args:
       images: how many of the first test images are traced.
     """
-    model = network(settings.model, settings.dtype, dataset, settings.model_options)
+    model = judged_network(settings, dataset)
     found = converged(settings, model, run.variables, dataset.test)
     rows = groups(found, count)
     first = dataset.test.first(images)

@@ -21,7 +21,7 @@ from jax.tree_util import Partial
 
 from experiments.per_image import per_image
 from experiments.recipes import Recipe
-from experiments.study import Outcome, network
+from experiments.study import Outcome, judged_network
 from experiments.tables import averaged, beside
 from experiments.tradeoff.settings import PUBLISHED_THEOREM
 from jaxrobust import attacks, checks
@@ -137,7 +137,7 @@ def table_3(
     Args:
       outcomes: of `NATURAL` and of "lambda=..." from each seed. published: show the paper's.
     """
-    model = network(settings.model, settings.dtype, dataset, settings.model_options)
+    model = judged_network(settings, dataset)
     measure, y = Partial(worst_scores, search(settings)), dataset.test.y
     scores = {
         (o.method, o.seed): per_image(

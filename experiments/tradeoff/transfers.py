@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 from experiments.black_box import Source, black_box
 from experiments.per_image import clean_cross_entropy, per_image
 from experiments.recipes import Recipe
-from experiments.study import Outcome, file_name, network
+from experiments.study import Outcome, file_name, judged_network
 from experiments.tables import averaged, beside
 from experiments.tradeoff.rows import iterated
 from jaxrobust import attacks
@@ -47,7 +47,7 @@ def transfers(
     Args:
       outcomes: of the models, both of a pair from the same seed. folder: of the reports.
     """
-    model = network(settings.model, settings.dtype, dataset, settings.model_options)
+    model = judged_network(settings, dataset)
     columns = {
         f"FGSM{settings.eval_steps}": iterated(settings, settings.eval_steps),
         "FGSM": attacks.fgsm(settings.threat),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
 
-from experiments.study import BEST_BY, Outcome
+from experiments.recipes import DIGITS
+from experiments.study import BEST_BY, Outcome, judged_network, network, study
 from experiments.tables import cells, collapse, collapses, constraint, summarize
+from jaxrobust import data
 
 
 class Accuracies(NamedTuple):
@@ -85,3 +88,13 @@ def test_every_table_marks_collapsed_runs() -> None:
     rows = summarize([fell, stood, outcome("pgd", 40, 45)])
     assert [row["collapsed"] for row in rows] == ["1/2", "0/1"]
     assert "collapsed" not in summarize([stood])[0]
+
+
+@pytest.mark.usefixtures("default_promotion")
+def test_float16_networks_are_judged_in_float32() -> None:
+    """Where their gradients vanish attacks stand still; others are judged as they are trained."""
+    digits = data.load("digits", limit=64)
+    for dtype, expected in (("float16", "float32"), ("bfloat16", "bfloat16")):
+        recipe = dataclasses.replace(DIGITS, dtype=dtype)
+        assert judged_network(recipe, digits) is network("digits_cnn", expected, digits)
+        assert study(recipe, digits).model is network("digits_cnn", dtype, digits)
