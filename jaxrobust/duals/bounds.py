@@ -11,7 +11,8 @@ import numpy as np
 from jaxrobust import checks
 from jaxrobust.duals.graph import Node, Ref
 from jaxrobust.duals.locality import Sharing
-from jaxrobust.duals.region import ROUNDING, Box, Region, Relaxed, losses, prepare, relax
+from jaxrobust.duals.region import Box, Region, Relaxed, losses, prepare, relax, rounded
+from jaxrobust.duals.rounding import SLACK, Noise, gamma, grown
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 METHODS = ("interval", "wong_kolter", "crown")
@@ -44,11 +45,21 @@ def hidden_boxes(
                 box = _open_box(where, node, lines, loose, bucket, chunk)
             else:
                 box = _node_box(where, node, lines, chunk)
+            box = widened(box, rounded(where, boxes, node.source))
             if within is not None:
-                lower, upper = within[index]
-                box = Box(jnp.maximum(box.lower, lower), jnp.minimum(box.upper, upper))
+                lower, upper = within[index][:2]
+                lower, upper = jnp.maximum(box.lower, lower), jnp.minimum(box.upper, upper)
+                box = box._replace(lower=lower, upper=upper)
             boxes.append(box)
     return tuple(boxes)
+
+
+def widened(box: Box, noise: Noise) -> Box:
+    """The box of computed values as one of exact values."""
+    off = noise.size + noise.floor
+    last = 2 * jnp.finfo(off.dtype).eps
+    lower, upper = box.lower - off, box.upper + off
+    return Box(lower - last * jnp.abs(lower), upper + last * jnp.abs(upper), noise)
 
 
 def relaxed_by(
@@ -128,7 +139,7 @@ def _open_box(
     A ReLU that does not cross needs no better box: its relaxation is exact.
     """
     seed = node.source
-    low, high = (side.reshape(-1) for side in loose)
+    low, high = loose.lower.reshape(-1), loose.upper.reshape(-1)
     crossing = (low < 0) & (high > 0)
     chosen = jax.lax.top_k(jnp.where(crossing, high - low, 0), bucket)[1]
 
@@ -181,9 +192,13 @@ def row_bounds(
 
     with jax.default_matmul_precision("highest"):
         fall = over(one, (C, None if alphas is None else tuple(alphas)), chunk)
-        logits = where.values[seed.id]
-        noise = ROUNDING * jnp.finfo(seed.dtype).eps * (jnp.abs(C) @ jnp.abs(logits))
-        return C @ logits - fall - noise
+        logits, noise = where.values[seed.id], rounded(where, boxes, seed)
+        products = gamma(C.shape[1] + SLACK, seed.dtype) * (jnp.abs(C) @ jnp.abs(logits))
+        off = grown(jnp.abs(C) @ noise.size + products, C.shape[1]) + fall + noise.floor
+        clean = C @ logits
+        lower = clean - off - 2 * jnp.finfo(seed.dtype).eps * (jnp.abs(clean) + off)
+        # a row of zeros has nothing to lose
+        return jnp.where(jnp.any(C != 0, axis=1), lower, clean)
 
 
 def lower_bounds(
@@ -206,14 +221,13 @@ def lower_bounds(
     With "interval" among them, bounds are never looser than interval bounds; otherwise more methods
     are tighter on most rows but not on all, since the slopes follow the boxes.
 
-    The bounds already contain an allowance for rounding, of a few machine epsilons of every term
-    (see `region.relax`). It is first-order and was checked against float64, not proved: a margin
-    of the size of 1e-5 of the logits deserves float64. NaN means no bound. With `boxed` the
-    threat's pixel box counts (`support`). `chunk` rows are pulled back at a time, to save memory;
-    on CPUs about 100 / batch rows are fastest as well, since caches hold them. With `bucket`, a
-    wide ReLU layer pulls rows only for so many units, those that interval bounds leave crossing
-    zero by most: the others keep interval bounds, which changes nothing where they do not cross,
-    and is looser, never wrong, where the bucket was too small.
+    The bounds contain what float rounding can take away, proved under the assumptions of
+    docs/soundness.md: a float32 bound is one of the network in real arithmetic. NaN means no
+    bound. With `boxed` the threat's pixel box counts (`support`). `chunk` rows are pulled back
+    at a time, to save memory; on CPUs about 100 / batch rows are fastest as well, since caches
+    hold them. With `bucket`, a wide ReLU layer pulls rows only for so many units, those that
+    interval bounds leave crossing zero by most: the others keep interval bounds, which changes
+    nothing where they do not cross, and is looser, never wrong, where the bucket was too small.
 
     Differentiable in `x`, the radius and whatever parameters `f` closes over, through slopes and
     intermediate bounds alike. `vmap` it over examples, radii or matrices `C`; a new radius does

@@ -73,12 +73,10 @@ def certify(
 ) -> Certificate:
     """The certificate, of kind "deterministic", that `f` predicts `y` in the whole ball around `x`.
 
-    One example `x` of any shape; `f`, the arguments and the errors are those of `lower_bounds`. An
-    allowance for float rounding is in the bounds already (`region.ROUNDING`): checked against
-    float64, not proved, so that a margin of 1e-5 of the logits deserves float64. Wong's thesis,
-    sections 3.1.1 and 3.1.5; with the defaults never looser than intervals and mostly tighter than
-    the released code, whose bound is `methods=("wong_kolter",)`. Differentiable but for
-    `certified`.
+    One example `x` of any shape; `f`, the arguments and the errors are those of `lower_bounds`.
+    Float rounding is in the bounds already (docs/soundness.md). Wong's thesis, sections 3.1.1 and
+    3.1.5; with the defaults never looser than intervals and mostly tighter than the released code,
+    whose bound is `methods=("wong_kolter",)`. Differentiable but for `certified`.
 
     Raises:
       ValueError: also for fewer than two classes, of which nothing could be proved.

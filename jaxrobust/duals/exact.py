@@ -23,7 +23,8 @@ from jaxrobust.threats.box import numbers
 from jaxrobust.types import Array, AttackResult, LogitsFn, ThreatModel
 
 TOLERANCE = 1e-4
-"""Margins below it count as unproved: HiGHS keeps constraints and integers to 1e-6."""
+"""Margins below it count as unproved: HiGHS keeps constraints and integers to 1e-6. Where the
+program has a coefficient above 1, so many times more."""
 
 
 class Exact(NamedTuple):
@@ -78,11 +79,12 @@ def exact_margins(
     are skipped, margins above `TOLERANCE` are cut off, the first point found ends a search, and
     the first that fools the model ends the example; `lower` is then what the verdict needed.
 
-    A verdict is a claim of two kinds. "broken" needs no trust: the point found is moved into the
-    set and judged by the model itself. "certified" trusts HiGHS, whose float64 constraints hold
-    to 1e-6, and so asks for margins above `TOLERANCE`; before, the program must reproduce the
-    network at the clean example. After `time_limit` seconds of `Exact.seconds`, what is known so
-    far is returned, "undecided" if that decides nothing.
+    A verdict is a claim of two kinds. "broken" needs no trust: the point found is moved into
+    the set and judged by the model itself. "certified" trusts HiGHS, whose float64 constraints
+    hold to 1e-6, and so asks for margins above `TOLERANCE` (times the largest coefficient, if
+    that is above 1); before, the program must reproduce the network at the clean example. After
+    `time_limit` seconds of `Exact.seconds`, what is known so far is returned, "undecided" if
+    that decides nothing.
 
     Evaluated lazily, so that a caller may save each answer. The set is a Linf or L1 ball with its
     pixel box (without it, if not `boxed`); `f` has ReLUs and what reduces to them and clips.
@@ -130,16 +132,17 @@ def exact_margins(
         if others:
             program = encode(graph, maps, x, threat, boxes)
             _require_reproduction(program, flat(logits))
+            tolerance = TOLERANCE * max(1, _largest(program))
         # a point that is not worst of all may still fool; one that almost does asks for the worst
         for j, gap in itertools.product(others, (np.inf, 0.0) if sign_only else (0.0,)):
             left = time_limit - (time.monotonic() - began)
             if left <= 0 or (sign_only and (proved[j] or worst.success)):
                 continue
-            cutoff = TOLERANCE if sign_only else None
+            cutoff = tolerance if sign_only else None
             found = _minimize(program, flat(rows[j]), cutoff=cutoff, gap=gap, limit=left)
             nodes += found.nodes
             lower[j] = np.fmax(lower[j], found.lower)
-            proved[j] |= lower[j] >= TOLERANCE
+            proved[j] |= lower[j] >= tolerance
             if found.point is not None:
                 z = jnp.asarray(found.point.reshape(x.shape), x.dtype)
                 worst = _worse(worst, look(x, y, z))
@@ -199,6 +202,12 @@ def _minimize(
     if found.x is None:
         return _Minimum(lower, None, nodes)
     return _Minimum(lower, program.input.matrix @ found.x + program.input.constant, nodes)
+
+
+def _largest(program: Program) -> float:
+    """The largest coefficient: how much a solver's error of 1 can make of itself in one row."""
+    matrices = (program.matrix, program.output.matrix)
+    return max(float(abs(m.data).max(initial=0)) for m in matrices)
 
 
 def _require_reproduction(program: Program, logits: np.ndarray) -> None:

@@ -93,8 +93,15 @@ def evaluate(
     return tuple(outputs) if primitive.multiple_results else (outputs,)
 
 
-def run(graph: Graph, x: Array, activate: Callable[[Node, Array], Array]) -> dict[int, Array]:
-    """Every value of the graph at `x`, by `Ref.id`; `activate(node, z)` evaluates the nodes.
+def run(
+    graph: Graph,
+    x: Array,
+    activate: Callable[[Node, Array], Array],
+    apply: Callable[..., tuple[Array, ...]] = Step.apply,
+) -> dict[int, Array]:
+    """Every value of the graph at `x`, by `Ref.id`.
+
+    `activate(node, z)` evaluates the nodes and `apply(step, *sources)` the steps.
 
     With the nodes' own functions this is the classifier; with affine `activate` it is a relaxed
     network that may be differentiated or pushed forward like any function.
@@ -104,7 +111,7 @@ def run(graph: Graph, x: Array, activate: Callable[[Node, Array], Array]) -> dic
         if isinstance(operation, Node):
             values[operation.target.id] = activate(operation, values[operation.source.id])
         else:
-            outputs = operation.apply(*(values[s.id] for s in operation.sources))
+            outputs = apply(operation, *(values[s.id] for s in operation.sources))
             values.update((t.id, v) for t, v in zip(operation.targets, outputs, strict=True))
     return values
 

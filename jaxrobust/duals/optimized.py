@@ -92,7 +92,7 @@ def _joint(
 
 def _adaptive(where: Region, boxes: Sequence[Box]) -> list[Array]:
     return [
-        relaxation(node.kind).adaptive(*box, *node.args)
+        relaxation(node.kind).adaptive(box.lower, box.upper, *node.args)
         for node, box in zip(where.graph.nodes, boxes, strict=True)
     ]
 

@@ -236,7 +236,9 @@ def _between(columns: _Columns, z: Affine, band: Band) -> Affine:
     """A column per unit, held between each of the lines."""
     size = len(z.constant)
     every, endless = np.arange(size), np.full(size, np.inf)
-    target = columns.entries(every, columns.add(*map(flat, band.range)), 1.0, size)
+    target = columns.entries(
+        every, columns.add(flat(band.range.lower), flat(band.range.upper)), 1.0, size
+    )
     for lines in band.lines:
         below, low, above, high = map(flat, lines)
         for slope, ends in ((below, (low, endless)), (above, (-endless, high))):

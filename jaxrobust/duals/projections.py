@@ -22,10 +22,11 @@ from jax.flatten_util import ravel_pytree
 
 from jaxrobust import checks
 from jaxrobust.duals import estimators
-from jaxrobust.duals.bounds import hidden_boxes, margin_rows, over, row_bounds
+from jaxrobust.duals.bounds import hidden_boxes, margin_rows, over, row_bounds, widened
 from jaxrobust.duals.certificates import Certificate
 from jaxrobust.duals.graph import Graph, Node, Ref, ancestors, run
-from jaxrobust.duals.region import ROUNDING, Box, Region, Relaxed, prepare, relax
+from jaxrobust.duals.region import Box, Region, Relaxed, prepare, relax, rounded
+from jaxrobust.duals.rounding import grown
 from jaxrobust.threats import L2, Linf
 from jaxrobust.types import Array, Key, LogitsFn, ThreatModel
 
@@ -168,7 +169,9 @@ def _boxes(
         if i not in boxes:
             keys = jax.random.split(jax.random.fold_in(key, index), (2, samples))
             with jax.default_matmul_precision("highest"):
-                boxes[i] = _box(keys, where, lines, node.source, norms, chunk)
+                box = _box(keys, where, lines, node.source, norms, chunk)
+                known = [boxes.get(n.target.id) for n in nodes[:index]]
+                boxes[i] = widened(box, rounded(where, known, node.source))
         lines[i] = relax(where, node, boxes[i], *_METHODS)
         if not lines[i].parallel:
             raise ValueError(
@@ -208,7 +211,8 @@ def _box(
         far = norms.l2(project(keys[1], jax.random.normal, ball))
         norm = far + norms.l1(project(keys[0], estimators.cauchy, gaps))
     tilt = push({i: (r.lower_gap - r.upper_gap) / 2 for i, r in own.items()})
-    norm = norm + ROUNDING * jnp.finfo(norm.dtype).eps * (norm + jnp.abs(tilt))
+    size = sum(gap.size for gap in gaps.values()) + where.x.size
+    norm = grown(norm + jnp.abs(tilt), size) - jnp.abs(tilt)
     z = where.values[seed.id]
     # the clean value lies in the box, whatever the estimate
     return Box(z - jax.nn.relu(norm + tilt), z + jax.nn.relu(norm - tilt))

@@ -12,6 +12,7 @@ objective J of Wong's thesis (theorem 1 and algorithm 1, with the signs correcte
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,14 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.duals.graph import Graph, Node, Ref, pull, run
+from jaxrobust.duals.lines import Lines
 from jaxrobust.duals.locality import Sharing, locality
 from jaxrobust.duals.relaxations import relaxation
-from jaxrobust.duals.support import check_ball, support
+from jaxrobust.duals.rounding import Noise, grown, noise, summed, tiny
+from jaxrobust.duals.support import check_ball, spread, support
 from jaxrobust.duals.trace import trace
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
-ROUNDING = 2
-"""Machine epsilons by which every term of a bound is widened."""
+LINES = 8
+"""Machine epsilons of their numbers by which a node's lines are widened: those of the arithmetic
+that makes them, of the activation's own values, and of a row's product with the slope."""
 
 
 class Region(NamedTuple):
@@ -46,6 +50,8 @@ class Box(NamedTuple):
 
     lower: Array
     upper: Array
+    noise: Noise | None = None
+    """What rounding can do on the way to the source; None where that is somebody else's matter."""
 
 
 class Relaxed(NamedTuple):
@@ -58,6 +64,8 @@ class Relaxed(NamedTuple):
     upper_slope: Array | None
     lower_gap: Array
     upper_gap: Array
+    floor: Array | float = 0.0
+    """A scalar: what underflow can take from a row that comes by."""
 
     @property
     def parallel(self) -> bool:
@@ -70,7 +78,9 @@ def prepare(f: LogitsFn, x: Array, threat: ThreatModel, *, boxed: bool = False) 
     check_ball(threat, x)
     graph = trace(f, x)
     with jax.default_matmul_precision("highest"):
-        values = run(graph, x, lambda node, z: relaxation(node.kind).function(z, *node.args))
+        values = run(
+            graph, x, lambda node, z: relaxation(node.kind).function(z, *node.args), summed
+        )
     return Region(graph, locality(graph), x, threat, boxed, values)
 
 
@@ -78,26 +88,60 @@ def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None 
     """A node's lines on `box`: "interval", "wong_kolter" or "crown", or those of a given alpha."""
     kind = relaxation(node.kind)
     z, h = where.values[node.source.id], where.values[node.target.id]
-    # infinite bounds would make NaN of 0 * inf; no finite value lies beyond the largest float
-    most = jnp.finfo(z.dtype).max / 8
-    l, u = (jnp.clip(b, -most, most) for b in box)  # noqa: E741
-    noise = ROUNDING * jnp.finfo(z.dtype).eps * (jnp.abs(z) + u - l)
+    l, u, low, high = _ends(where, node, box)  # noqa: E741
+    eps, least = jnp.finfo(z.dtype).eps, tiny(z.dtype)
+    values = jnp.maximum(jnp.maximum(jnp.abs(low), jnp.abs(high)), jnp.abs(h))
     if method == "interval" and alpha is None:
-        low, high = kind.interval(l, u, *node.args)
-        return Relaxed(None, None, _gap(h - low) + noise, _gap(high - h) + noise)
+        off = 2 * LINES * eps * values
+        return Relaxed(None, None, _gap(h - low) + off, _gap(high - h) + off, least * h.size)
     if alpha is None and method == "crown":
         alpha = kind.adaptive(l, u, *node.args)
     lines = kind.lines(l, u, alpha, *node.args)
-    # a flat line passes no rounding of z on
-    noise = noise * jnp.maximum(jnp.abs(lines.lower_slope), jnp.abs(lines.upper_slope))
-    # comparisons with NaN are false: a broken bound must not look like a stable unit
-    noise = jnp.where(jnp.isnan(l) | jnp.isnan(u), jnp.nan, noise)
-    return Relaxed(
-        lines.lower_slope,
-        lines.upper_slope,
-        _gap(h - (lines.lower_slope * z + lines.lower_intercept)) + noise,
-        _gap(lines.upper_slope * z + lines.upper_intercept - h) + noise,
-    )
+    reach = jnp.maximum(jnp.abs(l), jnp.abs(u))
+    bend = 0.0 if kind.polygonal else LINES * eps * (u - l)
+    bent = ~_straight(lines) if kind.polygonal else True
+
+    def off(slope: Array, intercept: Array) -> Array:
+        """How far the line, as computed, may miss the function and a row the line."""
+        steep = jnp.abs(slope)
+        size = jnp.where(bent, LINES * eps * (steep * reach + jnp.abs(intercept) + values), 0)
+        met = 0.0 if box.noise is None else steep * box.noise.size
+        return size + bend * jnp.maximum(steep, 1) + least * reach + met
+
+    below = _gap(h - (lines.lower_slope * z + lines.lower_intercept))
+    above = _gap(lines.upper_slope * z + lines.upper_intercept - h)
+    below += off(lines.lower_slope, lines.lower_intercept)
+    above += off(lines.upper_slope, lines.upper_intercept)
+    floor = 4 * least * jnp.sum(1 + reach + below + above)
+    if box.noise is not None:
+        floor += box.noise.floor
+    return Relaxed(lines.lower_slope, lines.upper_slope, below, above, jax.lax.stop_gradient(floor))
+
+
+def _straight(lines: Lines) -> Array:
+    """Where the function is z or 0 on its box, and both lines are: nothing is rounded."""
+    slope, intercept = lines.lower_slope, lines.lower_intercept
+    same = (slope == lines.upper_slope) & (intercept == lines.upper_intercept)
+    return same & (intercept == 0) & ((slope == 0) | (slope == 1))
+
+
+def _ends(where: Region, node: Node, box: Box) -> tuple[Array, Array, Array, Array]:
+    """The box of a node's source, finite, and that of its target."""
+    # infinite bounds would make NaN of 0 * inf; no finite value lies beyond the largest float
+    most = jnp.finfo(node.source.dtype).max / 8
+    l, u = (jnp.clip(b, -most, most) for b in (box.lower, box.upper))  # noqa: E741
+    return l, u, *relaxation(node.kind).interval(l, u, *node.args)
+
+
+def rounded(where: Region, boxes: Sequence[Box], seed: Ref) -> Noise:
+    """What rounding can do to `seed`, given the boxes of the nodes before it, in order."""
+    far = {where.graph.input.id: spread(where.threat, where.x, boxed=where.boxed)}
+    for node, box in zip(where.graph.nodes, boxes, strict=False):
+        _, _, low, high = _ends(where, node, box)
+        h = where.values[node.target.id]
+        least = LINES * jnp.finfo(h.dtype).eps * (jnp.abs(low) + jnp.abs(high))
+        far[node.target.id] = jnp.maximum(high - h, h - low) + least
+    return noise(where.graph, where.values, far, seed)
 
 
 def _gap(gap: Array) -> Array:
@@ -137,22 +181,22 @@ def losses(
         total = 0.0
         for i, nu in reached.items():
             r = relaxed[i]
+            total = total + r.floor
             for part, gap in ((nu, r.lower_gap), (-nu, r.upper_gap)):
                 total = total + _dots(jax.nn.relu(part), _apart(gap, i, fields))
         return total
 
-    grow = 1 + ROUNDING * jnp.finfo(row.dtype).eps
     nu_x, reached = pulled(row)
-    fall = _farthest(where, -nu_x, fields)
-    first = (fall + give(reached)) * grow
+    far = _farthest(where, -nu_x, fields)
+    first = grown(far + give(reached), len(reached))
     if not both:
         return (first,)
     if not all(relaxed[i].parallel for i in reached):
         nu_x, reached = pulled(-row)
-        return first, (_farthest(where, -nu_x, fields) + give(reached)) * grow
+        return first, grown(_farthest(where, -nu_x, fields) + give(reached), len(reached))
     # a ball is symmetric, its box is not
-    rise = _farthest(where, nu_x, fields) if where.boxed else fall
-    return first, (rise + give({i: -nu for i, nu in reached.items()})) * grow
+    far = _farthest(where, nu_x, fields) if where.boxed else far
+    return first, grown(far + give({i: -nu for i, nu in reached.items()}), len(reached))
 
 
 def _apart(value: Array, i: int, fields: dict[int, Array] | None) -> Array:
@@ -164,8 +208,9 @@ def _apart(value: Array, i: int, fields: dict[int, Array] | None) -> Array:
 
 
 def _dots(left: Array, right: Array) -> Array:
-    """Dot products over the last axis of `[n]` or `[slots, n]`."""
-    return left @ right if left.ndim == 1 else jax.vmap(jnp.dot)(left, right)
+    """Dot products over the last axis of `[n]` or `[slots, n]`, of numbers >= 0, rounded up."""
+    found = left @ right if left.ndim == 1 else jax.vmap(jnp.dot)(left, right)
+    return grown(found, left.shape[-1])
 
 
 def _farthest(where: Region, direction: Array, fields: dict[int, Array] | None) -> Array:

@@ -31,6 +31,9 @@ class Relaxation(NamedTuple):
     """(l, u, *args) -> the alpha of CROWN."""
     range: Callable[..., tuple[Array, Array]] | None = None
     """(l, u, *args) -> least and largest value of h on [l, u]; None where h never falls."""
+    polygonal: bool = False
+    """Whether the lines' slopes are 0, 1, alpha or those of chords, not rounded derivatives, which
+    are allowed to be off by a few machine epsilons of max(1, |slope|)."""
 
     def interval(self, lower: Array, upper: Array, *args: Array) -> tuple[Array, Array]:
         """The interval that h maps [lower, upper] onto (or into)."""
@@ -87,8 +90,8 @@ def _clip_adaptive(l: Array, u: Array, floor: Array, ceiling: Array) -> Array:  
 
 
 _BUILT_IN = {
-    "relu": Relaxation(jax.nn.relu, _relu_lines, _relu_adaptive),
-    "clip": Relaxation(_clip, _clip_lines, _clip_adaptive),
+    "relu": Relaxation(jax.nn.relu, _relu_lines, _relu_adaptive, polygonal=True),
+    "clip": Relaxation(_clip, _clip_lines, _clip_adaptive, polygonal=True),
     "tanh": Relaxation(jnp.tanh, sigmoidal.tanh_lines, sigmoidal.middle),
     "softplus": Relaxation(jax.nn.softplus, sigmoidal.softplus_lines, sigmoidal.middle),
 }

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.duals.rounding import grown, tiny
 from jaxrobust.threats import L1, L2, Linf, Union
 from jaxrobust.types import Array, ThreatModel
 
@@ -26,23 +27,41 @@ def check_ball(threat: ThreatModel, x: Array) -> None:
             )
 
 
+def spread(threat: ThreatModel, x: Array, *, boxed: bool) -> Array:
+    """How far each coordinate can move, of `x`'s shape."""
+    if isinstance(threat, Union):
+        return jnp.max(jnp.stack([spread(m, x, boxed=boxed) for m in threat.scaled]), axis=0)
+    down, up = _reach(threat, x, boxed=boxed)
+    return grown(jnp.maximum(up, -down), 1)
+
+
+def _reach(threat: ThreatModel, x: Array, *, boxed: bool) -> tuple[Array, Array]:
+    """How far down and up each coordinate can move, of `x`'s shape."""
+    radius = jnp.broadcast_to(jnp.asarray(threat.radius, x.dtype) + tiny(x.dtype), x.shape)
+    if not boxed:
+        return -radius, radius
+    # x lies in the box; the clips keep rounding from pushing it out
+    down = jnp.minimum(jnp.maximum(-radius, jnp.asarray(threat.lower, x.dtype) - x), 0)
+    return down, jnp.maximum(jnp.minimum(radius, jnp.asarray(threat.upper, x.dtype) - x), 0)
+
+
 def support(threat: ThreatModel, x: Array, direction: Array, *, boxed: bool = False) -> Array:
     """max <direction, z - x> over the threat set around `x`, a scalar: eps times the dual norm.
 
     A radius of `x`'s shape scales each coordinate of the ball. With `boxed`, the pixel box counts
     too: exactly for Linf, where the bound is u0.nu_+ + l0.nu_- (Wong's thesis, section 3.2, the
     released code's `bounded_input`); for L2 and L1 the smaller of the ball's and the box's value,
-    an upper bound. Differentiable almost everywhere.
+    an upper bound. Raised by what rounding can take away (`rounding`), for the set whose numbers
+    are those of `x`'s dtype. Differentiable almost everywhere.
     """
     if isinstance(threat, Union):
         values = [support(m, x, direction, boxed=boxed) for m in threat.scaled]
         return jnp.max(jnp.stack(values))
-    radius = jnp.asarray(threat.radius, x.dtype)
-    ball = threat.dual_norm(radius * direction)
+    radius = jnp.asarray(threat.radius, x.dtype) + tiny(x.dtype)
+    ball = grown(threat.dual_norm(radius * direction), direction.size)
     if not boxed:
         return ball
-    # x lies in the box; the clips keep rounding from pushing it out
-    down = jnp.minimum(jnp.maximum(-radius, jnp.asarray(threat.lower, x.dtype) - x), 0)
-    up = jnp.maximum(jnp.minimum(radius, jnp.asarray(threat.upper, x.dtype) - x), 0)
-    box = jnp.sum(up * jax.nn.relu(direction) - down * jax.nn.relu(-direction))
+    down, up = _reach(threat, x, boxed=True)
+    far = jnp.sum(up * jax.nn.relu(direction) - down * jax.nn.relu(-direction))
+    box = grown(far, direction.size)
     return box if isinstance(threat, Linf) else jnp.minimum(ball, box)

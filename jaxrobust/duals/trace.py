@@ -18,6 +18,7 @@ from jaxrobust.duals.calls import called, constant_name, fingerprint, literal
 from jaxrobust.duals.graph import Graph, Node, Ref, Step, ancestors, evaluate
 from jaxrobust.duals.piecewise import rewrite_select
 from jaxrobust.duals.rewrites import REWRITES
+from jaxrobust.duals.rounding import KNOWN
 from jaxrobust.types import Array, LogitsFn
 
 
@@ -135,7 +136,10 @@ class _Builder:
         if name in REWRITES:
             return self.rewrite(functools.partial(REWRITES[name], **equation.params), operands)
         targets = tuple(self.fresh(v.aval) for v in equation.outvars)
-        return self.record(Step(equation.primitive, equation.params, tuple(operands), targets))
+        params = dict(equation.params)
+        if "precision" in params:
+            params["precision"] = _HIGHEST
+        return self.record(Step(equation.primitive, params, tuple(operands), targets))
 
 
 def _recognize(equation: core.JaxprEqn, inner: Any, operands: Sequence[Any]) -> str | None:
@@ -194,8 +198,12 @@ def _require_affine(step: Step) -> None:
         raise UnsupportedOperation(
             f"{what} is not affine and has no relaxation; {_MEND}"
         ) from error
+    if name not in KNOWN:
+        raise UnsupportedOperation(f"no bound of the rounding of {name!r} is known; {_MEND}")
 
 
+_HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+"""Whatever the model asks for: TensorFloat-32 products would not be those of the bounds."""
 _MEND = (
     "use relu, leaky_relu, clip, hard_tanh, abs, max, min, max-pooling, sigmoid, tanh or softplus "
     "of jax.nn and jax.numpy, return logits without softmax, or register a relaxation of the "

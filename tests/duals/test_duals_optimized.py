@@ -31,7 +31,7 @@ def triangle_lp(c, x, radius, matrices, biases, boxes):
     before = np.arange(len(x))
     for k, (matrix, bias) in enumerate(zip(matrices[:-1], biases[:-1], strict=True)):
         z, h = (np.arange(len(bias)) + starts[i] for i in (2 * k + 1, 2 * k + 2))
-        for j, (l, u) in enumerate(zip(*map(np.asarray, boxes[k]), strict=True)):  # noqa: E741
+        for j, (l, u) in enumerate(zip(*map(np.asarray, boxes[k][:2]), strict=True)):  # noqa: E741
             equal.append(row([(z[j], 1), *zip(before, -matrix[j], strict=True)], bias[j]))
             if l >= 0 or u <= 0:
                 equal.append(row([(h[j], 1), (z[j], -float(l >= 0))], 0))
