@@ -162,8 +162,8 @@ def _lessons(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     return {"threshold": recipe.curriculum_threshold, "patience": patience}
 
 
-def multiplier(recipe: Recipe, dataset: Dataset) -> Multiplier:
-    """The multiplier of the constrained methods."""
+def multiplier(recipe: Recipe, dataset: Dataset, level: float) -> Multiplier:
+    """The multiplier of a constrained method that holds its loss at `level`."""
     checks.choice("dual", recipe.dual, ("pi", "ascent"))
     per_epoch = training.steps_per_epoch(dataset, recipe.batch_size)
     period = per_epoch if recipe.dual_update == "epoch" else 1
@@ -172,6 +172,7 @@ def multiplier(recipe: Recipe, dataset: Dataset) -> Multiplier:
         return lagrangian.dual_ascent(recipe.dual_step, **own)
     return lagrangian.for_run(
         recipe.epochs * per_epoch,
+        level=level,
         integral=recipe.dual_integral,
         proportional=recipe.dual_proportional,
         window=recipe.dual_window,
@@ -192,8 +193,7 @@ def make_methods(names: Sequence[str], recipe: Recipe, dataset: Dataset) -> list
         if name in PLAIN:
             rows.append(Method(name, PLAIN[name](recipe, dataset)))
             continue
-        moving = multiplier(recipe, dataset)
         for rho in recipe.rho:
-            defense = CONSTRAINED[name](recipe, rho)
+            defense, moving = CONSTRAINED[name](recipe, rho), multiplier(recipe, dataset, rho)
             rows.append(Method(f"{name} rho={rho:g}", defense, moving, rho))
     return rows

@@ -57,13 +57,13 @@ class Recipe:
     dual: str = "pi"
     """What moves the multiplier: "pi", a controller whose strength grows over the run and whose
     gains are for runs of any length; or "ascent", the paper's dual ascent."""
-    dual_integral: float = 80.0
-    """Of pi: what a violation of 1 throughout the run would add at full strength."""
-    dual_proportional: float = 5.0
-    """Of pi: what a fall of the violation by 1 takes back."""
+    dual_integral: float = 32.0
+    """Of pi: what a violation as large as rho throughout the run would add at full strength."""
+    dual_proportional: float = 2.0
+    """Of pi: what a fall of the violation by rho takes back."""
     dual_window: float = 0.1
     """Of pi: share of the run that it averages the violation over, for its proportional part."""
-    dual_growth: float = 2.0
+    dual_growth: float = 3.0
     """Of pi: the power of the share of training by which its strength grows."""
     dual_step: float = 1e-3
     """Of ascent, for every move."""

@@ -148,41 +148,45 @@ def pi(
 def for_run(
     steps: int,
     *,
-    integral: Scalar = 80.0,
-    proportional: Scalar = 5.0,
+    level: Scalar,
+    integral: Scalar = 32.0,
+    proportional: Scalar = 2.0,
     window: Scalar = 0.1,
-    growth: Scalar = 2.0,
+    growth: Scalar = 3.0,
     initial: Scalar = 0.0,
     period: int = 1,
     maximum: Scalar = jnp.inf,
 ) -> Multiplier:
-    """`pi` with gains that mean the same for training runs of any length.
+    """`pi` for loss <= level, with gains that mean the same for runs of any length and any level.
 
-    Its strength grows over the run, see `growing`: meant for runs in which the learning rate falls
-    to 0 at the end, where the defaults end with complementary slackness on the digits and on MNIST
-    (docs/results.md). Not in DALE's paper.
+    It looks at the violation in units of the level: a loss far below 1 answers a change of the
+    multiplier by about a constant share of itself. Its strength grows over the run, see `growing`:
+    meant for runs in which the learning rate falls to 0 at the end, where the defaults end with
+    complementary slackness on the digits and on MNIST (docs/results.md). Not in DALE's paper.
 
     Args:
       steps: of training.
-      integral: what a violation of 1 throughout the run would add to nu at full strength.
-      proportional: what a fall of the violation by 1 takes back at full strength.
+      level: what the constrained loss may be, above 0; DALE's rho.
+      integral: what a violation as large as the level throughout the run would add to nu at full
+        strength.
+      proportional: what a fall of the violation by the level takes back at full strength.
       window: share of the run that the violation is averaged over for the proportional part.
       growth: the power of the share of training by which the strength grows; 0: constant.
       initial, period, maximum: as in `dual_ascent`.
 
     Raises:
-      ValueError: steps below the period, integral not above 0, a window outside [0, 1], and what
-        `pi` and `growing` raise.
+      ValueError: steps below the period, level or integral not above 0, a window outside [0, 1],
+        and what `pi` and `growing` raise.
     """
     checks.at_least("period", period, 1)
     checks.at_least("steps", steps, period)
+    checks.positive("level", level)
     checks.positive("integral", integral)
     checks.share("window", window)
     moves = steps // period
-    size = integral / moves
     return pi(
-        growing(size, moves=moves, power=growth),
-        proportional=proportional / size,
+        growing(integral / (moves * level), moves=moves, power=growth),
+        proportional=proportional * moves / integral,
         ema=1 - 1 / jnp.maximum(1.0, window * moves),
         initial=initial,
         period=period,

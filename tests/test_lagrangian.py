@@ -362,7 +362,7 @@ def test_gains_of_a_run_do_not_depend_on_its_length() -> None:
     def course(steps: int, **own: int) -> np.ndarray:
         progress = np.arange(steps) / steps
         violation = 2 * np.exp(-6 * progress) - 0.05 + 0.1 * (progress > 0.6)
-        return moves(for_run(steps, **own), violation)[:: steps // 20]
+        return moves(for_run(steps, level=0.4, **own), violation)[:: steps // 20]
 
     short, long = course(400), course(4000)
     assert short.max() > 0.3
@@ -389,10 +389,10 @@ def test_defaults_of_a_run_end_with_complementary_slackness() -> None:
         (loss, dual), _ = jax.lax.scan(step, (jnp.float32(2.3), multiplier.init()), times)
         return float(loss), float(dual.value)
 
-    loss, nu = train(0.13, for_run(steps))
+    loss, nu = train(0.13, for_run(steps, level=0.13))
     assert loss == pytest.approx(0.13, rel=0.15)
     assert 0 < nu < 3
-    loss, nu = train(0.3, for_run(steps))
+    loss, nu = train(0.3, for_run(steps, level=0.3))
     assert loss < 0.3
     assert nu == 0
 
@@ -402,6 +402,7 @@ def test_defaults_of_a_run_end_with_complementary_slackness() -> None:
     [
         ({"steps": 0}, "steps"),
         ({"steps": 5, "period": 6}, "steps must be a whole number of at least 6"),
+        ({"level": 0.0}, "level"),
         ({"integral": 0.0}, "integral"),
         ({"window": 1.5}, "window is a share"),
         ({"proportional": -1.0}, "proportional"),
@@ -409,4 +410,12 @@ def test_defaults_of_a_run_end_with_complementary_slackness() -> None:
 )
 def test_impossible_runs(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        for_run(**{"steps": 10, **arguments})
+        for_run(**{"steps": 10, "level": 0.2, **arguments})
+
+
+def test_a_run_measures_the_violation_by_its_level() -> None:
+    """Twice the violation at twice the level is the same course, whatever the level."""
+    violation = 2 * np.exp(-6 * np.arange(400) / 400) + 0.05
+    low, high = (moves(for_run(400, level=v), v * violation) for v in (0.1, 0.2))
+    assert low.max() > 0.3
+    np.testing.assert_allclose(low, high, rtol=1e-4, atol=1e-6)

@@ -62,17 +62,15 @@ def _constrained(
     def make(
         recipe: Recipe, data: Dataset, rho: Sequence[float], beta: Sequence[float]
     ) -> list[Row]:
-        moving = multiplier(recipe, data)
         passes = more + STEP * recipe.steps + 2 * UPDATE
-        return [
-            Row(
-                Method(f"{name} rho={level:g}", CONSTRAINED[name](recipe, level), moving, level),
-                f"{name}, over rho",
-                f"{level:g}",
-                passes,
+        made = []
+        for level in rho:
+            moving = multiplier(recipe, data, level)
+            method = Method(
+                f"{name} rho={level:g}", CONSTRAINED[name](recipe, level), moving, level
             )
-            for level in rho
-        ]
+            made.append(Row(method, f"{name}, over rho", f"{level:g}", passes))
+        return made
 
     return make
 

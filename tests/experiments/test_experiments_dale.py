@@ -98,7 +98,7 @@ def test_the_epoch_option_moves_the_multiplier_once_an_epoch(tmp_path, digits):
 
 
 def test_the_controllers_gains_are_those_of_a_whole_run(tmp_path, digits):
-    """A violation of 1 throughout adds integral / 3 by strength that grows as progress squared."""
+    """A violation as large as rho throughout adds integral / 4: strength grows as its cube."""
     ends = []
     for epochs in (10, 40):
         changes = {"dual_integral": 9.0, "dual_proportional": 2.0, "batch_size": 64}
@@ -106,9 +106,9 @@ def test_the_controllers_gains_are_those_of_a_whole_run(tmp_path, digits):
         (row,) = methods(config, settings_of(config), digits)
         state = row.multiplier.init()
         for _ in range(2 * epochs):
-            state = row.multiplier.update(state, jnp.ones(()))
+            state = row.multiplier.update(state, jnp.asarray(row.rho))
         ends.append(float(state.value))
-    assert ends == pytest.approx([3, 3], rel=0.08)
+    assert ends == pytest.approx([9 / 4, 9 / 4], rel=0.1)
     assert settings_of(small(tmp_path)).dual == "pi"
 
 
