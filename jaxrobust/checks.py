@@ -66,21 +66,42 @@ def choice(name: str, value: Any, known: Iterable[str]) -> None:
         raise ValueError(f"unknown {name} {value!r}{hint} Known: {', '.join(known)}")
 
 
-def images(x: Any, *, lower: float = 0.0, upper: float = 1.0) -> None:
-    """Raises ValueError unless `x` is a float array of finite values inside [lower, upper]."""
-    x = np.asarray(x)
-    if not np.issubdtype(x.dtype, np.floating) and x.dtype.name != "bfloat16":
+ROUNDING = 2e-6
+"""What float32 may have put an input outside of its box, in units of 1 + |bound|: resizing and
+round trips through other types leave pixels such as 1 + 2e-7."""
+
+
+def images(x: Any, *, lower: Any = 0.0, upper: Any = 1.0) -> Any:
+    """`x`, clipped to [lower, upper] where only rounding put it outside.
+
+    Args:
+      lower, upper: numbers, or arrays that broadcast with `x`; infinite where there is no box.
+
+    Raises ValueError unless `x` is a float array of finite values inside the box, but for
+    `ROUNDING`.
+    """
+    found = np.asarray(x)
+    told = f"[{np.min(lower):.9g}, {np.max(upper):.9g}]"
+    if not np.issubdtype(found.dtype, np.floating) and found.dtype.name != "bfloat16":
         raise ValueError(
-            f"inputs must be floating point in [{lower}, {upper}], got {x.dtype}; "
+            f"inputs must be floating point in {told}, got {found.dtype}; "
             "convert 8-bit images with x / 255"
         )
-    if not np.isfinite(x).all():
-        raise ValueError(f"inputs hold {int((~np.isfinite(x)).sum())} NaN or infinite values")
-    if x.size and (x.min() < lower or x.max() > upper):
+    if not np.isfinite(found).all():
+        raise ValueError(f"inputs hold {int((~np.isfinite(found)).sum())} NaN or infinite values")
+    lower, upper = (np.asarray(end, np.float64) for end in (lower, upper))
+    if ((found >= lower) & (found <= upper)).all():
+        return x
+    below, above = ((lower - found).max(), (found - upper).max())
+    rooms = [ROUNDING * (1 + np.abs(b[np.isfinite(b)]).max(initial=0)) for b in (lower, upper)]
+    if below > rooms[0] or above > rooms[1]:
         raise ValueError(
-            f"inputs span [{x.min():.4g}, {x.max():.4g}] but must lie in [{lower}, {upper}]; "
-            "undo any normalization (it belongs inside the model) or divide 8-bit images by 255"
+            f"inputs span [{found.min():.9g}, {found.max():.9g}] but must lie in {told}, which "
+            f"they leave by {max(below, above):.3g}; undo any normalization (it belongs inside the "
+            "model), divide 8-bit images by 255, or give the threat the box of the data (lower, "
+            "upper; -inf and inf for none)"
         )
+    return np.clip(found, lower, upper).astype(found.dtype)
 
 
 def labels(y: Any, *, count: int, num_classes: int) -> None:

@@ -112,6 +112,17 @@ class Attack:
         """Every setting by name."""
         return MappingProxyType({**self.leaves, **dict(self.options)})
 
+    @property
+    def threats(self) -> tuple[Any, ...]:
+        """The sets that it searches: its own `threat`, then those of the attacks it is made of.
+
+        Empty where nothing tells, as for an attack that is a plain function.
+        """
+        parts = {name: value for name, value in self.leaves.items() if name != "threat"}
+        inner = jax.tree.leaves(parts, is_leaf=lambda part: isinstance(part, Attack))
+        own = (self.leaves["threat"],) if "threat" in self.leaves else ()
+        return own + tuple(t for part in inner if isinstance(part, Attack) for t in part.threats)
+
 
 def make_attack(
     run: Callable[..., AttackResult], leaves: dict[str, PyTree], **options: Any

@@ -79,7 +79,7 @@ def test_images_accepts() -> None:
     [
         (np.array([0, 255], np.uint8), "uint8; convert 8-bit images with x / 255"),
         (np.array([0.0, np.nan, np.inf]), "2 NaN or infinite"),
-        (np.array([-2.1, 2.3]), r"span \[-2.1, 2.3\] but must lie in \[0.0, 1.0\]"),
+        (np.array([-2.1, 2.3]), r"span \[-2.1, 2.3\] but must lie in \[0, 1\]"),
         (np.array([0.0, 255.0]), "divide 8-bit images by 255"),
         (np.array([0.0, 1.0 + 1e-4]), "must lie in"),
     ],

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import judge, objective
-from jaxrobust.attacks.first_order import Start, stacked
+from jaxrobust.attacks.first_order import Start, shared, stacked
 from jaxrobust.threats import L2, Linf
 from jaxrobust.threats.box import numbers
 from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Loss, Scalar, make_attack
@@ -32,7 +32,7 @@ def sphere(key: Key, threat: Linf | L2, x: Array) -> Array:
         noise = jax.random.uniform(key, x.shape, radius.dtype, minval=-1, maxval=1)
     else:
         noise = jax.random.normal(key, x.shape, radius.dtype)
-    length = threat.size(jnp.zeros_like(noise), noise)
+    length = jnp.max(jnp.abs(noise)) if isinstance(threat, Linf) else threat.dual_norm(noise)
     return threat.project(x, x + radius * noise / jnp.where(length == 0, 1, length))
 
 
@@ -135,7 +135,7 @@ def _run(
     start: Start,
 ) -> AttackResult:
     radius, _, _ = numbers(threat, x)
-    rho = jnp.asarray(rho, radius.dtype)
+    rho = shared(rho, radius.dtype)
     evaluate = evaluator(f, loss, y)
 
     def step(state: State, now: tuple[Array, Array]) -> tuple[State, None]:
@@ -174,7 +174,7 @@ def _run(
         before=z,
         value=jnp.full_like(found.value, jnp.inf),
         found=found,
-        step_size=2 * radius,
+        step_size=2 * (radius if isinstance(threat, Linf) else jnp.max(radius)),
         rises=jnp.zeros((), jnp.int32),
         halved=jnp.zeros((), bool),
         checked=found.value,

@@ -86,7 +86,7 @@ def _run(
     start: Start,
     larger_radii: bool,
 ) -> AttackResult:
-    radius, _, _ = numbers(threat, x)
+    radius, _, _ = numbers(threat, x, one_radius="apgd_l1")
     evaluate = evaluator(f, loss, y)
     schedule = _schedule(steps, larger_radii)
 

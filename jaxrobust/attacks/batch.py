@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.types import Array, AttackResult, Key, LogitsFn, PyTree
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, PyTree, Scalar
+
+Box = tuple[Scalar, Scalar]
+"""Lower and upper end of every input."""
 
 
 def example_keys(key: Key, index: Array) -> Key:
@@ -29,8 +33,13 @@ def batched(
 ) -> AttackResult:
     """Runs `attack` on every example of a batch, side by side; fields gain a leading axis.
 
-    Outside `jit`, where the numbers are known, inputs must lie in the attack's pixel box and labels
-    among the classes; shapes and types are checked always.
+    Where the attack's threat sets hold one number for each example, `[B]`, or one for each of its
+    coordinates, `[B, ...]`, every example is attacked within its own set; numbers of the shape of
+    one example are the same for all.
+
+    Outside `jit`, where the numbers are known, inputs must lie in the sets' pixel boxes, however
+    the attack is wrapped, and labels among the classes; what only rounding put outside of a box is
+    clipped. Shapes and types are checked always.
 
     Args:
       f: the classifier of ONE example. x: `[B, ...]`. y: `[B]` integers.
@@ -42,13 +51,80 @@ def batched(
       ValueError: inputs that are not finite floats inside the box, labels that are not `[B]`
         integers below the number of classes, a model with fewer than two classes.
     """
-    _check(attack, f, x, y, mapped=axis_name is not None)
+    _check(f, x, y, mapped=axis_name is not None)
+    if checks.is_concrete(x):
+        x = jnp.asarray(in_boxes(x, [attack]))
     index = jnp.arange(x.shape[0]) if index is None else index
-    run = jax.vmap(lambda k, *example: attack(k, f, *example), axis_name=axis_name)
-    return run(example_keys(key, index), x, y, *more)
+    own = per_example(attack, x.shape[1:], len(x))
+    rows = (example_keys(key, index), x, y, *more)
+    return side_by_side(attack, own, f, rows, axis_name=axis_name)
 
 
-def _check(attack: Any, f: LogitsFn, x: Array, y: Array, *, mapped: bool) -> None:
+def side_by_side(
+    attack: Callable[..., AttackResult],
+    own: Attack | None,
+    f: LogitsFn,
+    rows: tuple[PyTree, ...],
+    *,
+    axis_name: str | None = None,
+) -> AttackResult:
+    """The attack on each of the rows (keys, examples, labels, ...), unchecked.
+
+    Args:
+      own: which of the attack's numbers are by row, from `per_example`.
+    """
+    if own is None:
+        return jax.vmap(lambda k, *example: attack(k, f, *example), axis_name=axis_name)(*rows)
+    run = jax.vmap(
+        lambda a, k, *example: a(k, f, *example),
+        in_axes=(own, *(0,) * len(rows)),
+        axis_name=axis_name,
+    )
+    return run(attack, *rows)
+
+
+def per_example(attack: Any, shape: tuple[int, ...], count: int) -> Attack | None:
+    """Which of an attack's numbers belong to single examples: an Attack of 0 and None, for `vmap`.
+
+    None where there are none. They are those of threat sets, of shape `(count,)` or `(count,
+    *shape)` but not the `shape` of an example itself, and what is stacked along with them.
+    """
+    sets = getattr(attack, "threats", ())
+    found = {np.shape(leaf) for leaf in jax.tree.leaves(sets)}
+    own = (found & {(count,), (count, *shape)}) - {shape}
+    if not own:
+        return None
+    return jax.tree.map(lambda leaf: 0 if np.shape(leaf) in own else None, attack)
+
+
+def in_boxes(x: Array, attacks: Iterable[Any], box: Box | None = None) -> Array:
+    """`x` `[B, ...]`, checked against the pixel boxes of the attacks' threat sets.
+
+    [0, 1] where no set tells; `box`, if given, is looked at beside them. Boxes that are not known
+    now are not looked at. Raises ValueError as `checks.images`.
+    """
+    sets = [t for attack in attacks for t in getattr(attack, "threats", ())]
+    boxes = [(getattr(t, "lower", 0.0), getattr(t, "upper", 1.0)) for t in sets]
+    boxes += [] if box is None else [box]
+    for ends in boxes or [(0.0, 1.0)]:
+        if all(map(checks.is_concrete, ends)):
+            beside = [_beside(np.asarray(end), x) for end in ends]
+            # a stack to be mapped over is refused by the attack itself
+            if all(end is not None for end in beside):
+                x = checks.images(x, lower=beside[0], upper=beside[1])
+    return x
+
+
+def _beside(number: np.ndarray, x: Array) -> np.ndarray | None:
+    """A set's number in a shape that broadcasts with `x` `[B, ...]`; None where it has none."""
+    if number.shape in ((), x.shape[1:], x.shape):
+        return number
+    if number.shape == x.shape[:1]:
+        return number.reshape(-1, *(1,) * (x.ndim - 1))
+    return None
+
+
+def _check(f: LogitsFn, x: Array, y: Array, *, mapped: bool) -> None:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"inputs must be floating point, got {x.dtype}; see data.to_float")
     if jnp.finfo(x.dtype).bits < 32:
@@ -65,9 +141,5 @@ def _check(attack: Any, f: LogitsFn, x: Array, y: Array, *, mapped: bool) -> Non
     shape = None if mapped else jax.eval_shape(f, x[0]).shape
     if shape is not None and (len(shape) != 1 or shape[0] < 2):
         raise ValueError(f"a classifier maps an example to 2 or more logits, got shape {shape}")
-    threat = getattr(attack, "settings", {}).get("threat")
-    box = (getattr(threat, "lower", 0.0), getattr(threat, "upper", 1.0))
-    if checks.is_concrete(x) and all(checks.is_concrete(b) and jnp.ndim(b) == 0 for b in box):
-        checks.images(x, lower=float(box[0]), upper=float(box[1]))
     if checks.is_concrete(y) and shape is not None:
         checks.labels(y, count=len(x), num_classes=shape[0])

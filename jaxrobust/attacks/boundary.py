@@ -74,7 +74,7 @@ def over(v: Array, length: Array) -> Array:
 
 def _candidates(key: Key, threat: L2, x: Array, walk: _Walk) -> tuple[Array, Array]:
     """A point on the sphere around `x` through the current one, and one a little closer to `x`."""
-    _, lower, upper = numbers(threat, x)
+    _, lower, upper = numbers(threat, x, one_radius="boundary")
     home = x - walk.z
     distance = _norm(home)
     inward = over(home, distance)
@@ -91,7 +91,7 @@ def _candidates(key: Key, threat: L2, x: Array, walk: _Walk) -> tuple[Array, Arr
 
 def _start(key: Key, f: LogitsFn, threat: L2, x: Array, y: Array) -> tuple[Array, Array]:
     """A misclassified point near the boundary, or `x` where none was found; and the queries."""
-    _, lower, upper = numbers(threat, x)
+    _, lower, upper = numbers(threat, x, one_radius="boundary")
     evaluate = objective(f, losses.margin, y)
 
     def draw(count: Array) -> Array:

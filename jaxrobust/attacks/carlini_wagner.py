@@ -56,7 +56,7 @@ class TanhSpace(NamedTuple):
 
 def tanh_space(threat: ThreatModel, x: Array) -> TanhSpace:
     """The tanh space of the threat's box, in the dtype of `x`."""
-    _, lower, upper = numbers(threat, x)
+    _, lower, upper = numbers(threat, x, one_radius="carlini_wagner")
     return TanhSpace((upper + lower) / 2, (upper - lower) / 2)
 
 

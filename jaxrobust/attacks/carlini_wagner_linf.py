@@ -46,6 +46,7 @@ def _run_linf(
         jnp.asarray(a, x.dtype) for a in (step_size, first, largest, decay)
     )
     space = tanh_space(threat, x)
+    width = 2 * jnp.max(space.half)
     adam = optax.adam(step_size)
 
     def loss(u: Array, c: Array, tau: Array) -> tuple[Array, Array]:
@@ -86,11 +87,11 @@ def _run_linf(
         )
 
     def proceed(now: Round) -> Array:
-        open_ = (now.tau > 2 * space.half / 256) & (now.c <= largest) & (now.record.norm > 0)
+        open_ = (now.tau > width / 256) & (now.c <= largest) & (now.record.norm > 0)
         return open_ & (now.count < rounds)
 
     record, zero = unmoved(x, f(x), y), jnp.zeros((), jnp.int32)
-    end = jax.lax.while_loop(proceed, play, Round(x, 2 * space.half, first, record, zero, zero))
+    end = jax.lax.while_loop(proceed, play, Round(x, width, first, record, zero, zero))
     return conclude(f, threat, x, y, end.record, forwards=end.passes + 1, backwards=end.passes)
 
 

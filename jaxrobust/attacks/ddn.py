@@ -28,7 +28,7 @@ def _run(
     gamma: Scalar,
     steps: int,
 ) -> AttackResult:
-    _, lower, upper = numbers(threat, x)
+    _, lower, upper = numbers(threat, x, one_radius="DDN")
     gamma = jnp.asarray(gamma, x.dtype)
     gradient = jax.value_and_grad(objective(f, losses.cross_entropy, y), has_aux=True)
     farthest = threat.size(x, jnp.where(upper - x > x - lower, upper, lower))

@@ -34,7 +34,7 @@ def _run(
     steps: int,
 ) -> AttackResult:
     del key
-    _, lower, upper = numbers(threat, x)
+    _, lower, upper = numbers(threat, x, one_radius="DeepFool")
     stretch = 1 + jnp.asarray(overshoot, x.dtype)
     linearize = nearest(f, threat, y)
 

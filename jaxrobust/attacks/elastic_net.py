@@ -47,7 +47,7 @@ def _run(
     searches: int,
 ) -> AttackResult:
     del key
-    _, lower, upper = numbers(threat, x)
+    _, lower, upper = numbers(threat, x, one_radius="elastic_net")
     beta, step_size, confidence = (jnp.asarray(a, x.dtype) for a in (beta, step_size, confidence))
 
     def smooth(z: Array, c: Array) -> tuple[Array, Array]:

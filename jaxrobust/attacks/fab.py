@@ -30,7 +30,7 @@ FLOOR = 1e-8
 
 def _halfway(key: Key, threat: ThreatModel, x: Array) -> Array:
     """A random point half the radius away, clipped to the box."""
-    radius, lower, upper = numbers(threat, x)
+    radius, lower, upper = numbers(threat, x, one_radius="FAB")
     if isinstance(threat, Linf):
         noise = jax.random.uniform(key, x.shape, radius.dtype, minval=-1, maxval=1)
     else:
@@ -53,7 +53,7 @@ def _walk(
     eta: Array,
     beta: Array,
 ) -> Nearest:
-    _, lower, upper = numbers(threat, x)
+    _, lower, upper = numbers(threat, x, one_radius="FAB")
 
     def length(move: Array) -> Array:
         return jnp.maximum(threat.size(jnp.zeros_like(move), move), FLOOR)

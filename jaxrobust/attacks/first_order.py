@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks import starts
@@ -67,6 +68,11 @@ def stacked(numbers: Mapping[str, Scalar], threat: ThreatModel) -> dict[str, Sca
     if not shape:
         return dict(numbers)
     return {name: jnp.broadcast_to(jnp.asarray(v), shape) for name, v in numbers.items()}
+
+
+def shared(number: Scalar, dtype: DTypeLike) -> Array:
+    """A number that `stacked` may have given to each coordinate, as one again."""
+    return jnp.max(jnp.asarray(number, dtype))
 
 
 def first_order(

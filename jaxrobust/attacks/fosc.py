@@ -23,7 +23,10 @@ def fosc(threat: ThreatModel, x: Array, z: Array, gradient: Array) -> Array:
       gradient: of the per-example loss (never a batch mean: that rescales c) at `z`.
     """
     radius = jnp.asarray(threat.radius, gradient.dtype)
-    return radius * threat.dual_norm(gradient) - jnp.sum((z - x) * gradient)
+    reach = (
+        threat.dual_norm(radius * gradient) if radius.ndim else radius * threat.dual_norm(gradient)
+    )
+    return reach - jnp.sum((z - x) * gradient)
 
 
 def fosc_box(threat: Linf, x: Array, z: Array, gradient: Array) -> Array:

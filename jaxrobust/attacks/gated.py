@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxrobust import checks, losses
 from jaxrobust.attacks import starts
 from jaxrobust.attacks.ascend import ascend, judge, objective
-from jaxrobust.attacks.first_order import Start, stacked
+from jaxrobust.attacks.first_order import Start, shared, stacked
 from jaxrobust.attacks.fosc import fosc
 from jaxrobust.attacks.pgd import steepest
 from jaxrobust.types import (
@@ -39,10 +39,10 @@ def _run(
     loss: Loss,
 ) -> AttackResult:
     start_key, count_key = jax.random.split(key)
-    steps = jnp.asarray(steps, jnp.int32)
+    steps = shared(steps, jnp.int32)
     if mixed:
         steps = jax.random.randint(count_key, (), 0, steps + 1)
-    threshold = jnp.asarray(threshold, x.dtype)
+    threshold = shared(threshold, x.dtype)
     first = start(start_key, threat, x)
 
     def converged(z: Array, g: Array) -> Array:

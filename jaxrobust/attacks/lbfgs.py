@@ -61,7 +61,7 @@ def _run(
     chunk: int | None,
 ) -> AttackResult:
     del key
-    _, lower, upper = numbers(threat, x)
+    _, lower, upper = numbers(threat, x, one_radius="lbfgs")
     optimizer = optax.lbfgs()
 
     def search(target: Array) -> tuple[Nearest, Array]:

@@ -65,7 +65,7 @@ def conclude(
     The point may lie outside the threat set: then `inside` and `success` are False and `norm`
     says how large a radius it would take. A set of radius 0 has one point only, the clean one.
     """
-    radius, _, _ = numbers(threat, x)
+    radius, _, _ = numbers(threat, x, one_radius="minimum-norm search")
     z = jnp.where(radius > 0, record.z, x)
     counts = {"forwards": forwards, "backwards": backwards}
     return judge(f, threat, x, y, z, losses.margin, **counts)

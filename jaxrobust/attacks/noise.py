@@ -27,9 +27,13 @@ def _uniform(key: Key, threat: ThreatModel, x: Array, amplitude: Array) -> Array
 
 def _scaled(threat: ThreatModel, x: Array, noise: Array, amplitude: Array) -> Array:
     """`x` plus noise as large as the share `amplitude` of the radius, in the threat's norm."""
+    radius = jnp.asarray(threat.radius, x.dtype)
+    if radius.ndim:
+        # sizes are in units of the radii
+        noise, radius = radius * noise, jnp.ones_like(amplitude)
     length = threat.size(jnp.zeros_like(noise), noise)
     unit = noise / jnp.where(length == 0, 1, length)
-    return threat.project(x, x + amplitude * jnp.asarray(threat.radius, x.dtype) * unit)
+    return threat.project(x, x + amplitude * radius * unit)
 
 
 def flipped(key: Key, x: Array, share: Array, lower: Array, upper: Array) -> Array:

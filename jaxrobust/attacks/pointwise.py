@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import judge, objective
 from jaxrobust.attacks.noise import finite_box, first_fooled, flipped
+from jaxrobust.threats.box import numbers
 from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, ThreatModel, make_attack
 
 STARTS = 100
@@ -76,8 +77,8 @@ def _run(
 ) -> AttackResult:
     start_key, reset_key, refine_key = jax.random.split(key, 3)
     flat = x.reshape(-1)
-    bounds = (jnp.asarray(v, x.dtype) for v in (threat.lower, threat.upper))
-    lower, upper = bounds
+    _, *ends = numbers(threat, x, one_radius="pointwise")
+    lower, upper = (jnp.broadcast_to(end, x.shape).reshape(-1) for end in ends)
     evaluate = objective(lambda z: f(z.reshape(x.shape)), losses.margin, y)
 
     def noisy(count: Array) -> Array:

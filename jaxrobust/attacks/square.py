@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import Point, better, judge, objective
-from jaxrobust.attacks.first_order import stacked
+from jaxrobust.attacks.first_order import shared, stacked
 from jaxrobust.attacks.square_mass import masses
 from jaxrobust.attacks.windows import Grid, Propose, Sides, place
 from jaxrobust.threats import L1, L2, Linf
@@ -116,7 +116,7 @@ def _run(
 
     image = x.reshape(grid)
     start, propose = method.prepare(start_key, threat, image)
-    heights, widths = _sides(grid, jnp.asarray(p, jnp.float32), method)
+    heights, widths = _sides(grid, shared(p, jnp.float32), method)
     # The query after which the area halves for the nth time, for this budget in place of 10,000.
     passed = np.array([-(-(last + 1) * queries // 10_000) for last in HALVINGS], np.int32)
 

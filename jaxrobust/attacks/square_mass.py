@@ -99,7 +99,7 @@ def masses(key: Key, threat: L2 | L1, x: Array) -> tuple[Array, Propose]:
     left short; mass is counted per channel, as in the paper (the released code gives each
     channel the mass of all).
     """
-    radius, lower, upper = numbers(threat, x)
+    radius, lower, upper = numbers(threat, x, one_radius="square")
     order = 1 if isinstance(threat, L1) else 2
     channels = x.shape[-1]
 

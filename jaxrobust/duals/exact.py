@@ -100,7 +100,6 @@ def exact_margins(
     threat = polyhedral(threat, boxed=boxed)
     x, y = jnp.asarray(x), jnp.asarray(y)
     checks.images(x, lower=-np.inf, upper=np.inf)
-    # one radius for all coordinates, as points are judged by the threat itself
     numbers(threat, x[0])
     graph = trace(f, x[0])
     refuse_smooth(graph)

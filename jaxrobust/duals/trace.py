@@ -58,21 +58,28 @@ def trace(f: LogitsFn, x: Array) -> Graph:
     live = tuple(o for o in graph.operations if any(t.id in needed for t in o.targets))
     for operation in live:
         if isinstance(operation, Step):
-            _require_affine(operation)
+            _require_affine(operation, builder.callers[operation.targets[0].id])
     return graph._replace(operations=live)
 
 
 @dataclasses.dataclass
 class _Builder:
-    """The operations recorded so far, what made each value, and which are max(z, constant)."""
+    """The operations recorded so far, what made each value, and which are max(z, constant).
+
+    `calls` are the functions being inlined, such as an activation; `callers` tells them for each
+    value.
+    """
 
     operations: list[Step | Node] = dataclasses.field(default_factory=list)
     producers: dict[int, Step | Node] = dataclasses.field(default_factory=dict)
     maxima: dict[int, tuple[Ref, Array]] = dataclasses.field(default_factory=dict)
     count: int = 0
+    callers: dict[int, str] = dataclasses.field(default_factory=dict)
+    calls: list[str] = dataclasses.field(default_factory=list)
 
     def fresh(self, aval: Any) -> Ref:
         self.count += 1
+        self.callers[self.count] = "/".join(self.calls)
         return Ref(self.count, tuple(aval.shape), np.dtype(aval.dtype))
 
     def record(self, operation: Step | Node) -> list[Ref]:
@@ -112,7 +119,13 @@ class _Builder:
         inner = called(equation)
         if inner is not None:
             kind = _recognize(equation, inner, operands) if len(variables) == 1 else None
-            return self.inline(*inner, operands) if kind is None else self.node(kind, *variables)
+            if kind is not None:
+                return self.node(kind, *variables)
+            named = [str(equation.params["name"])] if "name" in equation.params else []
+            self.calls += named
+            results = self.inline(*inner, operands)
+            del self.calls[len(self.calls) - len(named) :]
+            return results
         name = equation.primitive.name
         if not variables:
             return _fold(equation, operands)
@@ -167,19 +180,20 @@ def _spread(constant: Array, z: Ref) -> Array:
     return jnp.broadcast_to(jnp.asarray(constant, z.dtype), z.shape)
 
 
-def _require_affine(step: Step) -> None:
-    """Raises UnsupportedOperation unless the step is affine in all of its sources."""
+def _require_affine(step: Step, caller: str) -> None:
+    """Raises UnsupportedOperation, which names the caller, unless the step is affine throughout."""
     name = step.primitive.name
+    inside = f" in {caller!r}" if caller else ""
     for value in (*step.sources, *step.targets):
         if not jnp.issubdtype(value.dtype, jnp.floating):
             raise UnsupportedOperation(
-                f"{name!r} makes or uses {value.dtype} values (a comparison, index or cast) that "
-                f"depend on the input; {_MEND}"
+                f"{name!r}{inside} makes or uses {value.dtype} values (a comparison, index or "
+                f"cast) that depend on the input; {_MEND}"
             )
         if jnp.finfo(value.dtype).bits < 32:
             raise UnsupportedOperation(
-                f"{name!r} computes in {value.dtype}, whose rounding no bound here covers; build "
-                "the model with dtype=float32 or float64 for certificates"
+                f"{name!r}{inside} computes in {value.dtype}, whose rounding no bound here covers; "
+                "build the model with dtype=float32 or float64 for certificates"
             )
     narrowing = name == "convert_element_type" and (
         jnp.finfo(step.targets[0].dtype).bits < jnp.finfo(step.sources[0].dtype).bits
@@ -195,11 +209,14 @@ def _require_affine(step: Step) -> None:
     except Exception as error:
         many = len(step.sources) > 1 and name in ("mul", "dot_general", "div")
         what = f"{name!r} of values that depend on the input" if many else f"operation {name!r}"
+        what += inside
         raise UnsupportedOperation(
             f"{what} is not affine and has no relaxation; {_MEND}"
         ) from error
     if name not in KNOWN:
-        raise UnsupportedOperation(f"no bound of the rounding of {name!r} is known; {_MEND}")
+        raise UnsupportedOperation(
+            f"no bound of the rounding of {name!r}{inside} is known; {_MEND}"
+        )
 
 
 _HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)

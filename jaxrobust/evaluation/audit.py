@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks, losses
+from jaxrobust.attacks.batch import Box
 from jaxrobust.evaluation.passes import Examples, Job, attack_pass, prepare
 from jaxrobust.evaluation.report import Report, accuracy
 from jaxrobust.evaluation.trace import example_shape, suspicious_operations
@@ -105,6 +106,7 @@ def audit(
     batch_size: int,
     limit: int = 100,
     devices: Sequence[jax.Device] | None = None,
+    box: Box | None = None,
 ) -> tuple[Flag, ...]:
     """Looks for what makes attacks fail without making a model robust; `()` if nothing is seen.
 
@@ -120,7 +122,7 @@ def audit(
     `relu` with a false rule passes it.
 
     Args:
-      model, variables, examples, batch_size, devices: see `evaluate`.
+      model, variables, examples, batch_size, devices, box: see `evaluate`.
       key: for models that draw random numbers when they predict.
       limit: how many examples are looked at.
 
@@ -129,7 +131,15 @@ def audit(
     """
     checks.at_least("limit", limit, 1)
     few = tuple(part[:limit] for part in examples)
-    job = prepare(model, variables, few, batch_size=batch_size, devices=devices, num_classes=None)
+    job = prepare(
+        model,
+        variables,
+        few,
+        batch_size=batch_size,
+        devices=devices,
+        num_classes=None,
+        box=box,
+    )
     traced = [
         Flag(kind, _MEANING[kind].format(", ".join(sorted(names))), "warning")
         for kind, names in suspicious_operations(job).items()

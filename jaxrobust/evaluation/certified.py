@@ -121,6 +121,8 @@ def certified(
       ValueError: what `evaluate` raises, or the certifier (a set or a network without bounds).
       OSError: the folder cannot be written.
     """
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    bound = make_attack(_as_result, {"threat": threat}, certifier=certifier, **settings)
     job = prepare(
         model,
         variables,
@@ -128,9 +130,8 @@ def certified(
         batch_size=batch_size,
         devices=devices,
         num_classes=num_classes,
+        attacks=[bound],
     )
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    bound = make_attack(_as_result, {"threat": threat}, certifier=certifier, **settings)
     key = jax.random.key(0) if key is None else key
     journal = None if folder is None else open_journal(folder, job, {NAME: (key, bound)}, metadata)
     with progress_bars(progress, len(job.index)) as bar:

@@ -78,6 +78,7 @@ def curve(
     """
     radii = _checked(radii)
     at_radius = _with_radius(attack) if isinstance(attack, Attack) else attack
+    named = {f"radius {radius!r}": (key, at_radius(radius)) for radius in radii.tolist()}
     job = prepare(
         model,
         variables,
@@ -85,8 +86,8 @@ def curve(
         batch_size=batch_size,
         devices=devices,
         num_classes=num_classes,
+        attacks=[made for _, made in named.values()],
     )
-    named = {f"radius {radius!r}": (key, at_radius(radius)) for radius in radii.tolist()}
     journal = None if folder is None else open_journal(folder, job, named, None)
     robust = []
     with progress_bars(progress, len(job.index)) as bar:

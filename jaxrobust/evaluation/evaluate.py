@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
+from jaxrobust.attacks.batch import Box
 from jaxrobust.evaluation.journal import journaled_pass, open_journal
 from jaxrobust.evaluation.passes import (
     AttackLike,
@@ -36,6 +37,7 @@ def evaluate(
     keep_examples: bool = False,
     progress: bool = True,
     num_classes: int | None = None,
+    box: Box | None = None,
     metadata: Metadata | None = None,
     folder: PathLike | None = None,
 ) -> Report:
@@ -59,9 +61,10 @@ def evaluate(
       key: of the whole evaluation.
       model, variables: the classifier, used in evaluation mode.
       examples: (x, y), for example a `data.Split`: x `[N, ...]` uint8 images, sent to the devices
-        as bytes and scaled there, or floats in [0, 1]; y `[N]` integers.
+        as bytes and scaled there, or floats inside the pixel box; y `[N]` integers.
       attacks: by name; `Attack`s, or functions `(key, f, x, y) -> AttackResult` of one example.
-        May be empty.
+        May be empty. Where their threat sets hold one number for each example, `[N]` or
+        `[N, ...]`, every example is attacked within its own set.
       batch_size: examples at a time over all devices together; rounded up to a multiple of the
         number of devices.
       devices: to spread the examples over (default all).
@@ -71,6 +74,8 @@ def evaluate(
       keep_examples: keep the points found (as many floats as the data per attack).
       progress: show a bar per pass on process 0.
       num_classes: of the data, if known: must be that of the model.
+      box: lower and upper end of every input, (-inf, inf) for none (default: those of the attacks'
+        threat sets, and (0, 1) without any).
       metadata: what to print and save beside the figures, such as {"data": ..., "model": ...}.
       folder: saves the results of every batch as soon as it ends and reads those already there, so
         that an interrupted call repeats one batch at most, and attacks may be added later. For one
@@ -79,7 +84,7 @@ def evaluate(
         saved too. Several processes need one folder that all of them read.
 
     Raises:
-      ValueError: no examples, batch size below 1, inputs not finite or outside [0, 1], labels
+      ValueError: no examples, batch size below 1, inputs not finite or outside the box, labels
         of the wrong shape, type or range, a model of other than `num_classes` or below 2 classes;
         a folder of another evaluation, or attacks in it that only a running process can tell
         apart, such as lambdas.
@@ -92,6 +97,8 @@ def evaluate(
         batch_size=batch_size,
         devices=devices,
         num_classes=num_classes,
+        attacks=attacks.values(),
+        box=box,
     )
     keyed = {name: (attack_key(key, name), attack) for name, attack in attacks.items()}
     journal = None if folder is None else open_journal(folder, job, keyed, metadata)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from rich.progress import Progress
 
 from jaxrobust import checks
+from jaxrobust.attacks.batch import Box, in_boxes, per_example
 from jaxrobust.data import padded_batches
 from jaxrobust.evaluation import programs
 from jaxrobust.evaluation.report import Timing
@@ -46,6 +47,8 @@ def prepare(
     batch_size: int,
     devices: Sequence[jax.Device] | None,
     num_classes: int | None,
+    attacks: Iterable[AttackLike] = (),
+    box: Box | None = None,
 ) -> Job:
     """Checks everything that can be known before compiling; arguments and errors of `evaluate`."""
     checks.at_least("batch_size", batch_size, 1)
@@ -53,7 +56,7 @@ def prepare(
     if not len(x):
         raise ValueError("there is nothing to evaluate: the split holds no examples")
     if x.dtype != np.uint8:
-        checks.images(x)
+        x = np.asarray(in_boxes(x, attacks, box))
     # NumPy's default is 64 bits, which JAX may be told not to use.
     x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
     shape = programs.logits_shape(model, variables, x)
@@ -116,8 +119,10 @@ def attack_pass(
     job: Job, key: Key, attack: AttackLike, *, keep_examples: bool, tick: Tick
 ) -> tuple[AttackResult, Timing]:
     """The attack's results `[N, ...]`; field `x` is None unless `keep_examples`."""
-    program = programs.attack_program(job.model, job.mesh, keep_examples)
     attack = attack if isinstance(attack, Attack) else Attack(run=attack)
+    several = per_example(attack, job.x.shape[1:], len(job.x)) is not None
+    count = len(job.x) if several else None
+    program = programs.attack_program(job.model, job.mesh, keep_examples, count)
     attack, key = programs.place_whole(job.mesh, (attack, key))
     return _each_batch(job, lambda *rows: program(job.variables, attack, key, *rows), tick)
 

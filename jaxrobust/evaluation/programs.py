@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust.attacks import batched, fooled
+from jaxrobust.attacks.batch import example_keys, per_example, side_by_side
 from jaxrobust.data import to_float
 from jaxrobust.types import Array, Attack, AttackResult, Key, Model, PyTree
 
@@ -61,16 +62,29 @@ def clean_program(model: Model, mesh: Mesh) -> Program:
 
 
 @functools.lru_cache(maxsize=PROGRAMS)
-def attack_program(model: Model, mesh: Mesh, keep_examples: bool) -> Program:
+def attack_program(model: Model, mesh: Mesh, keep_examples: bool, count: int | None) -> Program:
     """`run(variables, attack, key, index, x, y) -> AttackResult` with fields `[B, ...]`.
 
-    Without `keep_examples` the field `x` is None: the points found never leave the devices.
+    Without `keep_examples` the field `x` is None: the points found never leave the devices. With
+    `count`, that of all examples, the attack holds numbers for each of them.
     """
 
     def run(
         variables: PyTree, attack: Attack, key: Key, index: Array, x: Array, y: Array
     ) -> AttackResult:
-        result = batched(attack, key, model.logits_fn(variables), as_float(x), y, index=index)
+        f, x = model.logits_fn(variables), as_float(x)
+        if count is None:
+            result = batched(attack, key, f, x, y, index=index)
+        else:
+            own = per_example(attack, x.shape[1:], count)
+            # `own` has None where a number is shared
+            attack = jax.tree.map(
+                lambda axis, leaf: leaf if axis is None else leaf[index],
+                own,
+                attack,
+                is_leaf=lambda axis: axis is None,
+            )
+            result = side_by_side(attack, own, f, (example_keys(key, index), x, y))
         return result if keep_examples else result._replace(x=None)
 
     return _compiled(run, mesh, whole=3, dealt=3)

@@ -52,12 +52,18 @@ def stack_leaves(threat: Any) -> None:
     """Broadcasts the fields of `threat` to one common shape, in place, while it is constructed.
 
     `vmap` wants a leading axis on every leaf, so `Linf(radii)` must stack its box along with its
-    radii. Placeholders that JAX puts into pytrees are left alone. Raises ValueError when two
-    fields hold stacks of different shapes.
+    radii. A single radius with a box of arrays stays single. Placeholders that JAX puts into
+    pytrees are left alone. Raises ValueError when two fields hold stacks of different shapes.
     """
     fields = {f.name: getattr(threat, f.name) for f in dataclasses.fields(threat)}
     fields = {name: v for name, v in fields.items() if _is_number(v)}
-    shape = np.broadcast_shapes(*(np.shape(v) for v in fields.values()))
+    if not np.shape(fields.get("radius", 0.0)):
+        fields = {name: v for name, v in fields.items() if name in ("lower", "upper")}
+    try:
+        shape = np.broadcast_shapes(*(np.shape(v) for v in fields.values()))
+    except ValueError as error:
+        told = ", ".join(f"{name} {np.shape(v)}" for name, v in fields.items())
+        raise ValueError(f"the numbers of a set need one common shape, got {told}") from error
     for name, value in fields.items():
         if np.shape(value) != shape:
             on_device = isinstance(value, jax.Array)
@@ -80,11 +86,16 @@ def validate(threat: BoxedBall) -> None:
             )
 
 
-def numbers(threat: BoxedBall, x: Array) -> tuple[Array, Array, Array]:
-    """Radius, lower and upper bound as scalars of `x`'s dtype.
+def numbers(
+    threat: BoxedBall, x: Array, *, one_radius: str | None = None
+) -> tuple[Array, Array, Array]:
+    """Radius, lower and upper bound in `x`'s dtype: numbers, or one for each coordinate of `x`.
 
-    Raises ValueError for integer inputs (the radius would truncate to 0) and for a stack of sets
-    used without `vmap` (its radii would be taken for one radius per coordinate).
+    Args:
+      one_radius: what asks, where it knows no radii that differ between coordinates.
+
+    Raises ValueError for integer inputs (the radius would truncate to 0), for a stack of sets used
+    without `vmap`, and for a radius per coordinate where `one_radius` is told.
     """
     dtype = jnp.result_type(x)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -92,17 +103,71 @@ def numbers(threat: BoxedBall, x: Array) -> tuple[Array, Array, Array]:
             f"threat models need floating-point inputs, got {dtype}; "
             "convert 8-bit images with x / 255"
         )
-    shape = np.shape(threat.radius)
-    if shape:
+    found = (threat.radius, threat.lower, threat.upper)
+    for shape in map(np.shape, found):
+        if shape not in ((), jnp.shape(x)):
+            raise ValueError(
+                f"this {type(threat).__name__} holds numbers of shape {shape}; an example of shape "
+                f"{jnp.shape(x)} takes one number, or one for each coordinate. Map over a stack of "
+                "sets: jax.vmap(lambda threat: ...)(threats); attacks.batched and evaluate take "
+                "one set for each example"
+            )
+    if one_radius and np.shape(threat.radius):
         raise ValueError(
-            f"this {type(threat).__name__} holds a stack of sets of shape {shape}; "
-            "map over it: jax.vmap(lambda threat: ...)(threats)"
+            f"{one_radius} measures one distance and takes one radius for all coordinates, got "
+            f"{np.shape(threat.radius)}; pgd, apgd and their kin take one for each, and a mask can "
+            "be a box: lower = upper = x where nothing may move"
         )
-    return (
-        jnp.asarray(threat.radius, dtype),
-        jnp.asarray(threat.lower, dtype),
-        jnp.asarray(threat.upper, dtype),
-    )
+    return tuple(jnp.asarray(number, dtype) for number in found)
+
+
+def share_of(part: Array, radius: Array) -> Array:
+    """|part| / radius for each coordinate, with part's sign: 0 / 0 is 0, anything else / 0 inf."""
+    still = radius == 0
+    apart = jnp.where(part == 0, jnp.zeros_like(part), jnp.sign(part) * jnp.inf)
+    return jnp.where(still, apart, part / jnp.where(still, 1, radius))
+
+
+def in_radii(ball: Any, x: Array) -> Any:
+    """`ball` in units of its radii, one for each coordinate: of radius 1 around 0."""
+    radius, lower, upper = numbers(ball, x)
+    room = [jnp.where(radius > 0, share_of(end - x, radius), 0) for end in (lower, upper)]
+    # x lies in the box, but for rounding
+    ends = {"lower": jnp.minimum(room[0], 0), "upper": jnp.maximum(room[1], 0)}
+    return dataclasses.replace(ball, radius=1.0, **ends)
+
+
+def from_radii(ball: Any, x: Array, unit: Array) -> Array:
+    """The point of `ball` around `x` at `unit` of `in_radii`."""
+    radius, lower, upper = numbers(ball, x)
+    moved = jnp.where(radius > 0, x + radius * unit, x)
+    return jnp.clip(moved, lower, upper)
+
+
+def projected_in_radii(ball: Any, x: Array, z: Array) -> Array:
+    """The point of `ball` closest to `z` where distances count in units of the radii."""
+    unit = jnp.where(ball.radius > 0, share_of(z - x, numbers(ball, x)[0]), 0)
+    return from_radii(ball, x, in_radii(ball, x).project(jnp.zeros_like(x), unit))
+
+
+def near_in_radii(ball: Any, x: Array, z: Array) -> Array:
+    """Whether `z` is in `ball`, its pixel box aside, up to `rounding` of each coordinate."""
+    # a coordinate that is held has nothing to be rounded
+    moved = jnp.where(ball.radius > 0, jnp.maximum(jnp.abs(z - x) - rounding(x, z), 0), z - x)
+    size = ball.size(jnp.zeros_like(x), moved)
+    return within(size, jnp.ones_like(size), jnp.zeros_like(size))
+
+
+def steepest_in_radii(ball: Any, gradient: Array, z: Array) -> Array:
+    """The steepest step of a ball with a radius for each coordinate, at most 1 in the norm.
+
+    That of the gradient in units of the radii, and as long there as the largest of them.
+    """
+    radius, _, _ = numbers(ball, z)
+    largest = jnp.max(radius)
+    part = radius / jnp.where(largest > 0, largest, 1)
+    single = dataclasses.replace(ball, radius=largest)
+    return part * single.steepest(part * jnp.nan_to_num(gradient), z)
 
 
 def magnitude(v: Array) -> Array:

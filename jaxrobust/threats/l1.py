@@ -10,12 +10,18 @@ import numpy as np
 
 from jaxrobust import checks
 from jaxrobust.threats.box import (
+    from_radii,
     in_box,
+    in_radii,
     magnitude,
+    near_in_radii,
     numbers,
+    projected_in_radii,
     pytree,
     rounding,
+    share_of,
     stack_leaves,
+    steepest_in_radii,
     validate,
     within,
 )
@@ -28,13 +34,15 @@ from jaxrobust.types import Array, Key, Scalar
 class L1:
     """The set {z : sum_i |z_i - x_i| <= radius, lower <= z <= upper}.
 
-    The clean example `x` is assumed to lie in the box. `coordinates` is how many coordinates
+    The clean example `x` is assumed to lie in the box. Box and radius are numbers or arrays of
+    `x`'s shape; with a radius for each coordinate the set is {z : ||(z - x) / radius||_1 <= 1}, and
+    one of 0 holds its coordinate. `coordinates` is how many coordinates
     share one steepest step: 1 (the default) is the exact steepest ascent of the l1 norm; larger
     values give up some slope to move more pixels per step; MSD (Maini et al., 2020, "Adversarial
     robustness against the union of multiple perturbation models"; Wong's thesis, section 5.3.4)
     draws it anew at each step.
-    All fields are leaves: an array of radii makes a stack of sets, to be mapped over with `vmap`
-    (scalar fields are stacked along). ValueError for a negative, NaN or infinite radius, for
+    All fields are leaves: an array of another shape makes a stack of sets, to be mapped over with
+    `vmap` (scalar fields are stacked along). ValueError for a negative, NaN or infinite radius, for
     `lower > upper`, and for `coordinates` that is not a whole number of at least 1.
     """
 
@@ -62,6 +70,8 @@ class L1:
         theorem 1). Clipping piles probability onto the faces of the box and never leaves the
         ball. Differentiable in `x` and the radius.
         """
+        if np.shape(self.radius):
+            return from_radii(self, x, in_radii(self, x).sample(key, jnp.zeros_like(x)))
         radius, lower, upper = numbers(self, x)
         laplace_key, slack_key = jax.random.split(key)
         noise = jax.random.laplace(laplace_key, jnp.shape(x), radius.dtype)
@@ -75,9 +85,12 @@ class L1:
         x + clip(soft(z - x, t), lower - x, upper - x) with the threshold t >= 0 at which the
         radius is just spent (Croce and Hein, 2021, "Mind the box: l1-APGD for sparse adversarial
         attacks on image classifiers", section 2; there by sorting, here by bisection to the last
-        bit). Returns `x`'s shape and dtype; infinite bounds are allowed. NaN in `z` gives NaN.
-        Differentiable almost everywhere.
+        bit). With a radius for each coordinate distances count in units of them. Returns `x`'s
+        shape and dtype; infinite bounds are allowed. NaN in `z` gives NaN. Differentiable almost
+        everywhere.
         """
+        if np.shape(self.radius):
+            return projected_in_radii(self, x, z)
         radius, lower, upper = numbers(self, x)
         step = z - x
         wish = jnp.abs(step)
@@ -108,12 +121,14 @@ class L1:
         remain, zero where none does. Of tied coordinates the first in memory order move. Maini
         et al. (2020); Wong's thesis, equation 5.38 and section 5.3.4. Its derivative is zero.
         """
+        if np.shape(self.radius):
+            return steepest_in_radii(self, gradient, z)
         _, lower, upper = numbers(self, z)
         gradient = jax.lax.stop_gradient(jnp.nan_to_num(gradient))
         movable = ((gradient > 0) & (z < upper)) | ((gradient < 0) & (z > lower))
         slope = jnp.where(movable, jnp.abs(gradient), 0)
         count = jnp.minimum(
-            jnp.asarray(self.coordinates, jnp.int32), jnp.sum(movable, dtype=jnp.int32)
+            jnp.max(jnp.asarray(self.coordinates, jnp.int32)), jnp.sum(movable, dtype=jnp.int32)
         )
         least = largest_where(
             lambda t: jnp.sum(slope >= t, dtype=jnp.int32) >= count, jnp.max(slope)
@@ -129,7 +144,12 @@ class L1:
         return jnp.max(magnitude(gradient))
 
     def size(self, x: Array, z: Array) -> Array:
-        """sum_i |z_i - x_i|, a scalar. Differentiable, with derivative 0 where `z` equals `x`."""
+        """sum_i |z_i - x_i|, a scalar. Differentiable, with derivative 0 where `z` equals `x`.
+
+        With a radius for each coordinate in units of them: 1 at the edge.
+        """
+        if np.shape(self.radius):
+            return jnp.sum(magnitude(share_of(z - x, numbers(self, x)[0])))
         return jnp.sum(magnitude(z - x))
 
     def contains(self, x: Array, z: Array) -> Array:
@@ -138,5 +158,7 @@ class L1:
         In float32 that is at most about 1e-6 per pixel moved. False for NaN. Not differentiable.
         """
         radius, lower, upper = numbers(self, x)
+        if np.shape(self.radius):
+            return near_in_radii(self, x, z) & in_box(z, lower, upper)
         near = within(self.size(x, z), radius, jnp.sum(rounding(x, z)))
         return near & in_box(z, lower, upper)

@@ -6,8 +6,23 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrobust.threats.box import in_box, numbers, pytree, rounding, stack_leaves, validate, within
+from jaxrobust.threats.box import (
+    from_radii,
+    in_box,
+    in_radii,
+    near_in_radii,
+    numbers,
+    projected_in_radii,
+    pytree,
+    rounding,
+    share_of,
+    stack_leaves,
+    steepest_in_radii,
+    validate,
+    within,
+)
 from jaxrobust.types import Array, Key, Scalar
 
 
@@ -17,10 +32,11 @@ class L2:
     """The set {z : ||z - x||_2 <= radius, lower <= z <= upper}.
 
     The threat model of Madry et al. (2018), "Towards deep learning models resistant to
-    adversarial attacks", section 2. The clean example `x` is assumed to lie in the box. All
-    fields are leaves: an array of radii makes a stack of sets, to be mapped over with `vmap`
-    (scalar fields are stacked along). ValueError for a negative, NaN or infinite radius and for
-    `lower > upper`.
+    adversarial attacks", section 2. The clean example `x` is assumed to lie in the box. Box and
+    radius are numbers or arrays of `x`'s shape; with a radius for each coordinate the set is
+    {z : ||(z - x) / radius|| <= 1}, and one of 0 holds its coordinate. All fields are leaves: an
+    array of another shape makes a stack of sets, to be mapped over with `vmap` (scalar fields are
+    stacked along). ValueError for a negative, NaN or infinite radius and for `lower > upper`.
     """
 
     radius: Scalar
@@ -37,6 +53,8 @@ class L2:
         Normal direction times radius * U^(1/n). Clipping piles probability onto the faces of the
         box and never leaves the ball, since the box holds `x`. Differentiable in `x` and radius.
         """
+        if np.shape(self.radius):
+            return from_radii(self, x, in_radii(self, x).sample(key, jnp.zeros_like(x)))
         radius, lower, upper = numbers(self, x)
         normal_key, length_key = jax.random.split(key)
         direction = _unit(jax.random.normal(normal_key, jnp.shape(x), radius.dtype))
@@ -49,9 +67,12 @@ class L2:
         Returns `x`'s shape and dtype. Clipping moves every coordinate toward `x`, which the box
         holds, so it cannot leave the ball. This is the update of PGD (Madry et al., 2018) and
         AutoAttack (Croce and Hein, 2020). Known deviation: where both constraints bind, the
-        result is feasible but not the closest point of the intersection. NaN and infinite
-        entries of `z` give NaN. Differentiable almost everywhere.
+        result is feasible but not the closest point of the intersection. With a radius for each
+        coordinate distances count in units of them. NaN and infinite entries of `z` give NaN.
+        Differentiable almost everywhere.
         """
+        if np.shape(self.radius):
+            return projected_in_radii(self, x, z)
         radius, lower, upper = numbers(self, x)
         step = z - x
         length = _norm(step)
@@ -67,7 +88,8 @@ class L2:
         float. Neither huge nor tiny gradients overflow or vanish. Differentiable, with
         derivative 0 at 0.
         """
-        del z
+        if np.shape(self.radius):
+            return steepest_in_radii(self, gradient, z)
         return _unit(jnp.nan_to_num(gradient))
 
     def dual_norm(self, gradient: Array) -> Array:
@@ -75,7 +97,12 @@ class L2:
         return _norm(gradient)
 
     def size(self, x: Array, z: Array) -> Array:
-        """||z - x||_2, a scalar. Differentiable, with derivative 0 where `z` equals `x`."""
+        """||z - x||_2, a scalar. Differentiable, with derivative 0 where `z` equals `x`.
+
+        With a radius for each coordinate in units of them: 1 at the edge.
+        """
+        if np.shape(self.radius):
+            return _norm(share_of(z - x, numbers(self, x)[0]))
         return _norm(z - x)
 
     def contains(self, x: Array, z: Array) -> Array:
@@ -85,6 +112,8 @@ class L2:
         differentiable.
         """
         radius, lower, upper = numbers(self, x)
+        if np.shape(self.radius):
+            return near_in_radii(self, x, z) & in_box(z, lower, upper)
         near = within(self.size(x, z), radius, _norm(rounding(x, z)))
         return near & in_box(z, lower, upper)
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrobust.threats.box import (
     in_box,
@@ -13,6 +14,7 @@ from jaxrobust.threats.box import (
     numbers,
     pytree,
     rounding,
+    share_of,
     stack_leaves,
     validate,
     within,
@@ -26,10 +28,11 @@ class Linf:
     """The set {z : max_i |z_i - x_i| <= radius, lower <= z <= upper}.
 
     The threat model of Madry et al. (2018), "Towards deep learning models resistant to
-    adversarial attacks", section 2. The clean example `x` is assumed to lie in the box. All
-    fields are leaves: an array of radii makes a stack of sets, to be mapped over with `vmap`
-    (scalar fields are stacked along). ValueError for a negative, NaN or infinite radius and for
-    `lower > upper`.
+    adversarial attacks", section 2. The clean example `x` is assumed to lie in the box. Each field
+    is a number or an array of `x`'s shape, one for each coordinate: a radius of 0 holds a
+    coordinate. All fields are leaves: an array of another shape makes a stack of sets, to be mapped
+    over with `vmap` (scalar fields are stacked along). ValueError for a negative, NaN or infinite
+    radius and for `lower > upper`.
     """
 
     radius: Scalar
@@ -62,17 +65,22 @@ class Linf:
         """sign(gradient): the ascent step of l-infinity norm 1.
 
         Goodfellow et al. (2015), "Explaining and harnessing adversarial examples", section 4.
-        Zero and NaN entries do not move. Its derivative is zero.
+        Zero and NaN entries do not move, nor do coordinates of radius 0. Its derivative is zero.
         """
-        del z
-        return jnp.sign(jnp.nan_to_num(gradient))
+        step = jnp.sign(jnp.nan_to_num(gradient))
+        return jnp.where(numbers(self, z)[0] > 0, step, 0) if np.shape(self.radius) else step
 
     def dual_norm(self, gradient: Array) -> Array:
         """The l1 norm of `gradient`, a scalar. Differentiable, with derivative 0 at 0."""
         return jnp.sum(magnitude(gradient))
 
     def size(self, x: Array, z: Array) -> Array:
-        """max_i |z_i - x_i|, a scalar. Differentiable, with derivative 0 where `z` equals `x`."""
+        """max_i |z_i - x_i|, a scalar. Differentiable, with derivative 0 where `z` equals `x`.
+
+        With a radius for each coordinate in units of them: 1 at the edge.
+        """
+        if np.shape(self.radius):
+            return jnp.max(magnitude(share_of(z - x, numbers(self, x)[0])))
         return jnp.max(magnitude(z - x))
 
     def contains(self, x: Array, z: Array) -> Array:
@@ -81,5 +89,8 @@ class Linf:
         False for NaN. Not differentiable.
         """
         radius, lower, upper = numbers(self, x)
-        near = within(self.size(x, z), radius, jnp.max(rounding(x, z)))
+        if np.shape(self.radius):
+            near = jnp.all(within(jnp.abs(z - x), radius, rounding(x, z)))
+        else:
+            near = within(self.size(x, z), radius, jnp.max(rounding(x, z)))
         return near & in_box(z, lower, upper)

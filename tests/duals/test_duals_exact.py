@@ -218,3 +218,25 @@ def test_refusals():
         lp_bounds(f, x, jnp.eye(3), Linf(0.1), boxes=[duals.Box(nan, nan)] * 2)
     with pytest.raises(RuntimeError, match="`boxes` do not hold the network"):
         lp_bounds(f, x, jnp.eye(3), Linf(0.1), boxes=[duals.Box(-thin, thin)] * 2)
+
+
+@pytest.mark.parametrize("ball", [Linf, L1])
+def test_exact_margins_take_radii_and_boxes_of_arrays(ball):
+    """Held by a radius of 0 or by a closed box: the minimum over the free coordinates."""
+    with jax.enable_x64(True):
+        f, x = cases.mlp(jax.nn.relu, cases.weights(1, (4, 6, 3))), jnp.full(4, 0.4)
+        free, y = jnp.asarray([1.0, 0.0, 1.0, 0.0]), jnp.argmax(f(jnp.full(4, 0.4)))
+        lower, upper = jnp.where(free > 0, 0.0, x), jnp.where(free > 0, 1.0, x)
+        by_radius = duals.exact_margin(f, x, y, ball(0.2 * free))
+        by_box = duals.exact_margin(f, x, y, ball(0.2, lower, upper))
+
+        def rest(z):
+            return f(jnp.stack([z[0], x[1], z[1], x[3]]))
+
+        alone = duals.exact_margin(rest, x[jnp.asarray([0, 2])], y, ball(0.2))
+        for found in (by_radius, by_box):
+            np.testing.assert_allclose(found.lower, alone.lower, atol=1e-6)
+            assert found.certified == alone.certified
+            np.testing.assert_allclose(found.witness[1::2], x[1::2], atol=1e-12)
+        bound = duals.certify(f, x, y, ball(0.2, lower, upper), boxed=True).lower
+        assert (np.asarray(bound) <= by_box.lower + 1e-9).all()

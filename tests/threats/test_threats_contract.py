@@ -317,10 +317,10 @@ def test_bad_boxes_are_refused(make, box):
 def test_misuse_is_explained(make):
     stack = make(jnp.array([0.1, 0.2, 0.3]))
     with pytest.raises(ValueError, match="vmap"):
-        stack.project(jnp.zeros(3), jnp.ones(3))
+        stack.project(jnp.zeros(4), jnp.ones(4))
     with pytest.raises(ValueError, match="x / 255"):
         make(0.1).project(jnp.zeros(3, jnp.int32), jnp.ones(3, jnp.int32))
-    with pytest.raises(ValueError, match="broadcast"):
+    with pytest.raises(ValueError, match="one common shape"):
         make(np.array([0.1, 0.2]), np.zeros(3))
 
 
