@@ -162,12 +162,18 @@ def _lessons(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     return {"threshold": recipe.curriculum_threshold, "patience": patience}
 
 
-def multiplier(recipe: Recipe, dataset: Dataset, level: float) -> Multiplier:
-    """The multiplier of a constrained method that holds its loss at `level`."""
+UNLABELED = frozenset({"kl_dale"})
+"""Constrained methods whose objective knows no labels: at nu = 0 a constant prediction is best, and
+a multiplier that starts there may never leave it. They start at 1, as all do in DALE's code."""
+
+
+def multiplier(name: str, recipe: Recipe, dataset: Dataset, level: float) -> Multiplier:
+    """The multiplier of the constrained method `name`, which holds its loss at `level`."""
     checks.choice("dual", recipe.dual, ("pi", "ascent"))
     per_epoch = training.steps_per_epoch(dataset, recipe.batch_size)
     period = per_epoch if recipe.dual_update == "epoch" else 1
-    own = {"initial": recipe.dual_initial, "period": period}
+    initial = max(recipe.dual_initial, 1.0) if name in UNLABELED else recipe.dual_initial
+    own = {"initial": initial, "period": period}
     if recipe.dual == "ascent":
         return lagrangian.dual_ascent(recipe.dual_step, **own)
     return lagrangian.for_run(
@@ -194,6 +200,6 @@ def make_methods(names: Sequence[str], recipe: Recipe, dataset: Dataset) -> list
             rows.append(Method(name, PLAIN[name](recipe, dataset)))
             continue
         for rho in recipe.rho:
-            defense, moving = CONSTRAINED[name](recipe, rho), multiplier(recipe, dataset, rho)
+            defense, moving = CONSTRAINED[name](recipe, rho), multiplier(name, recipe, dataset, rho)
             rows.append(Method(f"{name} rho={rho:g}", defense, moving, rho))
     return rows

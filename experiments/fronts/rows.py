@@ -65,7 +65,7 @@ def _constrained(
         passes = more + STEP * recipe.steps + 2 * UPDATE
         made = []
         for level in rho:
-            moving = multiplier(recipe, data, level)
+            moving = multiplier(name, recipe, data, level)
             method = Method(
                 f"{name} rho={level:g}", CONSTRAINED[name](recipe, level), moving, level
             )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,7 +52,7 @@ SLACK = 4
 """Roundings allowed beside those of a sum: compilers move factors, and divide by multiplying."""
 
 
-BLOCK = 16
+BLOCK = 8
 """Products that `summed` adds up in one go."""
 
 
@@ -72,8 +72,12 @@ def gamma(n: Array | float, dtype: Any) -> Array:
 
 
 def grown(value: Array, n: int) -> Array:
-    """A sum of n non-negative products, as computed, raised to where no exact one lies above."""
-    return value * (1 + 2 * gamma(n + 2 * SLACK, value.dtype))
+    """A sum of n non-negative products, as computed, raised to where no exact one lies above.
+
+    By gamma / (1 - gamma) of n + 2 `SLACK` roundings, those of raising it among them.
+    """
+    nu = (n + 2 * SLACK) * float(jnp.finfo(value.dtype).eps) / 2
+    return value * (1 + 1.01 * nu / (1 - 2 * nu) if nu < 0.25 else jnp.inf)
 
 
 def tiny(dtype: Any) -> float:
@@ -172,29 +176,32 @@ def summed(step: Step, *variables: Array) -> tuple[Array, ...]:
 
     Each number then takes about `BLOCK` + log2(n / BLOCK) roundings instead of n.
     """
-    blocks = _blocks(step)
-    if blocks == 1:
+    if _blocks(step) == 1:
         return step.apply(*variables)
-    (batch_free, contracted) = _axes(step)
-    values = iter(variables)
-    filled = [next(values) if isinstance(o, Ref) else o for o in step.operands]
-    parts = [
-        _split(operand, *axes, blocks)
-        for operand, axes in zip(filled, zip(batch_free, contracted, strict=True), strict=True)
-    ]
-    (_, batch) = step.params["dimension_numbers"]
-    batch = tuple(range(len(batch[0]) + 1))
-    ends = tuple((part.ndim - 1,) for part in parts)
-    product = lax.dot_general(
-        *parts,
-        (ends, (batch, batch)),
-        precision=step.params["precision"],
-        preferred_element_type=step.targets[0].dtype,
-    )
+    product = _products(step, variables)
     while len(product) > 1:
         half = len(product) // 2
         product = product[:half] + product[half:]
     return (product[0],)
+
+
+def _products(step: Step, variables: Sequence[Array]) -> Array:
+    """The products of `summed`, `[blocks, ...]`."""
+    values = iter(variables)
+    filled = [next(values) if isinstance(o, Ref) else o for o in step.operands]
+    stays, contracted = _axes(step)
+    parts = [
+        _split(operand, *axes, _blocks(step))
+        for operand, axes in zip(filled, zip(stays, contracted, strict=True), strict=True)
+    ]
+    _, (batch, _) = step.params["dimension_numbers"]
+    batch = tuple(range(len(batch) + 1))
+    return lax.dot_general(
+        *parts,
+        (tuple((part.ndim - 1,) for part in parts), (batch, batch)),
+        precision=step.params["precision"],
+        preferred_element_type=step.targets[0].dtype,
+    )
 
 
 def _blocks(step: Step) -> int:
@@ -235,9 +242,10 @@ def _terms(step: Step, sources: list[Array]) -> tuple[Array | float, ...]:
         return (float(SLACK * (name in ELEMENTWISE)),) * len(step.targets)
     # products with an exact 0 and sums with it are exact
     ones = _filled(step, lambda c: (c != 0).astype(c.dtype))
-    found = ones.apply(*((v != 0).astype(v.dtype) for v in sources))
-    most = BLOCK + math.log2(blocks) if blocks > 1 else math.inf
-    return tuple(jnp.minimum(n, most) + SLACK for n in found)
+    given = [(v != 0).astype(v.dtype) for v in sources]
+    if blocks == 1:
+        return tuple(n + 1 for n in ones.apply(*given))
+    return (jnp.max(_products(ones, given), axis=0) + math.log2(blocks) + 1,)
 
 
 class _Uses(NamedTuple):
@@ -263,7 +271,7 @@ def _uses(step: Step) -> _Uses:
         forth = ones.apply(*(jnp.ones(s.shape, s.dtype) for s in step.sources))
     counts = [np.asarray(n) for n in back]
     # a number that is only moved is rounded where it is used several times
-    rounded = [np.where((n > 1) | (name in SUMS), n + SLACK, 0) for n in counts]
+    rounded = [np.where((n > 1) | (name in SUMS), n + 1, 0) for n in counts]
     return _Uses(
         rounded, max(float(np.max(n, initial=SLACK)) for n in (*counts, *map(np.asarray, forth)))
     )
