@@ -14,7 +14,7 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from jaxrobust.training import checkpoint
 from jaxrobust.training.early_stopping import Stop
-from jaxrobust.training.folder import begin, require_metric, write
+from jaxrobust.training.folder import Identity, begin, require_metric, write
 from jaxrobust.training.parallel import replicate, unreplicate
 from jaxrobust.training.state import TrainState
 from jaxrobust.types import Array, Model, Variables
@@ -58,7 +58,7 @@ class Resumed(NamedTuple):
 
 def resume(
     folder: Path,
-    config: Mapping[str, Any],
+    identity: Identity,
     state: TrainState,
     *,
     validate: Validate | None,
@@ -79,7 +79,7 @@ def resume(
     if best_by is not None and not history:
         require_metric(best_by, validate(state.variables))
     if jax.process_index() == 0:
-        begin(folder, config, history)
+        begin(folder, identity, history)
     return Resumed(folder, state, history, validate, best_by)
 
 

@@ -1,54 +1,71 @@
-"""The run folder: its config, its checkpoints and its metrics."""
+"""The run folder: what identifies its run, its checkpoints and its metrics."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrobust.contents import contents
 from jaxrobust.files import write_csv, write_jsonl, write_text_atomic
 from jaxrobust.identity import differences
 from jaxrobust.training import checkpoint
 from jaxrobust.training.state import TrainState
 
-CONFIG = "config.json"
+CONFIG, IDENTITY = "config.json", "identity.json"
 
 
-def require_same(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises ValueError if the folder holds a run with another config, or with none."""
-    config = _plain(config)
-    file = folder / CONFIG
+class Identity(NamedTuple):
+    """What tells a run from others, as it reads back from JSON."""
+
+    config: dict[str, Any]
+    """The caller's settings, and those that `fit` itself sees."""
+    parts: dict[str, Any]
+    """What everything that was given is made of; see `contents`."""
+
+
+def identify(config: Mapping[str, Any], **parts: Any) -> Identity:
+    """The identity of a run that is given these parts."""
+    return Identity(_plain(config), _plain({n: contents(part) for n, part in parts.items()}))
+
+
+def require_same(folder: Path, ours: Identity) -> None:
+    """Raises ValueError if the folder holds a run of another identity, or of an unknown one."""
     kinds = (checkpoint.LAST, checkpoint.BEST)
-    if not file.exists() and any((folder / kind).exists() for kind in kinds):
-        raise ValueError(
-            f"{folder} holds checkpoints but no {CONFIG}, so nothing tells whose they are; "
-            "choose another folder or delete that one"
-        )
-    if file.exists():
-        try:
-            held = dict(json.loads(file.read_text()))
-        except (ValueError, TypeError) as error:
+    if not (folder / CONFIG).exists():
+        if any((folder / kind).exists() for kind in kinds):
             raise ValueError(
-                f"{file} holds no JSON object; delete the run folder or choose another"
-            ) from error
-        told = differences(held, config)
-        if told:
-            raise ValueError(
-                f"{folder} holds a run with other settings ({told}); "
+                f"{folder} holds checkpoints but no {CONFIG}, so nothing tells whose they are; "
                 "choose another folder or delete that one"
             )
+        return
+    if not (folder / IDENTITY).exists():
+        # Runs of earlier versions too: taken on trust, they would pass for whatever is asked for.
+        raise ValueError(
+            f"{folder} holds a run but no {IDENTITY}, so nothing tells what it was trained with; "
+            "choose another folder or delete that one"
+        )
+    held = Identity(_read(folder / CONFIG), _read(folder / IDENTITY))
+    told = [differences(*pair) for pair in zip(held, ours, strict=True)]
+    if any(told):
+        raise ValueError(
+            f"{folder} holds a run with other settings ({'; '.join(filter(None, told))}); "
+            "choose another folder or delete that one"
+        )
 
 
-def begin(folder: Path, config: Mapping[str, Any], history: list[dict[str, Any]]) -> None:
-    """Writes the config, and the rows of the epochs that were found done.
+def begin(folder: Path, identity: Identity, history: list[dict[str, Any]]) -> None:
+    """Writes the identity, and the rows of the epochs that were found done.
 
     Raises:
       OSError: a file cannot be written; the message names it.
     """
-    write_text_atomic(folder / CONFIG, json.dumps(_plain(config), indent=2) + "\n")
+    # The config last: where it is, the identity is too.
+    write_text_atomic(folder / IDENTITY, json.dumps(identity.parts, indent=1) + "\n")
+    write_text_atomic(folder / CONFIG, json.dumps(identity.config, indent=2) + "\n")
     # A kill between checkpoint and metrics left these one epoch behind.
     _write_metrics(folder, history)
 
@@ -87,6 +104,15 @@ def require_metric(name: str, metrics: Mapping[str, float], *, option: str = "be
     if name not in metrics:
         known = ", ".join(sorted(metrics))
         raise ValueError(f"{option}={name!r} is no metric of this run; it has: {known}")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file} holds no JSON object; delete the run folder or choose another"
+        ) from error
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
