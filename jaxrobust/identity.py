@@ -13,6 +13,12 @@ import numpy as np
 
 from jaxrobust.types import Attack, PyTree
 
+KIND = "(kind)"
+"""Of what `contents` describes; a name that no variable can have."""
+
+SHOWN, WIDTH = 6, 200
+"""Differences that a message names, the others being counted; characters of a value."""
+
 
 def fingerprint(tree: PyTree) -> str:
     """16 hex digits that depend on every array of `tree`, its type, its shape and its place."""
@@ -20,7 +26,8 @@ def fingerprint(tree: PyTree) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        # By bytes, which types of extensions such as bfloat16 do not give otherwise.
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return digest.hexdigest()[:16]
 
 
@@ -57,22 +64,30 @@ def describe(value: Any) -> Any:
 
 
 def differences(held: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """`name: a there, b here; ...` for all entries that differ; empty where none does."""
-    there, here = dict(_flat(held)), dict(_flat(ours))
-    names = [n for n in there | here if there.get(n) != here.get(n)]
-    shown = (
-        f"{n}: {there.get(n, 'nothing')!r} there, {here.get(n, 'nothing')!r} here" for n in names
-    )
-    return "; ".join(shown)
+    """`name: a there, b here; ...` for the entries that differ; empty where none does."""
+    told = [f"{name}: {there} there, {here} here" for name, there, here in _changes(held, ours, "")]
+    left = len(told) - SHOWN
+    return "; ".join([*told[:SHOWN], f"and {left} more"] if left > 0 else told)
 
 
 def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
 
 
-def _flat(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, dict):
-        for key, part in tree.items():
-            yield from _flat(part, f"{name}.{key}" if name else key)
-    else:
-        yield name, tree
+def _changes(there: Any, here: Any, name: str) -> Iterator[tuple[str, str, str]]:
+    """Name, here and there of what differs, down to where the two are of another kind."""
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        yield name, _shown(there), _shown(here)
+        return
+    kinds = there.get(KIND) != here.get(KIND)
+    for key in (KIND,) if kinds else there | here:
+        if there.get(key) != here.get(key):
+            pair = (side.get(key, "nothing") for side in (there, here))
+            yield from _changes(*pair, f"{name}.{key}" if name else key)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and isinstance(value.get(KIND), str):
+        return value[KIND]
+    text = repr(value)
+    return text if len(text) <= WIDTH else f"{text[:WIDTH]}..."

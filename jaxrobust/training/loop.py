@@ -27,7 +27,7 @@ from jaxrobust.training.epochs import (
     resume,
     train_epochs,
 )
-from jaxrobust.training.folder import require_same
+from jaxrobust.training.folder import identify, require_same
 from jaxrobust.training.parallel import pmapped_steps, program, replicate
 from jaxrobust.training.state import TrainState, init_state
 from jaxrobust.training.step import Augment
@@ -59,8 +59,8 @@ def fit(
 
     Every epoch visits a new seeded permutation of the training images (the remainder that fills no
     batch sits out; where some are pseudo-labeled, see `data.semi_supervised_batches`), and ends
-    with validation and an atomic checkpoint; `run` then holds `config.json`, `metrics.jsonl`,
-    `metrics.csv`, `last/` and, with `best_by`, `best/`. With several processes
+    with validation and an atomic checkpoint; `run` then holds `config.json`, `identity.json`,
+    `metrics.jsonl`, `metrics.csv`, `last/` and, with `best_by`, `best/`. With several processes
     (`jax.distributed.initialize()`) each takes its share of every batch, the first one writes, and
     `run` must lie on storage that all of them read.
 
@@ -68,13 +68,15 @@ def fit(
       seed: of parameters, batches, attacks and augmentation.
       optimizer, multiplier: built for the run's length; see `steps_per_epoch`.
       batch_size: of the global batch, over all devices of all processes.
-      config: JSON-able settings that identify the run beside those that `fit` itself sees (seed,
-        epochs, batch size, training images): name the method and its numbers. Resuming a folder
-        with other settings or other images is an error.
+      config: JSON-able settings to find the run by. `fit` identifies it by more: seed, epochs,
+        batch size, training images, and what model, defense, optimizer, multiplier, augment
+        and validate are made of (`contents`: numbers in closures, code of your own). Resuming a
+        folder in which any of these differs is an error that names it.
       validate: called after every epoch; its metrics join the row.
       best_by: name of the metric of `validate` whose largest value marks the best epoch; a new
         run then validates once before the first epoch too, to refuse an unknown name at once.
-      stop: ends the run early; see `collapsed` and `stalled`.
+      stop: ends the run early; see `collapsed` and `stalled`. It may differ when a run resumes,
+        such as a deadline; a run that is longer already stays so.
 
     Raises:
       ValueError: a batch that does not divide over the devices, an impossible setting, or a run
@@ -89,22 +91,28 @@ def fit(
     require_even(batch_size)
     sample = jnp.zeros((1, *dataset.shape), jnp.float32)
     require_classes(model, sample, dataset.name, dataset.num_classes)
-    config = {
-        **config,
-        "fit": {
-            "seed": seed,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "dataset": dataset.name,
-            "images": fingerprint(dataset.train),
-            "training_images": dataset.train.size,
-            "best_by": best_by,
-            **({} if dataset.labeled is None else {"labeled_images": dataset.labeled}),
-        },
+    seen = {
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "dataset": dataset.name,
+        "images": fingerprint(dataset.train),
+        "training_images": dataset.train.size,
+        "best_by": best_by,
+        **({} if dataset.labeled is None else {"labeled_images": dataset.labeled}),
     }
-    require_same(folder, config)
+    identity = identify(
+        {**config, "fit": seen},
+        model=model,
+        defense=defense,
+        optimizer=optimizer,
+        multiplier=multiplier,
+        augment=augment,
+        validate=validate,
+    )
+    require_same(folder, identity)
     state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
-    resumed = resume(folder, config, state, validate=validate, best_by=best_by)
+    resumed = resume(folder, identity, state, validate=validate, best_by=best_by)
 
     total = epochs * per_epoch
     steps = program(pmapped_steps, model, defense, optimizer, multiplier, augment, total)

@@ -26,7 +26,7 @@ from jaxrobust.training.epochs import (
     resume,
     train_epochs,
 )
-from jaxrobust.training.folder import require_same
+from jaxrobust.training.folder import identify, require_same
 from jaxrobust.training.parallel import pmapped_step, program
 from jaxrobust.training.state import TrainState, init_state
 from jaxrobust.training.step import Augment
@@ -137,7 +137,7 @@ def fit_stream(
     each process reads its own share of every batch.
 
     Args:
-      feed: the training images, for example a `data.Stream`.
+      feed: the training images, for example a `data.Stream`; known by their name and number alone.
       optimizer: built for the run's length, for example with `phase_schedule`.
       seed, config, multiplier, augment, validate, best_by, stop: see `fit`.
 
@@ -153,19 +153,25 @@ def fit_stream(
         require_even(phase.batch_size)
     sample = jnp.zeros((1, phases[0].size, phases[0].size, 3), jnp.float32)
     require_classes(model, sample, feed.name, feed.num_classes)
-    config = {
-        **config,
-        "fit": {
-            "seed": seed,
-            "phases": [dataclasses.asdict(phase) for phase in phases],
-            "dataset": feed.name,
-            "training_images": feed.images,
-            "best_by": best_by,
-        },
+    seen = {
+        "seed": seed,
+        "phases": [dataclasses.asdict(phase) for phase in phases],
+        "dataset": feed.name,
+        "training_images": feed.images,
+        "best_by": best_by,
     }
-    require_same(folder, config)
+    identity = identify(
+        {**config, "fit": seen},
+        model=model,
+        defense=defense,
+        optimizer=optimizer,
+        multiplier=multiplier,
+        augment=augment,
+        validate=validate,
+    )
+    require_same(folder, identity)
     state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
-    resumed = resume(folder, config, state, validate=validate, best_by=best_by)
+    resumed = resume(folder, identity, state, validate=validate, best_by=best_by)
 
     plan = [phase for phase in phases for _ in range(phase.epochs)]
     total = sum(steps[phase] for phase in plan)

@@ -18,7 +18,7 @@ from experiments.trained import from_run
 from jaxrobust import data, defenses, training
 from jaxrobust.evaluation import Report, journal
 from jaxrobust.identity import describe
-from jaxrobust.training.folder import begin
+from jaxrobust.training.folder import begin, identify
 from jaxrobust.types import Attack, Variables
 
 # The scripts run under JAX's defaults: Adam's bias correction promotes dtypes.
@@ -50,7 +50,7 @@ def trained(tmp_path_factory):
     state = state._replace(variables=Variables(params, state.variables.stats))
     training.checkpoint.save(folder, training.LAST, state, [])
     config = {"dataset": "digits", "recipe": dataclasses.asdict(settings)}
-    begin(folder, config, [])
+    begin(folder, identify(config), [])
     return folder, state.variables
 
 

@@ -31,7 +31,15 @@ from jaxrobust.defenses import Aux, Defense, Moment
 from jaxrobust.identity import fingerprint
 from jaxrobust.lagrangian import dual_ascent, pi
 from jaxrobust.threats import Linf
-from jaxrobust.training import CheckpointError, Run, fit, loop, steps_per_epoch
+from jaxrobust.training import (
+    CheckpointError,
+    Run,
+    crop_flip,
+    fit,
+    init_state,
+    loop,
+    steps_per_epoch,
+)
 from jaxrobust.training import checkpoint as checkpoints
 from jaxrobust.training import folder as run_folder
 from jaxrobust.types import Array, Model, Variables
@@ -62,16 +70,20 @@ def scripted(scores: list[float]) -> Callable[[Variables], dict[str, float]]:
     return lambda variables: {"score": next(left)}
 
 
+TRACES: list[bool] = []
+"""Not in a closure, where it would identify the model."""
+
+
 def counting(model: Model) -> tuple[Model, list[bool]]:
-    """The model, and a list that grows at every trace of it in training mode."""
-    traces: list[bool] = []
+    """The model, and a list, emptied, that grows at every trace of it in training mode."""
+    TRACES.clear()
 
     def apply(*arguments: Any, train: bool, **options: Any) -> Any:
         if train:
-            traces.append(train)
+            TRACES.append(train)
         return model.apply(*arguments, train=train, **options)
 
-    return Model(model.init, apply), traces
+    return Model(model.init, apply), TRACES
 
 
 def test_learns_and_reports(tmp_path: Path) -> None:
@@ -133,15 +145,21 @@ def test_bfloat16_computes_and_float32_stores(tmp_path: Path) -> None:
     np.testing.assert_allclose(*losses, rtol=0.1)
 
 
-@pytest.mark.parametrize("moment", ["validation", "between best and last", "before metrics"])
+BEFORE_SCORE: list[Callable[[], None]] = []
+
+
+def score(variables: Variables) -> dict[str, float]:
+    for call in BEFORE_SCORE:
+        call()
+    return {"score": float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(variables.params)))}
+
+
+@pytest.mark.parametrize("moment", ["validation", "between last and best", "before metrics"])
 def test_an_interrupted_run_ends_like_one_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     class Killed(BaseException):
         pass
-
-    def score(variables: Variables) -> dict[str, float]:
-        return {"score": float(jnp.abs(variables.params["w"]).sum())}
 
     settings = {"validate": score, "best_by": "score", "epochs": 4}
     alone = train(tmp_path / "alone", **settings)
@@ -160,18 +178,18 @@ def test_an_interrupted_run_ends_like_one_left_alone(
 
     if moment == "validation":
         # Its first call is the one before the first epoch.
-        settings["validate"] = dies(score, 4)
+        monkeypatch.setitem(globals(), "BEFORE_SCORE", [dies(lambda: None, 4)])
     elif moment == "before metrics":
         # Its first call is the one that opens the folder.
         monkeypatch.setattr(run_folder, "write_jsonl", dies(run_folder.write_jsonl, 5))
     else:
-        last_only = dies(checkpoints.save, 3, lambda run, kind, *rest: kind == checkpoints.BEST)
-        monkeypatch.setattr(checkpoints, "save", last_only)
+        best_only = dies(checkpoints.save, 2, lambda run, kind, *rest: kind == checkpoints.LAST)
+        monkeypatch.setattr(checkpoints, "save", best_only)
     with pytest.raises(Killed):
         train(tmp_path / "killed", **settings)
     monkeypatch.undo()
 
-    again = train(tmp_path / "killed", **{**settings, "validate": score})
+    again = train(tmp_path / "killed", **settings)
     assert_close(again.state, alone.state)
     assert_close(again.best, alone.best)
     assert untimed(again.history) == untimed(alone.history)
@@ -180,7 +198,7 @@ def test_an_interrupted_run_ends_like_one_left_alone(
 
 
 def test_a_finished_run_is_read_not_repeated(tmp_path: Path) -> None:
-    first = train(tmp_path)
+    first = train(tmp_path, model=counting(linear())[0])
     model, traces = counting(linear())
     second = train(tmp_path, model=model)
     assert_close(second.state, first.state)
@@ -241,6 +259,62 @@ def test_what_fit_itself_sees_identifies_the_run(tmp_path: Path) -> None:
             7, linear(), defenses.erm(), DATA, sgd(),
             epochs=2, batch_size=16, config={"rate": 0.1}, run=tmp_path,
         )  # fmt: skip
+
+
+def dale(steps: int = 1) -> Defense:
+    return defenses.dale(Linf(0.1), rho=0.5, step_size=0.1, steps=steps, temperature=0.0)
+
+
+def other_score(variables: Variables) -> dict[str, float]:
+    return {"score": float(len(jax.tree.leaves(variables)))}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"optimizer": sgd(0.2)}, r"optimizer\.[\w.]*step_size: -0.1 there, -0.2 here"),
+        ({"defense": dale(2)}, r"\(defense\.loss\.attack\.steps: 1 there, 2 here\)"),
+        ({"multiplier": dual_ascent(0.2)}, r"\(multiplier\.update\.step_size: 0.1 there, 0.2 here"),
+        ({"augment": crop_flip(2)}, r"\(augment.augmentations.0.padding: 1 there, 2 here\)"),
+        ({"model": normalized(rate=0.1)}, r"\(model\.init\.module\.rate: 0.0 there, 0.1 here; "),
+        ({"validate": other_score}, r"\(validate\.\(kind\): 'score' there, 'other_score' here"),
+    ],
+)
+def test_everything_given_identifies_the_run(
+    tmp_path: Path, finished_dale: Path, change: dict[str, Any], told: str
+) -> None:
+    shutil.copytree(finished_dale, tmp_path / "run")
+    with pytest.raises(ValueError, match=f"other settings.*{told}.*choose another"):
+        train(tmp_path / "run", **{**given(), **change})
+    # The same things made anew are the same; when to stop, such as at a deadline, may change.
+    assert len(train(tmp_path / "run", **given(), stop=lambda history: True).history) == 1
+
+
+def given() -> dict[str, Any]:
+    """One of everything that a run may be given."""
+    return {
+        "model": normalized(),
+        "defense": dale(),
+        "optimizer": sgd(),
+        "multiplier": dual_ascent(0.1),
+        "augment": crop_flip(1),
+        "validate": score,
+        "epochs": 1,
+    }
+
+
+@pytest.fixture(scope="module")
+def finished_dale(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dale") / "run"
+    train(folder, **given())
+    return folder
+
+
+def test_runs_without_an_identity_are_not_taken_on_trust(tmp_path: Path) -> None:
+    train(tmp_path)
+    (tmp_path / "identity.json").unlink()
+    with pytest.raises(ValueError, match=r"no identity\.json, .*choose another folder or delete"):
+        train(tmp_path)
 
 
 def test_checkpoints_without_a_config_belong_to_nobody(tmp_path: Path) -> None:
@@ -306,7 +380,7 @@ def test_every_damaged_file_is_either_noticed_or_harmless(tmp_path: Path, finish
     assert noticed >= 2
 
 
-def test_a_foreign_checkpoint_is_refused(tmp_path: Path, finished: Path) -> None:
+def test_a_foreign_checkpoint_is_refused(finished: Path) -> None:
     narrow = linear()
 
     def twice(x: Array) -> Array:
@@ -316,32 +390,24 @@ def test_a_foreign_checkpoint_is_refused(tmp_path: Path, finished: Path) -> None
         lambda key, x: narrow.init(key, twice(x)),
         lambda variables, x, **options: narrow.apply(variables, twice(x), **options),
     )
+    fresh = (jax.random.key(0), linear(), defenses.erm(), sgd(), None, jnp.zeros((1, 4, 4, 1)))
+    dale = defenses.dale(Linf(0.1), rho=0.5, step_size=0.1, steps=1, temperature=0.0)
     others = {
-        "structure": {"model": normalized()},
-        "optimizer": {"optimizer": optax.sgd(0.1)},
-        "shape": {"model": wide},
-        "method": {
-            "defense": defenses.dale(
-                Linf(0.1),
-                rho=0.5,
-                step_size=0.1,
-                steps=1,
-                temperature=0.0,
-            ),
-            "multiplier": dual_ascent(0.1),
-        },
+        "structure": {1: normalized()},
+        "optimizer": {3: optax.sgd(0.1)},
+        "shape": {1: wide},
+        "method": {2: dale, 4: dual_ascent(0.1)},
     }
-    for name, changes in others.items():
-        folder = tmp_path / name
-        shutil.copytree(finished, folder)
-        with pytest.raises(CheckpointError, match=f"{name}/last.*another") as caught:
-            train(folder, **changes)
+    for changes in others.values():
+        like = init_state(*(changes.get(place, part) for place, part in enumerate(fresh)))
+        with pytest.raises(CheckpointError, match=r"run/last.*another") as caught:
+            checkpoints.restore(finished, checkpoints.LAST, like)
         assert "choose another" in str(caught.value)
 
 
 def test_an_unwritable_run_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"could not write .*file/run/config\.json"):
+    with pytest.raises(OSError, match=r"could not write .*file/run/identity\.json"):
         train(tmp_path / "file" / "run")
 
     def full(*arguments: Any, **options: Any) -> None:

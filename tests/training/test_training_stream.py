@@ -76,16 +76,17 @@ def train(folder: Path, **changes: Any) -> Run:
     return fit_stream(3, **settings)
 
 
-def counting(model: Model) -> tuple[Model, list[int]]:
-    """The model, and the size of images at every trace of it in training."""
-    sizes: list[int] = []
+SIZES: list[int] = []
+"""Of images, at every trace of `COUNTED` in training."""
 
-    def apply(variables: Any, x: Array, *, train: bool, **options: Any) -> Any:
-        if train:
-            sizes.append(x.shape[1])
-        return model.apply(variables, x, train=train, **options)
 
-    return Model(model.init, apply), sizes
+def noted(variables: Any, x: Array, *, train: bool, **options: Any) -> Any:
+    if train:
+        SIZES.append(x.shape[1])
+    return MODEL.apply(variables, x, train=train, **options)
+
+
+COUNTED = Model(MODEL.init, noted)
 
 
 @pytest.mark.parametrize("replays", [1, 2])
@@ -104,8 +105,7 @@ def test_one_phase_is_fit(tmp_path: Path, replays: int) -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run, list[int]]:
     folder = tmp_path_factory.mktemp("finished") / "run"
-    model, sizes = counting(MODEL)
-    return folder, train(folder, model=model), sizes
+    return folder, train(folder, model=COUNTED), list(SIZES)
 
 
 def test_the_state_goes_on_through_phases_that_compile_once_each(finished: tuple) -> None:
@@ -153,10 +153,15 @@ def test_a_finished_run_reads_no_image(finished: tuple) -> None:
     def refuse(batch: Batch, number: int) -> list[Batch]:
         raise AssertionError("nothing is left to train")
 
-    again = train(folder, feed=Memory(refuse))
+    again = train(folder, model=COUNTED, feed=Memory(refuse))
     assert_close(again.state, run.state)
-    with pytest.raises(ValueError, match="'size': 8"):
-        train(folder, phases=TWO[:1])
+    for change, told in (
+        ({"phases": TWO[:1]}, "'size': 8"),
+        ({"optimizer": sgd(0.2)}, "optimizer.*step_size: -0.1 there, -0.2 here"),
+        ({"defense": FGSM._replace(replays=2)}, "defense.replays: 1 there, 2 here"),
+    ):
+        with pytest.raises(ValueError, match=f"other settings.*{told}"):
+            train(folder, **{"model": COUNTED, **change})
 
 
 def test_rates_are_linear_within_phases_and_start_anew_with_each() -> None:
