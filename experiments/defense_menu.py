@@ -164,7 +164,7 @@ def _lessons(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
 
 UNLABELED = frozenset({"kl_dale"})
 """Constrained methods whose objective knows no labels: at nu = 0 a constant prediction is best, and
-a multiplier that starts there may never leave it. They start at 1, as all do in DALE's code."""
+with nu growing as the cube of progress one of three MNIST runs stayed there. It grows earlier."""
 
 
 def multiplier(name: str, recipe: Recipe, dataset: Dataset, level: float) -> Multiplier:
@@ -172,8 +172,8 @@ def multiplier(name: str, recipe: Recipe, dataset: Dataset, level: float) -> Mul
     checks.choice("dual", recipe.dual, ("pi", "ascent"))
     per_epoch = training.steps_per_epoch(dataset, recipe.batch_size)
     period = per_epoch if recipe.dual_update == "epoch" else 1
-    initial = max(recipe.dual_initial, 1.0) if name in UNLABELED else recipe.dual_initial
-    own = {"initial": initial, "period": period}
+    own = {"initial": recipe.dual_initial, "period": period}
+    growth = min(recipe.dual_growth, 2.0) if name in UNLABELED else recipe.dual_growth
     if recipe.dual == "ascent":
         return lagrangian.dual_ascent(recipe.dual_step, **own)
     return lagrangian.for_run(
@@ -182,7 +182,7 @@ def multiplier(name: str, recipe: Recipe, dataset: Dataset, level: float) -> Mul
         integral=recipe.dual_integral,
         proportional=recipe.dual_proportional,
         window=recipe.dual_window,
-        growth=recipe.dual_growth,
+        growth=growth,
         **own,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrobust import checks
 from jaxrobust.duals.graph import Node, Ref
 from jaxrobust.duals.locality import Sharing
-from jaxrobust.duals.region import Box, Region, Relaxed, losses, prepare, relax, rounded
+from jaxrobust.duals.region import Box, Region, Relaxed, live, losses, prepare, relax, rounded
 from jaxrobust.duals.rounding import SLACK, Noise, gamma, grown
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
@@ -50,7 +50,9 @@ def hidden_boxes(
                 lower, upper = within[index][:2]
                 lower, upper = jnp.maximum(box.lower, lower), jnp.minimum(box.upper, upper)
                 box = box._replace(lower=lower, upper=upper)
-            boxes.append(box)
+            # rows to come are 0 where the unit is constant on its box, and so is their rounding
+            own = rounded(where, boxes, node.source, live(where, node, box))
+            boxes.append(box._replace(noise=own))
     return tuple(boxes)
 
 

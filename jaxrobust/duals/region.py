@@ -133,15 +133,24 @@ def _ends(where: Region, node: Node, box: Box) -> tuple[Array, Array, Array, Arr
     return l, u, *relaxation(node.kind).interval(l, u, *node.args)
 
 
-def rounded(where: Region, boxes: Sequence[Box], seed: Ref) -> Noise:
-    """What rounding can do to `seed`, given the boxes of the nodes before it, in order."""
+def live(where: Region, node: Node, box: Box) -> Array | None:
+    """Where a row that comes by the node can be other than 0 at its source; None: anywhere."""
+    if not relaxation(node.kind).polygonal:
+        return None
+    l, u, low, high = _ends(where, node, box)  # noqa: E741
+    # neither NaN nor a box that is one point must look like a unit that is constant
+    return ~((low == high) & (l < u))
+
+
+def rounded(where: Region, boxes: Sequence[Box], seed: Ref, live: Array | None = None) -> Noise:
+    """What rounding can do to `seed`, given the boxes of the nodes before it; see `noise`."""
     far = {where.graph.input.id: spread(where.threat, where.x, boxed=where.boxed)}
     for node, box in zip(where.graph.nodes, boxes, strict=False):
         _, _, low, high = _ends(where, node, box)
         h = where.values[node.target.id]
         least = LINES * jnp.finfo(h.dtype).eps * (jnp.abs(low) + jnp.abs(high))
         far[node.target.id] = jnp.maximum(high - h, h - low) + least
-    return noise(where.graph, where.values, far, seed)
+    return noise(where.graph, where.values, far, seed, live)
 
 
 def _gap(gap: Array) -> Array:

@@ -15,6 +15,7 @@ and its assumptions are in docs/soundness.md.
 from __future__ import annotations
 
 import collections
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -86,26 +87,31 @@ def tiny(dtype: Any) -> float:
 
 
 def noise(
-    graph: Graph, values: Mapping[int, Array], spread: Mapping[int, Array], seed: Ref
+    graph: Graph,
+    values: Mapping[int, Array],
+    spread: Mapping[int, Array],
+    seed: Ref,
+    live: Array | None = None,
 ) -> Noise:
     """What rounding can do between the nearest nodes (or the input) and `seed`.
 
     Args:
       values: the network's values at the clean example, by `Ref.id`, as computed.
       spread: for the input and the nodes' targets, how far each entry can be from its clean value.
+      live: bool of the seed's shape: the entries that rows over it can have other than 0.
     """
     far = dict(spread)
     size = {i: jnp.zeros_like(d) for i, d in spread.items()}
     floor = jnp.zeros((), seed.dtype)
     readers = collections.Counter(s.id for o in graph.operations for s in o.sources)
-    for step in _between(graph, seed, spread):
+    steps = _between(graph, seed, spread)
+    used = [_uses(step).back for step in steps] if live is None else _used_by(steps, seed, live)
+    for step, back in zip(steps, used, strict=True):
         ids = [s.id for s in step.sources]
         sources = [values[i] for i in ids]
-        uses = _uses(step)
+        longest = _uses(step).longest
         # cotangents of several readers are added up
-        back = [
-            n + (SLACK + readers[i]) * (readers[i] > 1) for n, i in zip(uses.back, ids, strict=True)
-        ]
+        back = [n + (SLACK + readers[i]) * (readers[i] > 1) for n, i in zip(back, ids, strict=True)]
         for n, i in zip(back, ids, strict=True):
             floor += (2 * tiny(far[i].dtype) * jnp.sum(n * far[i])).astype(floor.dtype)
         met = [gamma(n, far[i].dtype) * far[i] + size[i] for n, i in zip(back, ids, strict=True)]
@@ -118,7 +124,7 @@ def noise(
         )
         for target, n, height, carried, moved in zip(*parts, strict=True):
             # these numbers are rounded themselves, and so is the row that meets them
-            raised = 1 + 4 * gamma(uses.longest + 2 * SLACK, target.dtype)
+            raised = 1 + 4 * gamma(longest + 2 * SLACK, target.dtype)
             own = gamma(n, target.dtype) * jnp.abs(height) + 2 * tiny(target.dtype) * n
             size[target.id] = raised * (own + carried)
             far[target.id] = raised * (own + moved)
@@ -176,32 +182,27 @@ def summed(step: Step, *variables: Array) -> tuple[Array, ...]:
 
     Each number then takes about `BLOCK` + log2(n / BLOCK) roundings instead of n.
     """
-    if _blocks(step) == 1:
+    blocks = _blocks(step)
+    if blocks == 1:
         return step.apply(*variables)
-    product = _products(step, variables)
-    while len(product) > 1:
-        half = len(product) // 2
-        product = product[:half] + product[half:]
-    return (product[0],)
-
-
-def _products(step: Step, variables: Sequence[Array]) -> Array:
-    """The products of `summed`, `[blocks, ...]`."""
     values = iter(variables)
     filled = [next(values) if isinstance(o, Ref) else o for o in step.operands]
-    stays, contracted = _axes(step)
     parts = [
-        _split(operand, *axes, _blocks(step))
-        for operand, axes in zip(filled, zip(stays, contracted, strict=True), strict=True)
+        _split(operand, *own, blocks)
+        for operand, own in zip(filled, zip(*_axes(step), strict=True), strict=True)
     ]
     _, (batch, _) = step.params["dimension_numbers"]
     batch = tuple(range(len(batch) + 1))
-    return lax.dot_general(
+    product = lax.dot_general(
         *parts,
         (tuple((part.ndim - 1,) for part in parts), (batch, batch)),
         precision=step.params["precision"],
         preferred_element_type=step.targets[0].dtype,
     )
+    while len(product) > 1:
+        half = len(product) // 2
+        product = product[:half] + product[half:]
+    return (product[0],)
 
 
 def _blocks(step: Step) -> int:
@@ -241,11 +242,38 @@ def _terms(step: Step, sources: list[Array]) -> tuple[Array | float, ...]:
     if name not in SUMS:
         return (float(SLACK * (name in ELEMENTWISE)),) * len(step.targets)
     # products with an exact 0 and sums with it are exact
-    ones = _filled(step, lambda c: (c != 0).astype(c.dtype))
     given = [(v != 0).astype(v.dtype) for v in sources]
     if blocks == 1:
+        ones = _filled(step, lambda c: (c != 0).astype(c.dtype))
         return tuple(n + 1 for n in ones.apply(*given))
-    return (jnp.max(_products(ones, given), axis=0) + math.log2(blocks) + 1,)
+    # not by `_products`: in JAX 0.10 on CPUs the maximum of batched products can hold garbage
+    values, axes = iter(given), zip(*_axes(step), strict=True)
+    parts = [
+        _split(next(values), *own, blocks)
+        for operand, own in zip(step.operands, axes, strict=True)
+        if isinstance(operand, Ref)
+    ]
+    longest = functools.reduce(jnp.minimum, [jnp.max(jnp.sum(p, axis=-1)) for p in parts])
+    return (longest + math.log2(blocks) + 1,)
+
+
+def _used_by(steps: Sequence[Step], seed: Ref, live: Array) -> list[list[Array | float]]:
+    """As `_Uses.back`, by step, where rows over the seed are 0 but where `live`."""
+    masks = {seed.id: live.astype(seed.dtype)}
+    found = []
+    for step in reversed(steps):
+        name = step.primitive.name
+        arriving = [masks.get(t.id, jnp.zeros(t.shape, t.dtype)) for t in step.targets]
+        ones = _filled(step, lambda c: np.ones(np.shape(c), c.dtype))
+        counts = [jnp.abs(n) for n in ones.transpose(*arriving)]
+        for source, n in zip(step.sources, counts, strict=True):
+            reached = (n > 0).astype(n.dtype)
+            masks[source.id] = jnp.maximum(masks.get(source.id, 0), reached)
+        if name in ELEMENTWISE:
+            found.append([float(SLACK)] * len(counts))
+        else:
+            found.append([jnp.where((n > 1) | (name in SUMS), n + 1, 0) for n in counts])
+    return found[::-1]
 
 
 class _Uses(NamedTuple):
