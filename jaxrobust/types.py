@@ -108,6 +108,23 @@ class Attack:
         return Attack(self.run, leaves, options)
 
     @property
+    def bare(self) -> Attack:
+        """The attack as training uses it: its point is always the one that its search ends at.
+
+        An evaluation must not lose an example that the model errs on without an attack, so that
+        attacks return the clean example where that alone fools the model (`judge(clean=True)`, the
+        setting `clean`). A training loss is defined at the points of the search. So `clean` is
+        False here, in this attack and in those that it is made of.
+        """
+        leaves = jax.tree.map(
+            lambda part: part.bare if isinstance(part, Attack) else part,
+            dict(self.leaves),
+            is_leaf=lambda part: isinstance(part, Attack),
+        )
+        options = tuple((n, False if n == "clean" else value) for n, value in self.options)
+        return Attack(self.run, leaves, options)
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """Every setting by name."""
         return MappingProxyType({**self.leaves, **dict(self.options)})

@@ -117,3 +117,21 @@ def test_model_as_one_example_classifier() -> None:
     x = np.array([0.3, -0.2])
     np.testing.assert_allclose(f(jnp.asarray(x, jnp.float32)), x @ w + shift, rtol=1e-5)
     assert modes == [(False, None, ())]
+
+
+def test_bare_attacks_never_return_the_clean_example_for_what_they_found() -> None:
+    def f(z: Any) -> Any:
+        # class 1 at the clean example and nowhere else the attack looks
+        return jnp.stack([jnp.sum(z), jnp.where(jnp.sum(z) < 1e-6, 1.0, -1.0)])
+
+    x, y, key = jnp.zeros(3, jnp.float32), jnp.int32(0), jax.random.key(0)
+    climb = pgd(Linf(0.5), step_size=0.1, steps=2, loss=lambda logits, y: logits[y], keep="last")
+    for attack in (climb, restarts(climb, 2), worst_of(climb, climb, by="loss alone")):
+        whole, bare = attack(key, f, x, y), attack.bare(key, f, x, y)
+        np.testing.assert_array_equal(whole.x, x)
+        assert whole.success
+        assert whole.norm == 0
+        assert whole.loss == 0
+        assert not bare.success
+        assert bare.loss > 0
+        assert attack.bare.settings.keys() == attack.settings.keys()

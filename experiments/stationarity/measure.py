@@ -37,7 +37,7 @@ class Convergence(NamedTuple):
 
 def convergence(attack: Attack, key: Key, f: LogitsFn, x: Array, y: Array) -> Convergence:
     """FOSC, loss and verdict at the point that `attack` finds for an image; for linf."""
-    z = attack(key, f, x, y).x
+    z = attack.bare(key, f, x, y).x
 
     def objective(z: Array) -> tuple[Array, Array]:
         logits = f(z)

@@ -133,6 +133,7 @@ def _run(
     steps: int,
     loss: Loss,
     start: Start,
+    clean: bool,
 ) -> AttackResult:
     radius, _, _ = numbers(threat, x)
     rho = shared(rho, radius.dtype)
@@ -182,7 +183,8 @@ def _run(
     weights = jnp.full(steps + 1, MOMENTUM, radius.dtype).at[0].set(1)
     state, _ = jax.lax.scan(step, state, (jnp.asarray(_windows(steps)), weights))
     z = state.found.result()
-    return judge(f, threat, x, y, z, loss, forwards=steps + 1, backwards=steps + 1)
+    costs = {"forwards": steps + 1, "backwards": steps + 1}
+    return judge(f, threat, x, y, z, loss, clean=clean, **costs)
 
 
 def apgd(
@@ -200,8 +202,9 @@ def apgd(
     ... of 100) eta is halved and the search resumes from the best point, if the loss rose in at
     most `rho` of the window's steps, or if the best loss did not move although the last check
     left eta alone. Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1 and section 3. Returns the
-    latest iterate that fools the model, else the one of highest loss; costs `steps` + 1 forward
-    and backward passes and the judge's forward pass. Not meant to be differentiated.
+    latest iterate that fools the model, else the clean example if that does, else the iterate of
+    highest loss; costs `steps` + 1 forward and backward passes and two forward passes for the
+    verdict. Not meant to be differentiated.
 
     APGD-DLR is `loss=dlr_or_margin`; APGD-T is
     `targeted(apgd(threat), loss=targeted_dlr_or_margin, targets=9)`; restarts are `restarts`.
@@ -224,7 +227,7 @@ def apgd(
     checks.at_least("steps", steps, 1)
     checks.nonnegative("rho", rho)
     leaves = {"threat": threat, **stacked({"rho": rho}, threat)}
-    return make_attack(_run, leaves, steps=steps, loss=loss, start=start)
+    return make_attack(_run, leaves, steps=steps, loss=loss, start=start, clean=True)
 
 
 def _check_threat(threat: Linf | L2) -> None:

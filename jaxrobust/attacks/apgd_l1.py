@@ -85,6 +85,7 @@ def _run(
     loss: Loss,
     start: Start,
     larger_radii: bool,
+    clean: bool,
 ) -> AttackResult:
     radius, _, _ = numbers(threat, x, one_radius="apgd_l1")
     evaluate = evaluator(f, loss, y)
@@ -130,7 +131,8 @@ def _run(
     now = jax.tree.map(jnp.asarray, schedule, dtypes)
     state, _ = jax.lax.scan(step, state, now)
     passes = len(schedule.check)
-    return judge(f, threat, x, y, state.found.result(), loss, forwards=passes, backwards=passes)
+    costs = {"forwards": passes, "backwards": passes}
+    return judge(f, threat, x, y, state.found.result(), loss, clean=clean, **costs)
 
 
 def apgd_l1(
@@ -152,9 +154,9 @@ def apgd_l1(
 
     With `larger_radii` the search runs through 3, 2 and 1 radii with 30, 30 and 40 % of the
     steps, and each stage starts at the projection of the last one's best point; only the last
-    stage can fool. Returns its latest iterate that does, else its best; costs a forward and
-    backward pass per step and stage start, and the judge's forward pass. Not meant to be
-    differentiated.
+    stage can fool. Returns its latest iterate that does, else the clean example if that does, else
+    the last stage's best; costs a forward and backward pass per step and stage start, and two
+    forward passes for the verdict. Not meant to be differentiated.
 
     Differences from the released code: of tied gradient entries the first in memory order move,
     there all of them; the first of several stages starts from a true projection and from a fifth
@@ -174,5 +176,11 @@ def apgd_l1(
         raise TypeError(f"apgd_l1 needs an L1 threat, got {type(threat).__name__}; use apgd")
     checks.at_least("steps", steps, 3 if larger_radii else 1)
     return make_attack(
-        _run, {"threat": threat}, steps=steps, loss=loss, start=start, larger_radii=larger_radii
+        _run,
+        {"threat": threat},
+        steps=steps,
+        loss=loss,
+        start=start,
+        larger_radii=larger_radii,
+        clean=True,
     )

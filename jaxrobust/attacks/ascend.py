@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
+from jaxrobust.threats.box import in_box
 from jaxrobust.threats.warm import measure
 from jaxrobust.types import Array, AttackResult, LogitsFn, Loss, PyTree, ThreatModel
 
@@ -136,17 +137,45 @@ def judge(
     *,
     forwards: Array | int,
     backwards: Array | int,
+    clean: bool = False,
 ) -> AttackResult:
-    """The evidence for point `z` on a fresh prediction, whose forward pass joins the cost."""
+    """The evidence for point `z` on a fresh prediction, whose forward pass joins the cost.
+
+    With `clean` the clean example is a candidate as well, at one forward pass more: it is the
+    result where the model errs on it and `z` is no success. Evaluation wants this of an attack
+    that may leave such an example unfound, as one that starts at a random point; training does
+    not, see `types.Attack.bare`.
+    """
     logits = f(z)
     inside, norm = measure(threat, x, z)
-    return AttackResult(
+    found = AttackResult(
         x=z,
         success=inside & fooled(logits, y),
         inside=inside,
         loss=loss(logits, y),
         margin=losses.margin(logits, y),
         norm=norm,
-        forwards=jnp.asarray(forwards + 1, jnp.int32),
+        forwards=jnp.asarray(forwards + 1 + int(clean), jnp.int32),
         backwards=jnp.asarray(backwards, jnp.int32),
     )
+    if not clean:
+        return found
+    logits = f(x)
+    inside = _holds_center(threat, x)
+    unmoved = found._replace(
+        x=x,
+        success=inside & fooled(logits, y),
+        inside=inside,
+        loss=loss(logits, y),
+        margin=losses.margin(logits, y),
+        norm=jnp.zeros_like(norm),
+    )
+    take = unmoved.success & ~found.success
+    return jax.tree.map(lambda new, old: jnp.where(take, new, old), unmoved, found)
+
+
+def _holds_center(threat: Any, x: Array) -> Array:
+    """Whether `x` lies in the set around it: in the box, whatever the ball and its search."""
+    if not (hasattr(threat, "lower") and hasattr(threat, "upper")):
+        return threat.contains(x, x)
+    return in_box(x, jnp.asarray(threat.lower, x.dtype), jnp.asarray(threat.upper, x.dtype))

@@ -45,6 +45,7 @@ def _run(
     start: Start,
     loss: Loss,
     keep: str,
+    clean: bool,
     **numbers: Scalar,
 ) -> AttackResult:
     start_key, noise_key = jax.random.split(key)
@@ -59,7 +60,8 @@ def _run(
     )
     # Keeping the last point leaves the evaluation that closes `ascend` unused: XLA drops it.
     z, extra = (path.best.z, 1) if keep == "best" else (path.last, 0)
-    return judge(f, threat, x, y, z, loss, forwards=steps + extra, backwards=steps)
+    costs = {"forwards": steps + extra, "backwards": steps}
+    return judge(f, threat, x, y, z, loss, clean=clean, **costs)
 
 
 def stacked(numbers: Mapping[str, Scalar], threat: ThreatModel) -> dict[str, Scalar]:
@@ -100,7 +102,9 @@ def first_order(
       start: `attacks.starts.clean`, `uniform`, `gaussian` or your own.
       loss: what to climb, from logits and label.
       keep: "best" returns the best point seen (one that fools, then the highest loss),
-        "last" the last iterate.
+        "last" the last iterate. Called by itself, the attack returns the clean example where
+        the model errs on that and not on this point; training calls its `bare` form, which never
+        does.
 
     Raises:
       ValueError: steps < 1, an unknown `keep`, a negative or non-finite number.
@@ -111,5 +115,12 @@ def first_order(
         checks.nonnegative(name, value)
     leaves = {"threat": threat, **stacked(numbers, threat)}
     return make_attack(
-        _run, leaves, optimizer=optimizer, steps=steps, start=start, loss=loss, keep=keep
+        _run,
+        leaves,
+        optimizer=optimizer,
+        steps=steps,
+        start=start,
+        loss=loss,
+        keep=keep,
+        clean=True,
     )

@@ -20,6 +20,7 @@ def _run(
     threat: Wasserstein,
     steps: int,
     loss: Loss,
+    clean: bool,
 ) -> AttackResult:
     del key
     gradient = jax.grad(lambda z: objective(f, loss, y)(z)[0])
@@ -32,7 +33,7 @@ def _run(
 
     paces = 2 / (jnp.arange(steps, dtype=x.dtype) + 2)
     z = threat.project(x, jax.lax.scan(step, x, paces)[0])
-    return judge(f, threat, x, y, z, loss, forwards=steps, backwards=steps)
+    return judge(f, threat, x, y, z, loss, forwards=steps, backwards=steps, clean=clean)
 
 
 def frank_wolfe(threat: Wasserstein, *, steps: int = 40, loss: Loss = losses.margin) -> Attack:
@@ -54,4 +55,4 @@ def frank_wolfe(threat: Wasserstein, *, steps: int = 40, loss: Loss = losses.mar
     if not isinstance(threat, Wasserstein):
         raise TypeError(f"frank_wolfe needs a Wasserstein threat, got {type(threat).__name__}")
     checks.at_least("steps", steps, 1)
-    return make_attack(_run, {"threat": threat}, steps=steps, loss=loss)
+    return make_attack(_run, {"threat": threat}, steps=steps, loss=loss, clean=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks import starts
@@ -37,6 +38,7 @@ def _run(
     mixed: bool,
     start: Start,
     loss: Loss,
+    clean: bool,
 ) -> AttackResult:
     start_key, count_key = jax.random.split(key)
     steps = shared(steps, jnp.int32)
@@ -52,7 +54,8 @@ def _run(
     optimizer = steepest(key, threat, step_size=jnp.asarray(step_size, x.dtype))
     path = ascend(objective(f, loss, y), threat, x, first, optimizer, steps=steps, stop=converged)
     count = path.gradients
-    return judge(f, threat, x, y, path.last, loss, forwards=count, backwards=count)
+    costs = {"forwards": count, "backwards": count}
+    return judge(f, threat, x, y, path.last, loss, clean=clean, **costs)
 
 
 def gated(
@@ -67,9 +70,10 @@ def gated(
 ) -> Attack:
     """PGD in which an example rests once its FOSC is at most `threshold`, after one step at least.
 
-    Returns the last iterate. The attack of Dynamic adversarial training (FOSC, Wang et al. 2019,
-    Algorithm 1, whose printed indicator is inverted: here an example moves while c > threshold),
-    with c measured from the clean example. A negative threshold is never met: plain PGD.
+    Returns the last iterate, or the clean example as `first_order` says. The attack of Dynamic
+    adversarial training (FOSC, Wang et al. 2019, Algorithm 1, whose printed indicator is inverted:
+    here an example moves while c > threshold), with c measured from the clean example. A negative
+    threshold is never met: plain PGD.
 
     Args:
       threat, start, loss: as `pgd`. step_size: in the threat's norm.
@@ -84,8 +88,8 @@ def gated(
     checks.nonnegative("step_size", step_size)
     if checks.is_concrete(steps):
         checks.at_least("steps", steps.item() if isinstance(steps, jax.Array) else steps, 0)
-    if checks.is_concrete(threshold) and jnp.isnan(jnp.asarray(threshold)).any():
+    if checks.is_concrete(threshold) and np.isnan(np.asarray(threshold)).any():
         raise ValueError(f"threshold must be a number, got {threshold}; below 0 none converges")
     numbers = {"step_size": step_size, "steps": steps, "threshold": threshold}
     leaves = {"threat": threat, **stacked(numbers, threat)}
-    return make_attack(_run, leaves, mixed=mixed, start=start, loss=loss)
+    return make_attack(_run, leaves, mixed=mixed, start=start, loss=loss, clean=True)

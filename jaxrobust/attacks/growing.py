@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks import starts
@@ -45,6 +46,7 @@ def _run(
     every: int,
     start: Start,
     loss: Loss,
+    clean: bool,
 ) -> AttackResult:
     radius, factor, largest, step_size = (
         jnp.asarray(number, x.dtype) for number in (threat.radius, factor, largest, step_size)
@@ -72,7 +74,7 @@ def _run(
     carry = (z, opening(threat, x), jnp.int32(0), jnp.zeros((), bool))
     z, _, count, _ = jax.lax.while_loop(proceed, advance, carry)
     final = _at(threat, in_force(jnp.int32(steps - 1)))
-    return judge(f, final, x, y, z, loss, forwards=count, backwards=count)
+    return judge(f, final, x, y, z, loss, forwards=count, backwards=count, clean=clean)
 
 
 def growing(
@@ -110,8 +112,8 @@ def growing(
     checks.at_least("every", every, 1)
     checks.nonnegative("step_size", step_size)
     checks.nonnegative("factor", factor)
-    if checks.is_concrete(factor) and jnp.min(jnp.asarray(factor)) < 1:
+    if checks.is_concrete(factor) and np.min(np.asarray(factor)) < 1:
         raise ValueError(f"factor must be at least 1, got {factor}: the radius grows")
     numbers = {"step_size": step_size, "factor": factor, "largest": largest}
     leaves = {"threat": threat, "step": step, **stacked(numbers, threat)}
-    return make_attack(_run, leaves, steps=steps, every=every, start=start, loss=loss)
+    return make_attack(_run, leaves, steps=steps, every=every, start=start, loss=loss, clean=True)

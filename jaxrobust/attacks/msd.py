@@ -48,6 +48,7 @@ def _run(
     start: Start,
     loss: Loss,
     keep: str,
+    clean: bool,
 ) -> AttackResult:
     start_key, step_key = jax.random.split(key)
     goal = objective(f, loss, y)
@@ -73,7 +74,8 @@ def _run(
     )
     z, extra = (path.best.z, 1) if keep == "best" else (path.last, 0)
     forwards = steps * (1 + len(threat.members)) + extra
-    return judge(f, threat, x, y, z, loss, forwards=forwards, backwards=steps)
+    costs = {"forwards": forwards, "backwards": steps}
+    return judge(f, threat, x, y, z, loss, clean=clean, **costs)
 
 
 def msd(
@@ -127,4 +129,5 @@ def msd(
         start=start,
         loss=loss,
         keep=keep,
+        clean=True,
     )

@@ -35,6 +35,7 @@ def _run(
     k: Scalar,
     step_size: Scalar,
     loss: Loss,
+    clean: bool,
 ) -> AttackResult:
     start_key, step_key = jax.random.split(key)
     radius, k, length = (jnp.asarray(v, x.dtype) for v in (threat.radius, k, step_size))
@@ -49,7 +50,7 @@ def _run(
         steepest(step_key, threat, step_size=length),
         steps=1,
     )
-    return judge(f, threat, x, y, path.last, loss, forwards=1, backwards=1)
+    return judge(f, threat, x, y, path.last, loss, forwards=1, backwards=1, clean=clean)
 
 
 def n_fgsm(
@@ -80,4 +81,4 @@ def n_fgsm(
     checks.nonnegative("k", k)
     checks.nonnegative("step_size", step_size)
     leaves = {"threat": threat, **stacked({"k": k, "step_size": step_size}, threat)}
-    return make_attack(_run, leaves, loss=loss)
+    return make_attack(_run, leaves, loss=loss, clean=True)

@@ -111,9 +111,10 @@ def masses(key: Key, threat: L2 | L1, x: Array) -> tuple[Array, Propose]:
         target, source = place(x.shape, draws[:2], sides), place(x.shape, draws[2:4], sides)
         pattern = bump(target, sides, draws[4] < 0.5, order, x.dtype)
         signs = jnp.where(draws[5:] < 0.5, 1, -1).astype(x.dtype)
-        delta = z - x
+        # In units of the radius: its square, or a pixel's, may be too large or too small a float.
+        delta = (z - x) / jnp.where(radius > 0, radius, 1)
         mass = jnp.abs(delta) ** order
-        spare = jnp.maximum(radius**order - jnp.sum(mass), 0) / channels
+        spare = jnp.maximum(1 - jnp.sum(mass), 0) / channels
         into, out_of = target.mask[:, :, None], source.mask[:, :, None]
         kept = _unit(jnp.where(into, delta, 0), order, (0, 1))
         mixed = kept + pattern[:, :, None] * signs[None, None, :]

@@ -25,18 +25,21 @@ def _run(
     attack: Attack,
     variables: Variables,
     model: Model,
+    clean: bool,
 ) -> AttackResult:
-    crafted = attack(key, model.logits_fn(variables), x, y)
+    # What the source model errs on tells nothing about the attacked one.
+    crafted = attack.bare(key, model.logits_fn(variables), x, y)
     threat = attack.settings["threat"]
     costs = {"forwards": crafted.forwards, "backwards": crafted.backwards}
-    return judge(f, threat, x, y, crafted.x, losses.margin, **costs)
+    return judge(f, threat, x, y, crafted.x, losses.margin, clean=clean, **costs)
 
 
 def transfer(attack: Attack, model: Model, variables: Variables) -> Attack:
     """Runs `attack` on a source model and scores the point it finds on the attacked one.
 
     The black-box attack of TRADES, section 5.3.2, and of most transfer studies: no query of the
-    attacked model but the last. The loss reported is the margin there.
+    attacked model but the last, at the point and at the clean example. The loss reported is the
+    margin there.
 
     Args:
       attack: run on the source model; needs a `threat` setting. With `keep="last"` a first-order
@@ -48,4 +51,4 @@ def transfer(attack: Attack, model: Model, variables: Variables) -> Attack:
     """
     if "threat" not in attack.settings:
         raise ValueError("transfer needs an attack with a `threat` setting, such as pgd or apgd")
-    return make_attack(_run, {"attack": attack, "variables": variables}, model=model)
+    return make_attack(_run, {"attack": attack, "variables": variables}, model=model, clean=True)

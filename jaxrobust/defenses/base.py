@@ -98,6 +98,8 @@ def perturb(
 ) -> Array:
     """Adversarial points `[B, ...]` for a batch, constants for the training loss.
 
+    They are those of the attack's `bare` form: the ends of its search.
+
     Args:
       moment: where training stands: `progress` on the ramp, and the device axes.
       attack_mode: "eval" attacks the classifier with its running statistics and no dropout (the
@@ -114,7 +116,7 @@ def perturb(
       targets: arrays `[B, ...]` for `make_loss`.
     """
     variables = jax.lax.stop_gradient(variables)
-    attack = grown(attack, moment.progress, ramp)
+    attack = grown(attack.bare, moment.progress, ramp)
 
     def run(key: Key, f: LogitsFn, x: Array, y: Array, *own: Array) -> AttackResult:
         aimed = attack.replace(loss=make_loss(f(x), *own)) if make_loss else attack

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.sinkhorn.dual import Duals, Moves, Problem
+from jaxrobust.sinkhorn.dual import Duals, Problem
 from jaxrobust.sinkhorn.window import Layout, total
 from jaxrobust.types import Array
 
@@ -15,13 +15,19 @@ _MOST_PRODUCTS = 100
 
 
 class Curvature(NamedTuple):
-    """The negative Hessian at a plan: lines `[C, N]` unless noted."""
+    """The negative Hessian at a plan: lines `[C, N]` unless noted.
+
+    What stays at its pixel cancels from it, exactly: where next to all mass does, the rest is
+    smaller than the rounding of a row's sum.
+    """
 
     share: Array
     """The plan's shares, `[K, C, ...]`, padded."""
     x: Array
-    stiffness: Array
-    """1/lam where z is free of its upper bound, plus the plan's column sums."""
+    own: Array
+    """Each pixel's own term: 1/lam where z is free of its upper bound."""
+    arriving: Array
+    """The mass that comes from other pixels."""
     rate: Array
     """What a unit of mass leaving pixel i pays on average."""
     paid: Array
@@ -55,7 +61,6 @@ def curvature(
     layout: Layout,
     problem: Problem,
     share: Array,
-    now: Moves,
     own: Array,
     free: Array,
 ) -> Curvature:
@@ -67,30 +72,43 @@ def curvature(
     cost = problem.cost
     here = layout.stays(share)
     there = layout.arrivals(share, problem.x)
-    stiffness = own + problem.x + now.moved
+    center = len(share) // 2
+    moving = [k for k in range(len(share)) if k != center]
+    arriving = total(there[k] for k in moving)
+    leaving = total(here[k] for k in moving)
     rate = total(c * s for c, s in zip(cost, here, strict=True))
     squares = jnp.sum(problem.x * total(c * c * s for c, s in zip(cost, here, strict=True)))
     spread = squares - jnp.sum(problem.x * rate * rate)
-    remain = total(
-        a * s for a, s in zip(there, layout.arrivals(share, jnp.ones_like(rate)), strict=True)
+    arrives = layout.arrivals(share, jnp.ones_like(rate))
+    # sum of x s (1 - s) over a column; at the center 1 - s is what leaves.
+    diagonal = problem.x * here[center] * leaving + total(
+        there[k] * (1 - arrives[k]) for k in moving
     )
     return Curvature(
         share,
         problem.x,
-        stiffness,
+        own,
+        arriving,
         rate,
         total(c * a for c, a in zip(cost, there, strict=True)),
         squares,
         free,
-        Duals(stiffness - remain, jnp.where(free & (spread > 0), spread, 1)),
+        Duals(own + diagonal, jnp.where(free & (spread > 0), spread, 1)),
     )
 
 
 def product(layout: Layout, h: Curvature, v: Duals) -> Duals:
     """The negative Hessian times `v`; the identity on a psi that is not free."""
     psi = jnp.where(h.free, v.psi, 0)
-    mean = h.x * (layout.gather(h.share, v.beta) - psi * h.rate)
-    beta = h.stiffness * v.beta - psi * h.paid - layout.scatter(h.share, mean)
+    center = len(h.share) // 2
+    here, near = layout.stays(h.share), layout.shifts(v.beta)
+    moving = [k for k in range(len(here)) if k != center]
+    # The mean of v over a row, less the v of its own pixel.
+    lead = h.x * (total(here[k] * (near[k] - v.beta) for k in moving) - psi * h.rate)
+    mean = h.x * v.beta + lead
+    arrivals = layout.arrivals(h.share, mean)
+    beta = (h.own + h.arriving) * v.beta - psi * h.paid - here[center] * lead
+    beta = beta - total(arrivals[k] for k in moving)
     own = psi * h.paid_squares + jnp.sum(mean * h.rate) - jnp.sum(h.paid * v.beta)
     return Duals(beta, jnp.where(h.free, own, v.psi))
 

@@ -66,7 +66,9 @@ def distance(
     checks.positive("tolerance", tolerance)
     x, z = jax.lax.stop_gradient((jnp.asarray(x), jnp.asarray(z)))
     posed = pose(x, z, radius=1.0, lam=1.0, cost=cost)
-    layout, problem = posed.layout, posed.problem
+    # No budget: psi is held, and its fee would be a constant of the dual value, next to which the
+    # value of a short move is rounded away.
+    layout, problem = posed.layout, posed.problem._replace(radius=jnp.zeros_like(posed.problem.lam))
     dtype = problem.x.dtype
     wide = jnp.maximum(jnp.max(problem.cost), jnp.finfo(dtype).tiny)
     moving = jnp.sum(jnp.abs(problem.step))

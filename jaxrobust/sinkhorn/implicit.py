@@ -53,4 +53,4 @@ def _curvature(layout: Layout, problem: Problem, duals: Duals, now: Moves) -> Cu
     ridge = jnp.finfo(problem.x.dtype).eps ** 0.5
     own = jnp.where(clear, 1, ridge).astype(share.dtype) / problem.lam
     binds = duals.psi > 0
-    return curvature(layout, problem, share, now, own, binds)
+    return curvature(layout, problem, share, own, binds)

@@ -117,7 +117,7 @@ def maximize(
 
         still = converged | raised | repriced
         gradient = Duals(jnp.where(still, 0, r.gap), jnp.where(still, 0, r.over))
-        h = curvature(layout, here, share, now, secant(here, duals.beta, r.gap), r.free)
+        h = curvature(layout, here, share, secant(here, duals.beta, r.gap), r.free)
         size = h.norm(gradient)
         wanted = jnp.maximum((size / s.size) ** 2, tolerance * r.moving / (4 * r.columns))
         direction, products = solve(layout, h, gradient, jnp.minimum(wanted, _FORCING))

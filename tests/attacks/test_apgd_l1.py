@@ -96,7 +96,7 @@ def test_every_iterate_is_that_of_the_definition(larger_radii):
                 return cases.logits(net, z)
 
             options = {"larger_radii": larger_radii, "start": lambda key, threat, x: start}
-            return apgd_l1(L1(size), **options)(KEY, f, x, y)
+            return apgd_l1(L1(size), **options).bare(KEY, f, x, y)
 
         for seed in range(8):
             net = cases.random_net(seed, size=SIZE)
@@ -220,7 +220,7 @@ def test_targets_with_two_classes():
     f = lambda z: cases.logits(net, z)  # noqa: E731
     y = jnp.argmax(f(X[0])).astype(jnp.int32)
     aimed = targeted(apgd_l1(L1(4.0), steps=20), loss=targeted_dlr_or_margin, targets=9)
-    result = cases.compiled(lambda: aimed(KEY, f, X[0], y))()
+    result = cases.compiled(lambda: aimed.bare(KEY, f, X[0], y))()
     assert result.inside
     assert bool(result.success) == bool(jnp.argmax(f(result.x)) != y)
     assert result.margin > f(X[0])[1 - y] - f(X[0])[y] + 0.5

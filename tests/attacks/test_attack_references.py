@@ -48,7 +48,9 @@ def unboxed(threat: str, radius: float) -> Any:
 def attacked(attack: Attack, dtype: Any = np.float64, net: cases.Net = NET) -> AttackResult:
     net = cases.to_jax(net, dtype)
     return cases.compiled(
-        lambda a: a(KEY, lambda z: cases.logits(net, z), jnp.asarray(X, dtype), jnp.int32(LABEL))
+        lambda a: a.bare(
+            KEY, lambda z: cases.logits(net, z), jnp.asarray(X, dtype), jnp.int32(LABEL)
+        )
     )(attack)
 
 

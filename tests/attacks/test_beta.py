@@ -22,7 +22,7 @@ RIVALS = [j for j in range(3) if j != LABEL]
 def attacked(attack: Attack, net: cases.Net = NET) -> AttackResult:
     net = cases.to_jax(net, np.float64)
     key = jax.random.key(0)
-    run = cases.compiled(lambda a: a(key, lambda z: cases.logits(net, z), X, jnp.int32(LABEL)))
+    run = cases.compiled(lambda a: a.bare(key, lambda z: cases.logits(net, z), X, jnp.int32(LABEL)))
     return run(attack)
 
 

@@ -34,7 +34,7 @@ def test_follows_the_float64_loop_and_rests_where_the_model_errs() -> None:
         result = run(attack)
         np.testing.assert_allclose(result.x, z, atol=1e-12)
         assert result.success
-        assert (int(result.forwards), int(result.backwards)) == (k + 2, k + 1)
+        assert (int(result.forwards), int(result.backwards)) == (k + 3, k + 1)
         held = run(attack.replace(largest=0.5 * np.linalg.norm(z - X)))
         assert not held.success
         assert float(held.norm) <= 0.5 * np.linalg.norm(z - X) * (1 + 1e-9)

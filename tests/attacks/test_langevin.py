@@ -48,7 +48,7 @@ def test_langevin_noise_has_scale_sqrt_2at(noise: str, variance: float, place: s
         place=place,
         start=clean,
     )
-    walked = attack(KEY, lambda z: jnp.zeros(3), jnp.zeros(n), jnp.int32(0)).x
+    walked = attack.bare(KEY, lambda z: jnp.zeros(3), jnp.zeros(n), jnp.int32(0)).x
     scale = np.sqrt(2 * step * temperature) * (step if place == "inside" else 1)
     assert np.var(walked) == pytest.approx(3 * scale**2 * variance, rel=0.03)
 
@@ -71,7 +71,7 @@ def test_relative_noise_is_a_share_of_the_gradient(
         loss=lambda logits, y: logits[0],
     )
     f = lambda z: jnp.stack([slope * jnp.sum(z), jnp.float32(0)])  # noqa: E731
-    walked = np.asarray(attack(KEY, f, jnp.zeros(n), jnp.int32(0)).x, np.float64)
+    walked = np.asarray(attack.bare(KEY, f, jnp.zeros(n), jnp.int32(0)).x, np.float64)
     assert walked.mean() == pytest.approx(2 * step * slope, rel=0.01)
     share = np.sqrt(2 * step * temperature)
     assert np.var(walked) == pytest.approx(2 * (step * slope * share) ** 2 * variance, rel=0.03)
@@ -90,7 +90,7 @@ def kept(temperature: float, relative: bool, scale: float) -> float:
         loss=lambda logits, y: logits[0],
     )
     f = lambda z: jnp.stack([jnp.vdot(g, z), jnp.float32(0)])  # noqa: E731
-    moved = np.asarray(attack(KEY, f, jnp.zeros(g.shape), jnp.int32(0)).x, np.float64)
+    moved = np.asarray(attack.bare(KEY, f, jnp.zeros(g.shape), jnp.int32(0)).x, np.float64)
     return float(g @ moved / (0.1 * np.abs(g).sum()))
 
 
@@ -114,7 +114,7 @@ def test_unclipped_start_keeps_its_noise_outside_the_box() -> None:
     # The gradient is taken there, and the point stepped to lies in the set.
     f = lambda z: jnp.stack([jnp.sum(z**2), jnp.float32(0)])  # noqa: E731
     attack = fgsm(threat, start=unclipped, loss=lambda logits, y: logits[0])
-    found = attack(KEY, f, x, jnp.int32(1))
+    found = attack.bare(KEY, f, x, jnp.int32(1))
     assert found.inside
     start_key = jax.random.split(KEY)[0]
     start = np.asarray(unclipped(start_key, threat, x))

@@ -23,7 +23,7 @@ STEPS = {"linf": 0.03, "l2": 0.08, "l1": 0.075}
 def attacked(attack: Attack) -> AttackResult:
     net = cases.to_jax(NET, np.float64)
     return cases.compiled(
-        lambda a: a(jax.random.key(0), lambda z: cases.logits(net, z), X, jnp.int32(LABEL))
+        lambda a: a.bare(jax.random.key(0), lambda z: cases.logits(net, z), X, jnp.int32(LABEL))
     )(attack)
 
 

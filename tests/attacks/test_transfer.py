@@ -33,6 +33,7 @@ def test_points_come_from_the_source_and_verdicts_from_the_target() -> None:
     np.testing.assert_array_equal(moved.x, crafted.x)
     wrong = np.asarray(moved.x @ TARGET.params).argmax(axis=1) != Y
     np.testing.assert_array_equal(moved.success, wrong)
+    # The verdict costs two passes, one of them at the clean example; the source needs no clean one.
     assert (moved.forwards == crafted.forwards + 1).all()
     white = batched(attack, KEY, f, X, Y)
     assert white.success.sum() > moved.success.sum() > 0
@@ -45,6 +46,19 @@ def test_minimum_norm_points_outside_the_set_do_not_count() -> None:
         transfer(deepfool(L2(1e-3)), LINEAR, SOURCE), KEY, LINEAR.logits_fn(TARGET), X, Y
     )
     assert not near.success.any()
+
+
+def test_the_verdict_at_the_clean_example_is_the_targets() -> None:
+    f = LINEAR.logits_fn(TARGET)
+    wrong = (Y + 1) % 3
+    attack = pgd(Linf(0.02), step_size=0.02, steps=2, keep="last")
+    moved = batched(transfer(attack, LINEAR, SOURCE), KEY, f, X, wrong)
+    assert moved.success.all()
+    # An example that the source alone errs on is crafted on, not handed over as it is.
+    errs = np.asarray(X @ SOURCE.params).argmax(axis=1) != Y
+    moved = batched(transfer(attack, LINEAR, SOURCE), KEY, f, X, Y)
+    assert errs.any()
+    assert (np.abs(moved.x - X).max(axis=1) > 0)[errs].all()
 
 
 def test_needs_a_threat() -> None:

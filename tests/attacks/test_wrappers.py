@@ -92,7 +92,7 @@ def test_targeted_finds_the_class_that_can_be_reached() -> None:
     assert not likeliest.success
     assert run(targeted(base, targets=99)).success
     assert int(every.backwards) == 2 * 4
-    assert int(every.forwards) == 2 * (4 + 2) + 1
+    assert int(every.forwards) == 2 * (4 + 3) + 1
 
 
 @pytest.mark.parametrize("loss", [losses.targeted_margin, losses.targeted_cross_entropy])

@@ -80,6 +80,37 @@ def test_projections_lie_in_the_ball_by_linear_programs() -> None:
     assert not np.asarray(inside(X, brighter)[0]).any()
 
 
+def test_membership_is_that_of_linear_programs_down_to_small_radii() -> None:
+    """Next to all mass stays where it is, which must not drown what little moves."""
+    rng = np.random.default_rng(6)
+    radii = np.repeat(np.float32([3e-5, 1e-4, 3e-4, 1e-3, 1e-2]), 6)
+    x = rng.uniform(0, 0.8, (len(radii), *SHAPE)).astype(np.float32)
+    x[::3, :2] = 0
+    x[1::3] = (x[1::3] > 0.4) * np.float32(0.9)
+    far = np.resize([0.05, 3.0, 30.0], len(radii))[:, None, None]
+    targets = (x + far * rng.normal(size=x.shape)).astype(np.float32)
+
+    def both(radius: jax.Array, x: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        ball = Wasserstein(radius, lam=1000.0, cost=COST)
+        point = ball.project(x, z)
+        return point, ball.contains(x, point)
+
+    points, inside = jax.jit(jax.vmap(both))(radii, x, targets)
+    distances = np.asarray([lp_distance(a, b) for a, b in zip(x, points, strict=True)])
+    assert (distances <= radii * (1 + 1e-4) + 1e-8).all()
+    assert (distances > 0.5 * radii).all(), "these balls must bind"
+    assert inside.all()
+    # What a smaller ball does not hold up to the documented tolerance, it does not accept.
+    contains = jax.jit(
+        jax.vmap(lambda r, x, z: Wasserstein(r, lam=1000.0, cost=COST).contains(x, z))
+    )
+    for share in (0.5, 0.9, 0.99):
+        smaller = np.float32(share) * radii
+        outside = distances > smaller * (1 + 5e-3) + 2e-5
+        assert outside.any() or share == 0.99
+        assert not np.asarray(contains(smaller, x, points))[outside].any()
+
+
 def test_steepest_step_gains_what_the_linear_program_gains() -> None:
     gradients = np.random.default_rng(2).normal(size=X.shape).astype(np.float32)
     step = jax.jit(jax.vmap(lambda g, x: (SETS.steepest(g, x), SETS.dual_norm(g))))
