@@ -7,7 +7,7 @@ pure function `f(x) -> logits [K]`. Batches are `jax.vmap` axes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -92,6 +92,9 @@ class Attack:
     run: Callable[..., AttackResult] = dataclasses.field(metadata={"static": True})
     leaves: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
     options: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), metadata={"static": True})
+    scales: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+    """The leaves beside `threat` that are lengths in the set, so that they grow and shrink with its
+    radius: step sizes, for most. See `defenses.base.perturb` on ramps."""
 
     def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
         return self.run(key, f, x, y, **self.leaves, **dict(self.options))
@@ -105,7 +108,7 @@ class Attack:
                 raise ValueError(f"this attack has no setting {name!r}; it has: {known}")
         leaves = {name: changes.get(name, value) for name, value in self.leaves.items()}
         options = tuple((name, changes.get(name, value)) for name, value in self.options)
-        return Attack(self.run, leaves, options)
+        return dataclasses.replace(self, leaves=leaves, options=options)
 
     @property
     def bare(self) -> Attack:
@@ -122,7 +125,7 @@ class Attack:
             is_leaf=lambda part: isinstance(part, Attack),
         )
         options = tuple((n, False if n == "clean" else value) for n, value in self.options)
-        return Attack(self.run, leaves, options)
+        return dataclasses.replace(self, leaves=leaves, options=options)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -142,10 +145,27 @@ class Attack:
 
 
 def make_attack(
-    run: Callable[..., AttackResult], leaves: dict[str, PyTree], **options: Any
+    run: Callable[..., AttackResult],
+    leaves: dict[str, PyTree],
+    *,
+    scales: Sequence[str] = (),
+    **options: Any,
 ) -> Attack:
-    """Builds an `Attack` from a module-level function, its numbers and its static options."""
-    return Attack(run, leaves, tuple(sorted(options.items())))
+    """Builds an `Attack` from a module-level function, its numbers and its static options.
+
+    Args:
+      scales: the names of the leaves beside `threat` that grow along with its radius.
+
+    Raises:
+      ValueError: `scales` names something that is no leaf.
+    """
+    for name in scales:
+        if name not in leaves:
+            known = ", ".join(sorted(leaves))
+            raise ValueError(
+                f"scales names {name!r}, which is no leaf of this attack; it has: {known}"
+            )
+    return Attack(run, leaves, tuple(sorted(options.items())), tuple(scales))
 
 
 class Variables(NamedTuple):

@@ -40,7 +40,12 @@ def optimizer_steps(
 ) -> Attack:
     """BETA's inner attack, before it is aimed at a class: arguments as `beta`."""
     return first_order(
-        threat, optimizer, {"step_size": step_size}, steps=steps, **{"keep": "last", **options}
+        threat,
+        optimizer,
+        {"step_size": step_size},
+        steps=steps,
+        scales=("step_size",),
+        **{"keep": "last", **options},
     )
 
 

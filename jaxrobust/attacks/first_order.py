@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,7 @@ def first_order(
     start: Start = starts.uniform,
     loss: Loss = losses.cross_entropy,
     keep: str = "best",
+    scales: Sequence[str] = (),
 ) -> Attack:
     """`steps` projected steps of `optimizer(key, threat, **numbers)` that maximize `loss`.
 
@@ -105,9 +106,12 @@ def first_order(
         "last" the last iterate. Called by itself, the attack returns the clean example where
         the model errs on that and not on this point; training calls its `bare` form, which never
         does.
+      scales: those of `numbers` that are lengths in the set, as step sizes are: a training method
+        whose radius grows (`ramp`) grows them along. What is not named here stays as it is.
 
     Raises:
-      ValueError: steps < 1, an unknown `keep`, a negative or non-finite number.
+      ValueError: steps < 1, an unknown `keep`, a negative or non-finite number, or `scales` of
+        something else than `numbers`.
     """
     checks.at_least("steps", steps, 1)
     checks.choice("keep", keep, KEEPS)
@@ -123,4 +127,5 @@ def first_order(
         loss=loss,
         keep=keep,
         clean=True,
+        scales=scales,
     )

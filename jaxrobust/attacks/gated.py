@@ -92,4 +92,6 @@ def gated(
         raise ValueError(f"threshold must be a number, got {threshold}; below 0 none converges")
     numbers = {"step_size": step_size, "steps": steps, "threshold": threshold}
     leaves = {"threat": threat, **stacked(numbers, threat)}
-    return make_attack(_run, leaves, mixed=mixed, start=start, loss=loss, clean=True)
+    return make_attack(
+        _run, leaves, mixed=mixed, start=start, loss=loss, clean=True, scales=("step_size",)
+    )

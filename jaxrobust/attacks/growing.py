@@ -116,4 +116,13 @@ def growing(
         raise ValueError(f"factor must be at least 1, got {factor}: the radius grows")
     numbers = {"step_size": step_size, "factor": factor, "largest": largest}
     leaves = {"threat": threat, "step": step, **stacked(numbers, threat)}
-    return make_attack(_run, leaves, steps=steps, every=every, start=start, loss=loss, clean=True)
+    return make_attack(
+        _run,
+        leaves,
+        steps=steps,
+        every=every,
+        start=start,
+        loss=loss,
+        clean=True,
+        scales=("step_size",),
+    )

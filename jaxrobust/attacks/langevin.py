@@ -86,5 +86,6 @@ def langevin(
         _OPTIMIZERS[noise, place, relative],
         {"step_size": step_size, "temperature": temperature},
         steps=steps,
+        scales=("step_size",),
         **{"loss": losses.log_error_probability, "keep": "last", **options},
     )

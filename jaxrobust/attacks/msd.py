@@ -130,4 +130,5 @@ def msd(
         loss=loss,
         keep=keep,
         clean=True,
+        scales=("step_sizes",),
     )

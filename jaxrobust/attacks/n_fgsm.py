@@ -81,4 +81,4 @@ def n_fgsm(
     checks.nonnegative("k", k)
     checks.nonnegative("step_size", step_size)
     leaves = {"threat": threat, **stacked({"k": k, "step_size": step_size}, threat)}
-    return make_attack(_run, leaves, loss=loss, clean=True)
+    return make_attack(_run, leaves, loss=loss, clean=True, scales=("step_size",))

@@ -29,7 +29,8 @@ def pgd(threat: ThreatModel, *, step_size: Scalar, steps: int, **options: Any) -
       threat: the set. step_size: length of a step in the threat's norm. steps: how many.
       **options: `start` (default uniform), `loss`, `keep`; see `first_order`.
     """
-    return first_order(threat, steepest, {"step_size": step_size}, steps=steps, **options)
+    numbers = {"step_size": step_size}
+    return first_order(threat, steepest, numbers, steps=steps, scales=("step_size",), **options)
 
 
 def carlini_wagner_pgd(
@@ -79,7 +80,7 @@ def momentum(
     Dong et al. 2018, Algorithm 1 (which starts at the clean point; so does this by default).
     The velocity accumulates normalized gradients, never their signs.
     """
-    options = {"start": starts.clean, **options}
+    options = {"start": starts.clean, "scales": ("step_size",), **options}
     return first_order(
         threat, _momentum, {"step_size": step_size, "decay": decay}, steps=steps, **options
     )

@@ -108,15 +108,18 @@ def perturb(
         mode alone, examples influence one another. It needs an attack of a fixed number of steps
         (not `attacks.gated` or `growing`): devices that leave its loop at different times would
         wait for one another's statistics forever.
-      ramp: the share of training over which radius and step size grow linearly from 0 to their
-        full values (0: full from the start). At a large radius, training from scratch can stick at
-        the constant prediction; starting small avoids it (Wong's thesis, section 3.3.1).
+      ramp: the share of training over which the radius, and the settings that the attack declares
+        to go with it (`Attack.scales`; step sizes in the library's own), grow linearly from 0 to
+        their full values (0: full from the start). At a large radius, training from scratch can
+        stick at the constant prediction; starting small avoids it (Wong's thesis, section 3.3.1).
       make_loss: (clean logits, *the example's targets) -> loss, for an attack on something else
         than its own loss, such as a divergence from the clean prediction.
       targets: arrays `[B, ...]` for `make_loss`.
     """
     variables = jax.lax.stop_gradient(variables)
-    attack = grown(attack.bare, moment.progress, ramp)
+    # A plain function has no parts to change.
+    bare = attack.bare if isinstance(attack, Attack) else attack
+    attack = grown(bare, moment.progress, ramp)
 
     def run(key: Key, f: LogitsFn, x: Array, y: Array, *own: Array) -> AttackResult:
         aimed = attack.replace(loss=make_loss(f(x), *own)) if make_loss else attack

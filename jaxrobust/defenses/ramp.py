@@ -10,9 +10,6 @@ import jax.numpy as jnp
 from jaxrobust import checks
 from jaxrobust.types import Array, Attack, PyTree, Scalar, ThreatModel
 
-SIZES = ("step_size", "step_sizes")
-"""Settings of attacks that grow along with the radius."""
-
 
 def share_done(progress: Scalar, ramp: Scalar) -> Array:
     """min(1, progress / ramp), the share of the ramp that is over; 1 for a ramp of 0."""
@@ -29,9 +26,11 @@ def grown_threat(threat: ThreatModel, progress: Scalar, ramp: Scalar) -> ThreatM
 
 
 def grown(attack: Attack, progress: Scalar, ramp: Scalar) -> Attack:
-    """The attack with its radius and step sizes scaled by the share of the ramp that is over.
+    """The attack with its radius, and what it says goes with it, scaled by the share that is over.
 
-    So are those of attacks that it is made of.
+    What goes with the radius is declared by the attack (`Attack.scales`, step sizes for most): of
+    one that declares nothing the radius alone grows, and its steps are full from the start. So for
+    attacks that it is made of, each by its own declaration.
     """
     if checks.is_concrete(ramp) and ramp == 0:
         return attack
@@ -40,7 +39,7 @@ def grown(attack: Attack, progress: Scalar, ramp: Scalar) -> Attack:
     def part(name: str, value: PyTree) -> PyTree:
         if name == "threat":
             return grown_threat(value, progress, ramp)
-        if name in SIZES:
+        if name in attack.scales:
             return jax.tree.map(lambda size: size * scale, value)
         return jax.tree.map(
             lambda v: grown(v, progress, ramp) if _is_attack(v) else v, value, is_leaf=_is_attack

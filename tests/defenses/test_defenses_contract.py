@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from training.training_cases import (
     CLASSES,
@@ -19,7 +20,7 @@ from training.training_cases import (
 from jaxrobust import attacks, defenses, losses
 from jaxrobust.defenses import Defense, Moment
 from jaxrobust.defenses.ramp import grown
-from jaxrobust.threats import L2, Linf
+from jaxrobust.threats import L2, Linf, Union
 from jaxrobust.types import Array, Attack, Batch, Key, Model, Variables
 
 THREAT = Linf(0.1)
@@ -255,6 +256,60 @@ def test_the_ramp_grows_the_attacks_that_an_attack_is_made_of(attack) -> None:
     for before, after in zip(jax.tree.leaves(attack), jax.tree.leaves(half), strict=True):
         # Radius and step size, both .2, are halved; the ends of the pixel box stay.
         np.testing.assert_allclose(after, 0.1 if before == 0.2 else before, rtol=1e-6)
+
+
+def _plain(key, threat, *, lr, step_size):
+    return optax.chain(attacks.scale_by_steepest(threat), optax.scale(-lr - 0 * step_size))
+
+
+def test_the_ramp_grows_what_an_attack_declares_by_whatever_name() -> None:
+    make = partial(attacks.first_order, Linf(0.4), _plain, {"lr": 0.2, "step_size": 0.2}, steps=1)
+    declared, silent = grown(make(scales=("lr",)), 0.25, 0.5), grown(make(), 0.25, 0.5)
+    told = {name: float(declared.settings[name]) for name in ("lr", "step_size")}
+    assert told == pytest.approx({"lr": 0.1, "step_size": 0.2})
+    told = {name: float(silent.settings[name]) for name in ("lr", "step_size")}
+    assert told == pytest.approx({"lr": 0.2, "step_size": 0.2})
+    for attack in (declared, silent):
+        assert float(attack.settings["threat"].radius) == pytest.approx(0.2)
+    # The declaration survives what else is done to an attack.
+    changed = make(scales=("lr",)).replace(lr=0.4).bare
+    assert float(grown(changed, 0.25, 0.5).settings["lr"]) == pytest.approx(0.2)
+    with pytest.raises(
+        ValueError, match="scales names 'rate', which is no leaf of this attack; it"
+    ):
+        make(scales=("rate",))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.momentum(Linf(0.2), step_size=0.2, steps=1),
+        attacks.langevin(Linf(0.2), step_size=0.2, steps=1, temperature=0.3),
+        attacks.gated(Linf(0.2), step_size=0.2, steps=1),
+        attacks.growing(Linf(0.2), step=Linf(1.0), step_size=0.2, steps=1, factor=1.5, every=1),
+        attacks.n_fgsm(Linf(0.2), step_size=0.2),
+        attacks.msd(Union((Linf(0.3),), 0.2), step_sizes=(0.2,), steps=1),
+    ],
+    ids=["momentum", "langevin", "gated", "growing", "n_fgsm", "msd"],
+)
+def test_our_attacks_declare_their_steps(attack) -> None:
+    half = grown(attack, 0.25, 0.5)
+    assert jax.tree.structure(half) == jax.tree.structure(attack)
+    for before, after in zip(jax.tree.leaves(attack), jax.tree.leaves(half), strict=True):
+        np.testing.assert_allclose(after, 0.1 if before == 0.2 else before, rtol=1e-6)
+
+
+def test_plain_functions_are_attacks_too() -> None:
+    model, batch = normalized(), batch_of()
+    variables = model.init(jax.random.key(0), batch.x)
+
+    def attack(key, f, x, y):
+        return attacks.pgd(THREAT, **OPTIONS)(key, f, x, y)
+
+    points = defenses.perturb(
+        jax.random.key(0), attack, model, variables, batch, Moment(), attack_mode="eval"
+    )
+    assert points.shape == batch.x.shape
 
 
 def test_a_ramp_needs_a_radius() -> None:
