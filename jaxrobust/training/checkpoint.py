@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxrobust.training.seal import broken, seal
 from jaxrobust.training.state import TrainState
 from jaxrobust.types import PyTree
 
@@ -67,10 +68,12 @@ def save(run: Path, kind: str, state: TrainState, history: list[dict[str, Any]])
             # Numbered by saves, not epochs: Orbax refuses a number twice, and an epoch that is
             # repeated after a kill is saved twice.
             latest = manager.latest_step()
+            plain = _plain(state)
+            rows = {"rows": history, "seal": seal(plain, history)}
             manager.save(
                 0 if latest is None else latest + 1,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(_plain(state)), history=ocp.args.JsonSave(history)
+                    state=ocp.args.StandardSave(plain), history=ocp.args.JsonSave(rows)
                 ),
                 force=True,
             )
@@ -91,30 +94,14 @@ def restore(run: Path, kind: str, like: TrainState) -> Checkpoint | None:
       like: a state of the expected structure, shapes and types.
 
     Raises:
-      CheckpointError: broken files, or a checkpoint of another model, optimizer or method.
+      CheckpointError: broken files, any byte of the state or the history that is not what was
+        saved, or a checkpoint of another model, optimizer or method.
     """
-    if not (run / kind).is_dir():
+    template = _plain(like)
+    found = _read(run / kind, template, "belongs to another model, optimizer or method")
+    if found is None:
         return None
-    with _manager(run, kind) as manager:
-        number = manager.latest_step()
-        if number is None:
-            return None
-        template = _plain(like)
-        where = run / kind / str(number)
-        try:
-            found = manager.restore(
-                number,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(template), history=ocp.args.JsonRestore()
-                ),
-            )
-        except Exception as error:
-            raise CheckpointError(
-                f"{where} is broken or belongs to another model, optimizer or method "
-                f"({type(error).__name__}: {_first_line(error)}); "
-                "delete the run folder or choose another"
-            ) from error
-    state = found.state
+    state, history, where = found
     for (path, ours), theirs in zip(
         jax.tree_util.tree_leaves_with_path(template), jax.tree.leaves(state), strict=True
     ):
@@ -124,10 +111,14 @@ def restore(run: Path, kind: str, like: TrainState) -> Checkpoint | None:
                 f"{where} belongs to another run: {name} is {theirs.dtype}{list(theirs.shape)} "
                 f"there and {ours.dtype}{list(ours.shape)} here; choose another run folder"
             )
+    told = history[-1].get("step") if history else 0
+    if told != int(state.step):
+        raise CheckpointError(
+            f"{where} holds a state after {int(state.step)} steps, but its history ends after "
+            f"{told}; delete the run folder or choose another"
+        )
     impl = jax.random.key_impl(like.key)
-    return Checkpoint(
-        state._replace(key=jax.random.wrap_key_data(state.key, impl=impl)), list(found.history)
-    )
+    return Checkpoint(state._replace(key=jax.random.wrap_key_data(state.key, impl=impl)), history)
 
 
 def saved_variables(run: Path, kind: str) -> Mapping[str, Any]:
@@ -136,17 +127,47 @@ def saved_variables(run: Path, kind: str) -> Mapping[str, Any]:
     Raises:
       FileNotFoundError: no such checkpoint. CheckpointError: broken files.
     """
-    kept = [int(p.name) for p in (run / kind).glob("*") if p.name.isdigit()]
-    if not kept:
+    found = _read(run / kind, None, "was made by another version")
+    if found is None:
         raise FileNotFoundError(f"the run {run} holds no {kind!r} checkpoint yet")
-    where = run / kind / str(max(kept)) / "state"
-    try:
-        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as reader:
-            return reader.restore(where.absolute())["variables"]
-    except Exception as error:
+    return found[0]["variables"]
+
+
+def _read(
+    folder: Path, template: PyTree | None, guess: str
+) -> tuple[PyTree, list[dict[str, Any]], Path] | None:
+    """State, history and place of the checkpoint in `folder`, both as they were sealed.
+
+    Args:
+      template: of the state; None reads it as dicts and lists. guess: what else may be wrong.
+    """
+    if not folder.is_dir():
+        return None
+    with _manager(folder.parent, folder.name) as manager:
+        number = manager.latest_step()
+        if number is None:
+            return None
+        where = folder / str(number)
+        try:
+            found = manager.restore(
+                number,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(template), history=ocp.args.JsonRestore()
+                ),
+            )
+            state, history = found.state, list(found.history["rows"])
+            part = broken(found.history["seal"], state, history)
+        except Exception as error:
+            raise CheckpointError(
+                f"{where} is broken or {guess} ({type(error).__name__}: {_first_line(error)}); "
+                "delete the run folder or choose another"
+            ) from error
+    if part is not None:
         raise CheckpointError(
-            f"{where} is broken ({type(error).__name__}); choose another checkpoint"
-        ) from error
+            f"{where} is broken: its {part} is not what was saved; "
+            "delete the run folder or choose another"
+        )
+    return state, history, where
 
 
 def _first_line(error: Exception) -> str:

@@ -14,7 +14,15 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from jaxrobust.training import checkpoint
 from jaxrobust.training.early_stopping import Stop
-from jaxrobust.training.folder import Identity, begin, require_metric, write
+from jaxrobust.training.folder import (
+    Identity,
+    begin,
+    mend,
+    read_best,
+    require_metric,
+    require_whole,
+    write,
+)
 from jaxrobust.training.parallel import replicate, unreplicate
 from jaxrobust.training.state import TrainState
 from jaxrobust.types import Array, Model, Variables
@@ -75,11 +83,13 @@ def resume(
     found = checkpoint.restore(folder, checkpoint.LAST, state)
     if found is not None:
         state, history = found
+    require_whole(folder, state, history, best_by)
     _require_agreement(folder, len(history))
     if best_by is not None and not history:
         require_metric(best_by, validate(state.variables))
     if jax.process_index() == 0:
         begin(folder, identity, history)
+        mend(folder, state, history, best_by)
     return Resumed(folder, state, history, validate, best_by)
 
 
@@ -143,8 +153,8 @@ def train_epochs(
     # The other processes may read the best checkpoint only once the first has written it.
     _meet("written")
     last = unreplicate(state)
-    best = checkpoint.restore(folder, checkpoint.BEST, template) if best_by else None
-    return Run(last, history, best.state if best else last)
+    best = read_best(folder, template, history, best_by) if best_by is not None else last
+    return Run(last, history, best)
 
 
 def require_classes(model: Model, sample: Array, name: str, num_classes: int) -> None:

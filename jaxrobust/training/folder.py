@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,10 @@ from jaxrobust.contents import contents
 from jaxrobust.files import write_csv, write_jsonl, write_text_atomic
 from jaxrobust.identity import differences
 from jaxrobust.training import checkpoint
+from jaxrobust.training.seal import same
 from jaxrobust.training.state import TrainState
 
-CONFIG, IDENTITY = "config.json", "identity.json"
+CONFIG, IDENTITY, METRICS = "config.json", "identity.json", "metrics.jsonl"
 
 
 class Identity(NamedTuple):
@@ -78,25 +79,76 @@ def write(
     Raises:
       ValueError: the last row lacks the metric `best_by`. OSError: a file cannot be written.
     """
-    # The best first: after a kill between the two, the epoch is repeated and wins again.
-    if best_by is not None and _is_best(history, best_by):
-        checkpoint.save(folder, checkpoint.BEST, state, history)
+    if best_by is not None:
+        require_metric(best_by, history[-1])
+    # The last first: after a kill between the two, `mend` makes the best of it.
     checkpoint.save(folder, checkpoint.LAST, state, history)
+    if best_by is not None and best_epoch(history, best_by) == len(history):
+        checkpoint.save(folder, checkpoint.BEST, state, history)
     _write_metrics(folder, history)
 
 
+def require_whole(
+    folder: Path, state: TrainState, history: list[dict[str, Any]], best_by: str | None
+) -> None:
+    """Raises CheckpointError where the folder tells of more than its last epoch, given here, holds.
+
+    That is rows of further epochs, or a best epoch before it that `best` does not hold.
+    """
+    file = folder / METRICS
+    rows = file.read_bytes().count(b"\n") if file.exists() else 0
+    # A kill between checkpoint and metrics leaves one row less, never one more.
+    if rows > len(history):
+        raise checkpoint.CheckpointError(
+            f"{file} tells of {rows} finished epochs, but {folder / checkpoint.LAST} holds "
+            f"{len(history)}: a checkpoint is lost; delete the run folder or choose another"
+        )
+    if best_by is not None and history and best_epoch(history, best_by) < len(history):
+        read_best(folder, state, history, best_by)
+
+
+def read_best(
+    folder: Path, like: TrainState, history: list[dict[str, Any]], best_by: str
+) -> TrainState:
+    """The state of the best epoch by the history; CheckpointError where `best` holds another."""
+    best = best_epoch(history, best_by)
+    found = checkpoint.restore(folder, checkpoint.BEST, like)
+    # By what all processes agree on: each has its own clock.
+    told = ("epoch", "step", best_by)
+    one, other = (
+        [{name: row.get(name) for name in told} for row in rows]
+        for rows in (found.history if found else [], history[:best])
+    )
+    if found is None or not same(one, other):
+        held = "nothing" if found is None else f"epoch {len(found.history)} of another history"
+        raise checkpoint.CheckpointError(
+            f"{folder / checkpoint.BEST} holds {held}, but by {best_by} the best epoch was "
+            f"{best}; delete the run folder or choose another"
+        )
+    return found.state
+
+
+def mend(
+    folder: Path, state: TrainState, history: list[dict[str, Any]], best_by: str | None
+) -> None:
+    """Saves the last epoch as the best where it is, and a kill came between the two."""
+    if best_by is None or not history or best_epoch(history, best_by) < len(history):
+        return
+    try:
+        read_best(folder, state, history, best_by)
+    except checkpoint.CheckpointError:
+        checkpoint.save(folder, checkpoint.BEST, state, history)
+
+
 def _write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
-    write_jsonl(folder / "metrics.jsonl", history)
+    write_jsonl(folder / METRICS, history)
     write_csv(folder / "metrics.csv", history)
 
 
-def _is_best(history: list[dict[str, Any]], best_by: str) -> bool:
-    """Whether the last row beats all before it; NaN beats nothing and is beaten by anything."""
-    require_metric(best_by, history[-1])
-    *before, last = (
-        -np.inf if np.isnan(score := row.get(best_by, np.nan)) else score for row in history
-    )
-    return not before or last > max(before)
+def best_epoch(history: Sequence[Mapping[str, Any]], best_by: str) -> int:
+    """Counted from 1: the first with the largest score; NaN is beaten by anything."""
+    scores = [row.get(best_by, np.nan) for row in history]
+    return int(np.argmax([-np.inf if np.isnan(score) else score for score in scores])) + 1
 
 
 def require_metric(name: str, metrics: Mapping[str, float], *, option: str = "best_by") -> None:
