@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.contents import contents
-from jaxrobust.files import write_csv, write_jsonl, write_text_atomic
+from jaxrobust.files import sweep, write_csv, write_jsonl, write_text_atomic
 from jaxrobust.identity import differences
 from jaxrobust.training import checkpoint
 from jaxrobust.training.seal import same
@@ -59,11 +59,14 @@ def require_same(folder: Path, ours: Identity) -> None:
 
 
 def begin(folder: Path, identity: Identity, history: list[dict[str, Any]]) -> None:
-    """Writes the identity, and the rows of the epochs that were found done.
+    """Writes the identity and the rows of the epochs found done; sweeps what a kill left half done.
 
     Raises:
       OSError: a file cannot be written; the message names it.
     """
+    sweep(folder)
+    for kind in (checkpoint.LAST, checkpoint.BEST):
+        checkpoint.sweep(folder, kind)
     # The config last: where it is, the identity is too.
     write_text_atomic(folder / IDENTITY, json.dumps(identity.parts, indent=1) + "\n")
     write_text_atomic(folder / CONFIG, json.dumps(identity.config, indent=2) + "\n")
