@@ -34,6 +34,7 @@ BEST_BY = "val_pgd_accuracy"
 def command_line(main: Callable[[Any], Any], config: type, description: str | None) -> None:
     """Runs `main` on the options of the command line; a user's mistake ends in one line, status 2.
 
+    So does Ctrl-C, status 130; training and evaluation see it, and SIGTERM, by themselves.
     `JAXROBUST_TRACEBACK=1` shows where it was raised.
     """
     options = tyro.cli(config, description=description)
@@ -44,6 +45,10 @@ def command_line(main: Callable[[Any], Any], config: type, description: str | No
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped by SIGINT: what had ended is saved, and the same command goes on from there",
+              file=sys.stderr)  # fmt: skip
+        sys.exit(130)
 
 
 @dataclasses.dataclass(frozen=True)

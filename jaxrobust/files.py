@@ -6,10 +6,14 @@ import csv
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
+"""Names of files that are not yet whole."""
 
 PathLike = str | os.PathLike[str]
 
@@ -40,6 +44,13 @@ def write_bytes_atomic(path: PathLike, data: bytes) -> Path:
     finally:
         _remove(temporary)
     return path
+
+
+def sweep(folder: PathLike) -> None:
+    """Removes the temporary files that killed writers left in `folder`; no other may write now."""
+    for left in Path(folder).glob(".*.tmp"):
+        if TEMPORARY.fullmatch(left.name):
+            _remove(left)
 
 
 def write_text_atomic(path: PathLike, text: str) -> Path:

@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxrobust import losses
 from jaxrobust.duals.certificates import Certificate, certify
-from jaxrobust.evaluation.journal import journaled_pass, open_journal
-from jaxrobust.evaluation.passes import Examples, clean_pass, prepare, progress_bars
+from jaxrobust.evaluation.journal import guarded, journaled_pass, open_journal
+from jaxrobust.evaluation.passes import Examples, clean_pass, in_turn, prepare, progress_bars
 from jaxrobust.evaluation.report import Metadata, Timing, accuracy, standard_error
 from jaxrobust.files import PathLike
 from jaxrobust.types import (
@@ -133,11 +133,12 @@ def certified(
         attacks=[bound],
     )
     key = jax.random.key(0) if key is None else key
-    journal = None if folder is None else open_journal(folder, job, {NAME: (key, bound)}, metadata)
-    with progress_bars(progress, len(job.index)) as bar:
-        clean, _ = clean_pass(job, bar("clean"))
+    with guarded(folder, job) as check, progress_bars(progress, len(job.index)) as bar:
+        named = {NAME: (key, bound)}
+        journal = None if folder is None else open_journal(folder, job, named, metadata)
+        clean, _ = clean_pass(job, in_turn(bar("clean"), check))
         result, timing = journaled_pass(
-            journal, NAME, job, key, bound, keep_examples=True, tick=bar(NAME)
+            journal, NAME, job, key, bound, keep_examples=True, tick=bar(NAME), check=check
         )
     return CertifiedReport(
         clean=clean,

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.evaluation.journal import journaled_pass, open_journal
+from jaxrobust.evaluation.journal import guarded, journaled_pass, open_journal
 from jaxrobust.evaluation.passes import (
     AttackLike,
     Examples,
     clean_pass,
+    in_turn,
     prepare,
     progress_bars,
 )
@@ -88,10 +89,10 @@ def curve(
         num_classes=num_classes,
         attacks=[made for _, made in named.values()],
     )
-    journal = None if folder is None else open_journal(folder, job, named, None)
     robust = []
-    with progress_bars(progress, len(job.index)) as bar:
-        clean, _ = clean_pass(job, bar("clean"))
+    with guarded(folder, job) as check, progress_bars(progress, len(job.index)) as bar:
+        journal = None if folder is None else open_journal(folder, job, named, None)
+        clean, _ = clean_pass(job, in_turn(bar("clean"), check))
         for radius, (name, (_, made)) in zip(radii, named.items(), strict=True):
             result, _ = journaled_pass(
                 journal,
@@ -101,6 +102,7 @@ def curve(
                 made,
                 keep_examples=False,
                 tick=bar(f"radius {radius:.4g}"),
+                check=check,
             )
             robust.append(clean & ~result.success)
     return Curve(radii, clean, np.logical_and.accumulate(robust))

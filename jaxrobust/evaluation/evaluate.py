@@ -8,12 +8,13 @@ import jax
 import numpy as np
 
 from jaxrobust.attacks.batch import Box
-from jaxrobust.evaluation.journal import journaled_pass, open_journal
+from jaxrobust.evaluation.journal import guarded, journaled_pass, open_journal
 from jaxrobust.evaluation.passes import (
     AttackLike,
     Examples,
     attack_key,
     clean_pass,
+    in_turn,
     prepare,
     progress_bars,
     restricted,
@@ -88,7 +89,9 @@ def evaluate(
         of the wrong shape, type or range, a model of other than `num_classes` or below 2 classes;
         a folder of another evaluation, or attacks in it that only a running process can tell
         apart, such as lambdas.
-      OSError: the folder cannot be written.
+      OSError: the folder cannot be written, or another process evaluates in it (BlockingIOError,
+        see `locks.claimed`).
+      SystemExit: SIGINT or SIGTERM came; the batches saved are safe, see `signals.stoppable`.
     """
     job = prepare(
         model,
@@ -101,10 +104,10 @@ def evaluate(
         box=box,
     )
     keyed = {name: (attack_key(key, name), attack) for name, attack in attacks.items()}
-    journal = None if folder is None else open_journal(folder, job, keyed, metadata)
     outcomes = {}
-    with progress_bars(progress, len(job.index)) as bar:
-        clean, clean_timing = clean_pass(job, bar("clean"))
+    with guarded(folder, job) as check, progress_bars(progress, len(job.index)) as bar:
+        journal = None if folder is None else open_journal(folder, job, keyed, metadata)
+        clean, clean_timing = clean_pass(job, in_turn(bar("clean"), check))
         standing = clean
         for name, (own_key, attack) in keyed.items():
             # Where nobody is left, one example keeps the report's shapes.
@@ -117,6 +120,7 @@ def evaluate(
                 attack,
                 keep_examples=keep_examples,
                 tick=bar(name),
+                check=check,
             )
             result = scattered(result, kept) if survivors else result
             standing = standing & ~result.success

@@ -7,6 +7,7 @@ which those are may change with the attacks before it, and then it is attacked a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -14,20 +15,43 @@ import re
 import time
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxrobust.evaluation.passes import AttackLike, Job, Tick, attack_pass
+from jaxrobust.evaluation.passes import AttackLike, Job, Tick, attack_pass, in_turn
 from jaxrobust.evaluation.report import Metadata, Timing
-from jaxrobust.files import PathLike, write_bytes_atomic, write_text_atomic
+from jaxrobust.files import PathLike, sweep, write_bytes_atomic, write_text_atomic
 from jaxrobust.identity import describe, differences, fingerprint
+from jaxrobust.locks import claimed
+from jaxrobust.signals import Check, stoppable
 from jaxrobust.types import Attack, AttackResult, Key
 
 IDENTITY = "identity.json"
+
+
+@contextlib.contextmanager
+def guarded(folder: PathLike | None, job: Job) -> Iterator[Check]:
+    """An evaluation has `folder` for itself, and ends at the first `check()` after a signal.
+
+    Raises:
+      BlockingIOError: another process evaluates in the folder. SystemExit: see `stoppable`.
+    """
+    # On devices of its own, each process evaluates by itself.
+    hosts = {device.process_index for device in job.mesh.devices.flat}
+    together = len(hosts) == jax.process_count()
+    lock = contextlib.nullcontext() if folder is None else claimed(folder, together=together)
+
+    def safe() -> str:
+        if folder is None:
+            return "nothing is saved, as the evaluation was given no folder"
+        return f"the batches that ended are safe in {folder}, and the same call goes on from there"
+
+    with lock, stoppable(safe, together=together) as check:
+        yield check
 
 
 def open_journal(
@@ -70,6 +94,8 @@ def open_journal(
             )
         identity["attacks"] = held["attacks"] | new
     if jax.process_index() == 0:
+        for place in (folder, *(part for part in folder.glob("*") if part.is_dir())):
+            sweep(place)
         write_text_atomic(folder / IDENTITY, json.dumps(identity, indent=2) + "\n")
     return folder
 
@@ -83,16 +109,18 @@ def journaled_pass(
     *,
     keep_examples: bool,
     tick: Tick,
+    check: Check,
 ) -> tuple[AttackResult, Timing]:
     """`attack_pass`, batch by batch: reads those that `journal` holds and adds the others.
 
     Without a journal it is `attack_pass`. The seconds of a batch are those it took when computed.
+
+    Args:
+      check: called after every batch, when it is saved.
     """
-    run = functools.partial(
-        attack_pass, key=key, attack=attack, keep_examples=keep_examples, tick=tick
-    )
+    run = functools.partial(attack_pass, key=key, attack=attack, keep_examples=keep_examples)
     if journal is None:
-        return run(job)
+        return run(job, tick=in_turn(tick, check))
     # Names may hold characters that files may not, and differ in their case alone.
     slug = re.sub(r"[^\w.-]+", "-", name)
     folder = journal / f"{slug}-{zlib.crc32(name.encode()):08x}"
@@ -103,12 +131,13 @@ def journaled_pass(
         found = _read(file, rows, keep_examples)
         if found is None:
             began = time.perf_counter()
-            result, _ = run(job._replace(index=index[None], mask=mask[None]))
+            result, _ = run(job._replace(index=index[None], mask=mask[None]), tick=tick)
             found = result, time.perf_counter() - began
             if jax.process_index() == 0:
                 _write(file, rows, *found)
         else:
             tick()
+        check()
         parts.append(found[0])
         seconds.append(found[1])
     timing = Timing(first=seconds[0], rest=sum(seconds[1:]), batches=len(seconds))

@@ -144,6 +144,16 @@ def progress_bars(wanted: bool, steps: int) -> Iterator[Callable[[str], Tick]]:
         yield bar
 
 
+def in_turn(*ticks: Tick) -> Tick:
+    """A tick that is all of these."""
+
+    def tick() -> None:
+        for each in ticks:
+            each()
+
+    return tick
+
+
 def _each_batch(
     job: Job, run: Callable[[Array, Array, Array], PyTree], tick: Tick
 ) -> tuple[PyTree, Timing]:

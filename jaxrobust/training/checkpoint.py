@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from jaxrobust.training.state import TrainState
 from jaxrobust.types import PyTree
 
 LAST, BEST = "last", "best"
+HALF_WRITTEN = ".orbax-checkpoint-tmp"
+"""In the name of a folder that Orbax has not finished."""
 
 
 class CheckpointError(RuntimeError):
@@ -85,6 +88,12 @@ def save(run: Path, kind: str, state: TrainState, history: list[dict[str, Any]])
             f"({getattr(error, 'strerror', None) or _first_line(error)}); "
             "free some space or choose a writable run folder",
         ) from error
+
+
+def sweep(run: Path, kind: str) -> None:
+    """Removes what a killed process left half written under `run / kind`; no other may write."""
+    for left in (run / kind).glob(f"*{HALF_WRITTEN}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def restore(run: Path, kind: str, like: TrainState) -> Checkpoint | None:

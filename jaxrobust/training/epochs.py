@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
+from jaxrobust.signals import stoppable
 from jaxrobust.training import checkpoint
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.folder import (
@@ -77,8 +78,6 @@ def resume(
     Raises:
       ValueError: `best_by` names no metric of `validate`. CheckpointError, OSError: see `fit`.
     """
-    if best_by is not None and validate is None:
-        raise ValueError(f"best_by={best_by!r} names a metric of `validate`, which is not given")
     history: list[dict[str, Any]] = []
     found = checkpoint.restore(folder, checkpoint.LAST, state)
     if found is not None:
@@ -108,16 +107,25 @@ def train_epochs(
 
     Raises:
       FloatingPointError: a metric that is not finite. OSError: the folder cannot be written.
+      SystemExit: a signal asked to end; the epochs that ended are saved.
     """
     folder, template, history, validate, best_by = resumed
     state = replicate(template, jax.local_devices())
     ends = np.cumsum([length.steps for length in lengths]).tolist()
-    with Progress(
-        *Progress.get_default_columns()[:-1],
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        disable=not progress or jax.process_index() != 0,
-    ) as bar:
+
+    def safe() -> str:
+        done = f"{len(history)} of {len(lengths)} epochs"
+        return f"{done} are safe in {folder}, and the same call goes on from there"
+
+    with (
+        stoppable(safe) as check,
+        Progress(
+            *Progress.get_default_columns()[:-1],
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            disable=not progress or jax.process_index() != 0,
+        ) as bar,
+    ):
         done = ends[len(history) - 1] if history else 0
         task = bar.add_task(folder.name, total=ends[-1], completed=done, note="")
         for epoch in range(len(history), len(lengths)):
@@ -132,6 +140,7 @@ def train_epochs(
                 parts.append(metrics)
                 _require_finite(metrics, epoch, before)
                 first = first or time.perf_counter() - began
+                check()
                 bar.update(task, advance=_count([metrics]), note=_note(metrics))
             trained = time.perf_counter() - began
 
@@ -149,6 +158,7 @@ def train_epochs(
             history = [*history, row]
             if jax.process_index() == 0:
                 write(folder, current, history, best_by)
+            check()
 
     # The other processes may read the best checkpoint only once the first has written it.
     _meet("written")
@@ -170,6 +180,12 @@ def require_classes(model: Model, sample: Array, name: str, num_classes: int) ->
             f"the model gives logits of shape {found} for one example, but {name!r} has "
             f"{num_classes} classes; build it with num_classes={num_classes}"
         )
+
+
+def require_scored(best_by: str | None, validate: Validate | None) -> None:
+    """Raises ValueError where there is a metric to choose by and nothing that gives it."""
+    if best_by is not None and validate is None:
+        raise ValueError(f"best_by={best_by!r} names a metric of `validate`, which is not given")
 
 
 def require_even(batch_size: int) -> None:

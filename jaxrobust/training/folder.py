@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.contents import contents
-from jaxrobust.files import write_csv, write_jsonl, write_text_atomic
+from jaxrobust.files import sweep, write_csv, write_jsonl, write_text_atomic
 from jaxrobust.identity import differences
 from jaxrobust.training import checkpoint
 from jaxrobust.training.seal import same
@@ -59,11 +59,14 @@ def require_same(folder: Path, ours: Identity) -> None:
 
 
 def begin(folder: Path, identity: Identity, history: list[dict[str, Any]]) -> None:
-    """Writes the identity, and the rows of the epochs that were found done.
+    """Writes the identity and the rows of the epochs found done; sweeps what a kill left half done.
 
     Raises:
       OSError: a file cannot be written; the message names it.
     """
+    sweep(folder)
+    for kind in (checkpoint.LAST, checkpoint.BEST):
+        checkpoint.sweep(folder, kind)
     # The config last: where it is, the identity is too.
     write_text_atomic(folder / IDENTITY, json.dumps(identity.parts, indent=1) + "\n")
     write_text_atomic(folder / CONFIG, json.dumps(identity.config, indent=2) + "\n")
@@ -113,7 +116,13 @@ def read_best(
     """The state of the best epoch by the history; CheckpointError where `best` holds another."""
     best = best_epoch(history, best_by)
     found = checkpoint.restore(folder, checkpoint.BEST, like)
-    if found is None or not same(found.history, history[:best]):
+    # By what all processes agree on: each has its own clock.
+    told = ("epoch", "step", best_by)
+    one, other = (
+        [{name: row.get(name) for name in told} for row in rows]
+        for rows in (found.history if found else [], history[:best])
+    )
+    if found is None or not same(one, other):
         held = "nothing" if found is None else f"epoch {len(found.history)} of another history"
         raise checkpoint.CheckpointError(
             f"{folder / checkpoint.BEST} holds {held}, but by {best_by} the best epoch was "

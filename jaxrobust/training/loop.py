@@ -16,6 +16,7 @@ from jaxrobust.data import Dataset, batches_per_epoch, epoch_batches, process_sl
 from jaxrobust.defenses import Defense
 from jaxrobust.identity import fingerprint
 from jaxrobust.lagrangian import Multiplier
+from jaxrobust.locks import claimed
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.epochs import (
     Length,
@@ -24,6 +25,7 @@ from jaxrobust.training.epochs import (
     Validate,
     require_classes,
     require_even,
+    require_scored,
     resume,
     train_epochs,
 )
@@ -61,7 +63,7 @@ def fit(
     batch sits out; where some are pseudo-labeled, see `data.semi_supervised_batches`), and ends
     with validation and an atomic checkpoint; `run` then holds `config.json`, `identity.json`,
     `metrics.jsonl`, `metrics.csv`, `last/` and, with `best_by`, `best/`. With several processes
-    (`jax.distributed.initialize()`) each takes its share of every batch, the first one writes, and
+    (`processes.join`) each takes its share of every batch, the first one writes, and
     `run` must lie on storage that all of them read.
 
     Args:
@@ -83,7 +85,9 @@ def fit(
         folder with another config.
       FloatingPointError: a metric of training that is not finite; names the step, counted from 0.
       CheckpointError: a checkpoint that is broken or another run's, or that not all processes see.
-      OSError: the run folder cannot be written.
+      OSError: the run folder cannot be written, or another process trains in it (BlockingIOError,
+        see `locks.claimed`).
+      SystemExit: SIGINT or SIGTERM came; the epochs that ended are safe, see `signals.stoppable`.
     """
     checks.at_least("epochs", epochs, 1)
     folder = Path(run)
@@ -110,27 +114,29 @@ def fit(
         augment=augment,
         validate=validate,
     )
-    require_same(folder, identity)
-    state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
-    resumed = resume(folder, identity, state, validate=validate, best_by=best_by)
+    require_scored(best_by, validate)
+    with claimed(folder):
+        require_same(folder, identity)
+        state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
+        resumed = resume(folder, identity, state, validate=validate, best_by=best_by)
 
-    total = epochs * per_epoch
-    steps = program(pmapped_steps, model, defense, optimizer, multiplier, augment, total)
-    devices = jax.local_devices()
-    data = replicate(dataset.train, devices)
+        total = epochs * per_epoch
+        steps = program(pmapped_steps, model, defense, optimizer, multiplier, augment, total)
+        devices = jax.local_devices()
+        data = replicate(dataset.train, devices)
 
-    def play(state: TrainState, epoch: int) -> Iterator[tuple[TrainState, Metrics]]:
-        order = epoch_batches(seed, epoch, dataset, batch_size)
-        order = np.repeat(np.asarray(order), defense.replays, axis=0)
-        mine = process_slice(
-            order, process_index=jax.process_index(), process_count=jax.process_count()
-        )
-        for chunk in _chunks(np.asarray(mine), STEPS_PER_CALL):
-            state, metrics = steps(state, data, shard(chunk, len(devices)))
-            yield state, {name: np.asarray(value[0]) for name, value in metrics.items()}
+        def play(state: TrainState, epoch: int) -> Iterator[tuple[TrainState, Metrics]]:
+            order = epoch_batches(seed, epoch, dataset, batch_size)
+            order = np.repeat(np.asarray(order), defense.replays, axis=0)
+            mine = process_slice(
+                order, process_index=jax.process_index(), process_count=jax.process_count()
+            )
+            for chunk in _chunks(np.asarray(mine), STEPS_PER_CALL):
+                state, metrics = steps(state, data, shard(chunk, len(devices)))
+                yield state, {name: np.asarray(value[0]) for name, value in metrics.items()}
 
-    lengths = [Length(per_epoch, batch_size)] * epochs
-    return train_epochs(resumed, play, lengths, stop=stop, progress=progress)
+        lengths = [Length(per_epoch, batch_size)] * epochs
+        return train_epochs(resumed, play, lengths, stop=stop, progress=progress)
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int, *, replays: int = 1) -> int:

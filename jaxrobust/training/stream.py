@@ -15,6 +15,7 @@ import optax
 from jaxrobust import checks
 from jaxrobust.defenses import Defense
 from jaxrobust.lagrangian import Multiplier
+from jaxrobust.locks import claimed
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.epochs import (
     Length,
@@ -23,6 +24,7 @@ from jaxrobust.training.epochs import (
     Validate,
     require_classes,
     require_even,
+    require_scored,
     resume,
     train_epochs,
 )
@@ -169,26 +171,28 @@ def fit_stream(
         augment=augment,
         validate=validate,
     )
-    require_same(folder, identity)
-    state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
-    resumed = resume(folder, identity, state, validate=validate, best_by=best_by)
+    require_scored(best_by, validate)
+    with claimed(folder):
+        require_same(folder, identity)
+        state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
+        resumed = resume(folder, identity, state, validate=validate, best_by=best_by)
 
-    plan = [phase for phase in phases for _ in range(phase.epochs)]
-    total = sum(steps[phase] for phase in plan)
-    step = program(pmapped_step, model, defense, optimizer, multiplier, augment, total)
+        plan = [phase for phase in phases for _ in range(phase.epochs)]
+        total = sum(steps[phase] for phase in plan)
+        step = program(pmapped_step, model, defense, optimizer, multiplier, augment, total)
 
-    def play(state: TrainState, epoch: int) -> Iterator[tuple[TrainState, Metrics]]:
-        phase, seen = plan[epoch], []
-        for number, batch in enumerate(_replayed(feed, seed, epoch, phase, defense.replays)):
-            state, metrics = step(state, batch)
-            seen.append(metrics)
-            # Alone, the first step shows what compiling took.
-            if number % STEPS_PER_REPORT == 0 or number + 1 == steps[phase]:
-                yield state, _gathered(seen)
-                seen = []
+        def play(state: TrainState, epoch: int) -> Iterator[tuple[TrainState, Metrics]]:
+            phase, seen = plan[epoch], []
+            for number, batch in enumerate(_replayed(feed, seed, epoch, phase, defense.replays)):
+                state, metrics = step(state, batch)
+                seen.append(metrics)
+                # Alone, the first step shows what compiling took.
+                if number % STEPS_PER_REPORT == 0 or number + 1 == steps[phase]:
+                    yield state, _gathered(seen)
+                    seen = []
 
-    lengths = [Length(steps[phase], phase.batch_size) for phase in plan]
-    return train_epochs(resumed, play, lengths, stop=stop, progress=progress)
+        lengths = [Length(steps[phase], phase.batch_size) for phase in plan]
+        return train_epochs(resumed, play, lengths, stop=stop, progress=progress)
 
 
 def _replayed(feed: Feed, seed: int, epoch: int, phase: Phase, replays: int) -> Iterator[Batch]:

@@ -4,7 +4,8 @@
 
 Settings: `run` folder; `out`, a file for the final parameters and
 multiplier; `history`, a file for the rows; `epochs`; `pause`, seconds added to every epoch; `stop`,
-the epoch during whose validation the process ends; `process`, `processes` and `address` of the
+the epoch during whose validation the process ends; `work`, "fit" (default), "stream" or
+"evaluate"; `process`, `processes` and `address` of the
 coordinator, where there are several. `writes` is a file that lists what this process opened for
 writing, renamed or made.
 """
@@ -20,14 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from training.training_cases import images, normalized, sgd
 
-from jaxrobust import defenses
+from jaxrobust import attacks, defenses, processes
+from jaxrobust.evaluation import evaluate
 from jaxrobust.lagrangian import pi
 from jaxrobust.threats import Linf
-from jaxrobust.training import fit
-from jaxrobust.types import Variables
+from jaxrobust.training import fit, fit_stream
+from jaxrobust.types import Variables, make_attack
 
 SETTINGS: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
 WRITES: list[str] = []
@@ -80,10 +83,51 @@ def train() -> None:
     Path(SETTINGS["history"]).write_text(json.dumps(history))
 
 
+def wait(variables: Variables) -> Mapping[str, float]:
+    """Validation that takes its time."""
+    time.sleep(SETTINGS.get("pause", 0.0))
+    return {"spread": float(np.std(variables.params["Dense_0"]["kernel"]))}
+
+
+def stream() -> None:
+    """Trains on batches from the host, in two phases."""
+    from training.test_training_stream import FGSM, MODEL, TWO, Memory
+
+    state, history, best = fit_stream(
+        0, MODEL, FGSM, Memory(), sgd(),
+        phases=TWO * (SETTINGS["epochs"] // 3), run=SETTINGS["run"], config={}, validate=wait,
+        best_by="spread", progress=False,
+    )  # fmt: skip
+    leaves = [*jax.tree.leaves((state.variables, state.opt_state, best.variables)), state.step]
+    np.savez(SETTINGS["out"], *map(np.asarray, leaves))
+    Path(SETTINGS["history"]).write_text(json.dumps(history))
+
+
+def slowly(key: Any, f: Any, x: Any, y: Any, *, pause: float) -> Any:
+    """PGD, after a rest that leaves its results alone."""
+    rest = jax.pure_callback(lambda: time.sleep(SETTINGS["pause"]) or np.float32(0), jnp.float32(0))
+    del pause
+    return attacks.pgd(Linf(0.1), step_size=0.02, steps=5)(key, f, x + rest, y)
+
+
+def judge() -> None:
+    """Attacks a network batch by batch."""
+    model, data = normalized(), images(test=64)
+    variables = model.init(jax.random.key(3), jnp.zeros((1, *data.shape)))
+    suite = {"pgd": make_attack(slowly, {"pause": 0.0})}
+    report = evaluate(
+        jax.random.key(0), model, variables, data.test, suite,
+        batch_size=4, keep_examples=True, progress=False, folder=SETTINGS["run"],
+    )  # fmt: skip
+    found = report.attacks["pgd"]
+    np.savez(SETTINGS["out"], report.clean, found.robust, found.margin, found.norm, found.examples)
+    Path(SETTINGS["history"]).write_text("[]")
+
+
 if __name__ == "__main__":
     sys.addaudithook(note_writes)
     if "address" in SETTINGS:
-        jax.distributed.initialize(SETTINGS["address"], SETTINGS["processes"], SETTINGS["process"])
-    train()
+        processes.join(SETTINGS["address"], SETTINGS["processes"], SETTINGS["process"])
+    {"fit": train, "stream": stream, "evaluate": judge}[SETTINGS.get("work", "fit")]()
     if "writes" in SETTINGS:
         Path(SETTINGS["writes"]).write_text("\n".join(WRITES))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +81,101 @@ def test_a_killed_run_ends_like_one_left_alone(tmp_path: Path) -> None:
     assert_same_run(found, result(tmp_path / "alone", "all"), rtol=0, atol=0)
     on_disk = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert untimed(on_disk) == untimed(found[1])
+
+
+def wait_for(done: Callable[[], bool], *workers: subprocess.Popen[str]) -> None:
+    """Until something has happened while all workers run."""
+    deadline = time.monotonic() + 200
+    while not done():
+        for worker in workers:
+            assert worker.poll() is None, worker.communicate()[0][-4000:]
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.02)
+
+
+def rows(folder: Path) -> int:
+    """Epochs, or batches, that ended."""
+    metrics = folder / "run" / "metrics.jsonl"
+    batches = len(list((folder / "run").glob("*/*.npz")))
+    return batches + (metrics.read_text().count("\n") if metrics.exists() else 0)
+
+
+@pytest.mark.parametrize(("work", "whole"), [("stream", 6), ("evaluate", 16)])
+def test_what_is_killed_ends_like_what_was_left_alone(
+    tmp_path: Path, work: str, whole: int
+) -> None:
+    alone = start(tmp_path / "alone", "all", epochs=6, work=work, pause=0.0)
+    killed = start(tmp_path / "killed", "first", epochs=6, work=work, pause=0.5)
+    wait_for(lambda: rows(tmp_path / "killed") > 1, killed)
+    killed.kill()
+    killed.communicate()
+    assert rows(tmp_path / "killed") < whole
+    # What a writer, and Orbax, would leave half done.
+    left = tmp_path / "killed" / "run" / ".metrics.csv.0123456789ab.tmp"
+    left.write_text("half")
+    finish(start(tmp_path / "killed", "second", epochs=6, work=work, pause=0.0))
+    finish(alone)
+    assert not left.exists()
+    found = result(tmp_path / "killed", "second")
+    assert_same_run(found, result(tmp_path / "alone", "all"), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "work"),
+    [
+        (signal.SIGTERM, 143, "fit"),
+        (signal.SIGINT, 130, "stream"),
+        (signal.SIGTERM, 143, "evaluate"),
+    ],
+)
+def test_a_signal_ends_with_one_line_and_what_ended_is_safe(
+    tmp_path: Path, number: int, status: int, work: str
+) -> None:
+    worker = start(tmp_path, "first", epochs=6, work=work, pause=0.5)
+    wait_for(lambda: rows(tmp_path) > 1, worker)
+    worker.send_signal(number)
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == status, output
+    assert output.startswith(f"stopped by {signal.Signals(number).name}: ")
+    assert output.count("\n") == 1
+    assert "the same call goes on" in output
+    assert rows(tmp_path) > 1
+
+
+def pair(folder: Path, name: str, **more: object) -> list[subprocess.Popen[str]]:
+    """Two processes that train together."""
+    address = free_address()
+    return [
+        start(folder, f"{name}{i}", process=i, processes=2, address=address, **more) for i in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_one_of_several_dies_the_others_end_and_say_so(tmp_path: Path, victim: int) -> None:
+    workers = pair(tmp_path, "w", epochs=1000, pause=0.2)
+    try:
+        wait_for(lambda: rows(tmp_path) > 0, *workers)
+        workers[victim].kill()
+        output, _ = workers[1 - victim].communicate(timeout=60)
+        assert workers[1 - victim].returncode != 0
+        assert "another task died" in output or "leader" in output, output[-3000:]
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def test_several_stop_together_and_a_second_pair_is_refused(tmp_path: Path) -> None:
+    workers = pair(tmp_path, "first", epochs=1000, pause=0.3)
+    try:
+        wait_for(lambda: rows(tmp_path) > 0, *workers)
+        for refused in pair(tmp_path, "second", epochs=1000):
+            output, _ = refused.communicate(timeout=200)
+            assert refused.returncode == 1
+            assert f"run is in use by process {workers[0].pid} on " in output
+        workers[1].send_signal(signal.SIGTERM)
+        ends = [worker.communicate(timeout=60)[0] for worker in workers]
+        assert [worker.returncode for worker in workers] == [143, 143], ends
+        assert "stopped by SIGTERM: " in ends[0]
+    finally:
+        for worker in workers:
+            worker.kill()

@@ -141,6 +141,16 @@ def test_a_kill_before_the_best_was_saved_is_mended(
             assert jnp.array_equal(a, b)
 
 
+def test_what_orbax_left_half_written_is_swept(tmp_path: Path, finished: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (number,) = (folder / LAST).iterdir()
+    left = folder / LAST / f"{int(number.name) + 1}.orbax-checkpoint-tmp-7"
+    shutil.copytree(number, left)
+    assert int(train(folder).state.step) == 12
+    assert not left.exists()
+
+
 def test_a_saved_state_is_read_without_knowing_its_kind(finished: Path) -> None:
     found = saved_variables(finished, LAST)
     for name, value in train(finished).state.variables.params.items():

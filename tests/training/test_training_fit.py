@@ -407,7 +407,7 @@ def test_a_foreign_checkpoint_is_refused(finished: Path) -> None:
 
 def test_an_unwritable_run_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"could not write .*file/run/identity\.json"):
+    with pytest.raises(OSError, match=r"could not write .*file/run/\.lock"):
         train(tmp_path / "file" / "run")
 
     def full(*arguments: Any, **options: Any) -> None:
