@@ -2,9 +2,12 @@
 
 import io
 import json
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -41,6 +44,12 @@ def encode(x: np.ndarray, encoding: str) -> bytes:
     return file.getvalue()
 
 
+class Record(NamedTuple):
+    """A whole record in place of an image."""
+
+    data: bytes
+
+
 def prepare(
     root: Path,
     name: str,
@@ -56,7 +65,7 @@ def prepare(
 
     folder = root / name / "1.0.0"
     folder.mkdir(parents=True)
-    shape = next(iter(splits.values()))[0].shape[1:]
+    shape = next(iter(splits.values()))[0][0].shape
     features = features or {
         "image": image_feature(shape, **({"encodingFormat": "jpeg"} if encoding == "jpeg" else {})),
         "label": class_feature(),
@@ -83,9 +92,13 @@ def prepare(
             str(folder / f"{name}-{split}.{file_format}-00000-of-00001"), "group_size:1"
         )
         for image, label in zip(x, y, strict=True):
+            if isinstance(image, Record):
+                writer.write(image.data)
+                continue
             example = tf_example_pb2.Example()
             feature = example.features.feature
-            feature["image"].bytes_list.value.append(encode(image, encoding))
+            data = image if isinstance(image, bytes) else encode(image, encoding)
+            feature["image"].bytes_list.value.append(data)
             feature["label"].int64_list.value.append(int(label))
             writer.write(example.SerializeToString())
         writer.close()
@@ -201,6 +214,70 @@ def test_unsuitable_features_are_named(tmp_path, features, message):
 def test_labels_out_of_range(tmp_path):
     prepare(tmp_path, "toy_set", {"train": made_up(), "test": made_up(top=3)})
     with pytest.raises(ValueError, match=r"the test split of 'toy_set': labels span \[0, 3\]"):
+        load("toy_set", data_dir=tmp_path)
+
+
+def bomb(side: int) -> bytes:
+    """A small PNG of side x side black pixels."""
+
+    def part(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1 + 3 * 64) * 64)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", pixels)
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (np.zeros((4, 5, 3), np.uint8), "the image is 4x5, not 5x4"),
+        (np.zeros((5, 4, 3), np.uint8), None),
+        (bomb(60_000), "not 5x4|DecompressionBomb"),
+        (encode(made_up()[0][0], "png")[:60], ""),
+        (b"no picture", "UnidentifiedImageError"),
+        (b"", ""),
+        (Record(b"no message"), ""),
+        (Record(b""), ""),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path, image, told):
+    x, y = made_up()
+    rows = [*x[:4], image, *x[5:]]
+    prepare(tmp_path, "toy_set", {"train": (x, y), "test": (rows, y)})
+    if told is None:
+        load("toy_set", data_dir=tmp_path)
+        return
+    with pytest.raises(ValueError, match=rf"row 4 of the test split of 'toy_set' .*({told})"):
+        load("toy_set", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("form", ["now", "snake", "old", "inner"])
+def test_features_cannot_name_code_to_run(tmp_path, form, monkeypatch):
+    (tmp_path / "stranger.py").write_text("raise SystemExit('was run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = "stranger.Mine"
+    features = {"image": image_feature((5, 4, 3)), "label": class_feature()}
+    features["more"] = {
+        "now": {"pythonClassName": kind, "text": {}},
+        "snake": {"python_class_name": kind, "text": {}},
+        "old": {"type": kind, "content": {}},
+        "inner": {
+            "pythonClassName": FEATURES + "sequence_feature.Sequence",
+            "sequence": {"feature": {"pythonClassName": kind, "text": {}}, "length": "-1"},
+        },
+    }[form]
+    prepare(tmp_path, "toy_set", {"train": made_up(), "test": made_up()}, features=features)
+    with pytest.raises(ValueError, match=r"names the feature class 'stranger\.Mine' in .*features"):
+        load("toy_set", data_dir=tmp_path)
+    assert "stranger" not in sys.modules
+
+
+def test_broken_features_are_named(tmp_path):
+    prepare(tmp_path, "toy_set", {"train": made_up(), "test": made_up()})
+    (tmp_path / "toy_set" / "1.0.0" / "features.json").write_text("{")
+    with pytest.raises(ValueError, match=r"'toy_set': .*features\.json cannot be read"):
         load("toy_set", data_dir=tmp_path)
 
 
