@@ -121,7 +121,8 @@ class Stream:
             try:
                 row = records[index]
                 image, label = cut(index, _decoded(row["image"])), int(row["label"])
-            except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+            except Exception as error:
+                # Foreign bytes fail in many ways: in the record, its message, or the picture.
                 raise ValueError(
                     f"image {index} of {self.name!r} cannot be read "
                     f"({type(error).__name__}: {error}); prepare the set again"

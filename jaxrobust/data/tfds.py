@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import io
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,8 +43,9 @@ def tfds(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Source
         else `~/tensorflow_datasets`, the default of TFDS.
 
     Raises:
-      ValueError: TFDS knows no set of this name, or the set cannot be read as images of one
-        size with labels and splits train and test.
+      ValueError: TFDS knows no set of this name, the set has features of other classes than TFDS'
+        own, or it cannot be read as images of one size with labels and splits train and test;
+        when images are read, one that is broken or of another size, by split and row.
       FileNotFoundError: the set is not prepared in `data_dir`, or not as array_record; the
         message holds the command that mends it.
     """
@@ -52,7 +54,7 @@ def tfds(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Source
     sources = prepared.sources
 
     def read(split: str, indices: np.ndarray) -> Split:
-        return _read(sources[split], indices, shape)
+        return _read(f"the {split} split of {name!r}", sources[split], indices, shape)
 
     return Source(
         prepared.label, prepared.num_classes, len(sources["train"]), len(sources["test"]), read
@@ -94,14 +96,20 @@ def open_prepared(
 
 def _open(name: str, root: Path) -> Any:
     # Reads the files alone: `tfds.builder` would also run the set's own code and, for a set that
-    # is not prepared, look for it on the network.
-    from tensorflow_datasets.core.read_only_builder import builder_from_files
+    # is not prepared, look for it on the network. This is `builder_from_files` in two steps, as
+    # the second imports what the features name.
+    from tensorflow_datasets.core import read_only_builder
     from tensorflow_datasets.core.registered import DatasetNotFoundError
+    from tensorflow_datasets.core.utils.error_utils import reraise_with_context
 
     try:
-        return builder_from_files(name, data_dir=root)
+        with reraise_with_context(DatasetNotFoundError):
+            folder = read_only_builder._find_builder_dir(name, data_dir=root)
     except DatasetNotFoundError:
-        pass
+        folder = None
+    if folder is not None:
+        _check_classes(name, Path(folder) / "features.json")
+        return read_only_builder.builder_from_directory(folder)
     _check_known(name)
     raise FileNotFoundError(
         f"data set {name!r} is not prepared in {root} (the argument data_dir, else the "
@@ -111,6 +119,40 @@ def _open(name: str, root: Path) -> Any:
         f"tfds.builder('{name}', data_dir='{root}', file_format='array_record')"
         '.download_and_prepare()"'
     )
+
+
+def _check_classes(name: str, file: Path) -> None:
+    """Raises ValueError unless all feature classes that `file` names are TFDS' own.
+
+    TFDS imports the module of any other class, and so runs its code.
+    """
+    from tensorflow_datasets import features
+
+    own = {f"{kind.__module__}.{kind.__qualname__}" for kind in _classes(features)}
+    try:
+        named = set(_feature_classes(json.loads(file.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"data set {name!r}: {file} cannot be read ({error})") from error
+    foreign = sorted(named - own)
+    if foreign:
+        raise ValueError(
+            f"data set {name!r} names the feature class {foreign[0]!r} in {file}, whose code would "
+            "run on reading; only the classes of tensorflow_datasets.features are read"
+        )
+
+
+def _classes(module: Any) -> list[type]:
+    return [value for value in vars(module).values() if isinstance(value, type)]
+
+
+def _feature_classes(tree: Any) -> Iterator[str]:
+    """Every class name in a features.json, in its present form, either spelling, or the old one."""
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    for part in parts:
+        yield from _feature_classes(part)
+    if isinstance(tree, dict):
+        keys = ("pythonClassName", "python_class_name", *(("type",) if "content" in tree else ()))
+        yield from (str(tree[key]) for key in keys if key in tree)
 
 
 def _check_known(name: str) -> None:
@@ -165,14 +207,27 @@ def _data_source(name: str, builder: Any, split: str) -> Any:
         ) from error
 
 
-def _read(source: Any, indices: np.ndarray, shape: tuple[int, ...]) -> Split:
+def _read(where: str, source: Any, indices: np.ndarray, shape: tuple[int, ...]) -> Split:
     x = np.empty((len(indices), *shape), np.uint8)
     y = np.empty(len(indices), np.int32)
     for start in range(0, len(indices), CHUNK):
-        rows = source.__getitems__(indices[start : start + CHUNK].tolist())
-        for i, row in enumerate(rows, start):
-            x[i] = _decode(row["image"], shape)
-            y[i] = row["label"]
+        chunk = indices[start : start + CHUNK].tolist()
+        try:
+            rows = source.__getitems__(chunk)
+        except Exception:
+            # Some row is broken: one by one, it can be named.
+            rows = map(source.__getitem__, chunk)
+        rows = iter(rows)
+        for i, index in enumerate(chunk, start):
+            try:
+                row = next(rows)
+                x[i], y[i] = _decode(row["image"], shape), row["label"]
+            except Exception as error:
+                # Foreign bytes fail in many ways: in the record, its message, or the picture.
+                raise ValueError(
+                    f"row {index} of {where} cannot be read ({type(error).__name__}: {error}); "
+                    "prepare the set again"
+                ) from error
     return Split(x, y)
 
 
@@ -180,6 +235,10 @@ def _decode(encoded: bytes, shape: tuple[int, ...]) -> np.ndarray:
     # Measured: images this small decode no faster in threads, and naming the formats (the only
     # two that TFDS writes) saves a sixth of the time.
     image: Image.Image = Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG"))
+    height, width = shape[:2]
+    # The size is in the header: a picture of another one is never unpacked.
+    if image.size != (width, height):
+        raise ValueError(f"the image is {image.size[1]}x{image.size[0]}, not {height}x{width}")
     if image.mode != MODES[shape[-1]]:
         image = image.convert(MODES[shape[-1]])
     return np.frombuffer(image.tobytes(), np.uint8).reshape(shape)

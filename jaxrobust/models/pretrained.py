@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.models.archive import Declared, declared, read
 from jaxrobust.models.convnet import wong_small
 from jaxrobust.models.linen import from_linen
 from jaxrobust.types import Array, Model, PyTree, Variables
@@ -31,11 +32,17 @@ def load_pretrained(
     """One released network: `name` is a path to an .npz file, or a file's stem in `directory`.
 
     Three-channel networks normalize inside the model, so that all take raw pixels `[B, H, W, C]`
-    in [0, 1]. Raises FileNotFoundError for a missing file and ValueError for one that does not
-    hold the small network's arrays, naming the path and the keys (`load_cascade` reads cascades).
+    in [0, 1]. Names, shapes and types are checked before any array is unpacked.
+
+    Raises:
+      FileNotFoundError: a missing file.
+      ValueError: a file that does not hold the small network's arrays, all of them finite floats;
+        the message names the file and what is wrong in it (`load_cascade` reads cascades).
     """
     path = _find(name, directory)
-    return _convert(path, _read(path))
+    found = declared(path)
+    _check(path, found)
+    return _convert(read(path, found))
 
 
 def load_cascade(
@@ -46,17 +53,21 @@ def load_cascade(
     A file holding a single network is a cascade of one stage.
     """
     path = _find(name, directory)
-    weights = _read(path)
-    if not any(key.startswith("stage") for key in weights):
-        return [_convert(path, weights)]
-    stages: dict[str, Weights] = {}
-    for key, value in weights.items():
+    found = declared(path)
+    if not any(key.startswith("stage") for key in found):
+        _check(path, found)
+        return [_convert(read(path, found))]
+    stages: dict[str, dict[str, Declared]] = {}
+    for key, told in found.items():
         stage, _, rest = key.partition("/")
-        stages.setdefault(stage, {})[rest] = value
+        stages.setdefault(stage, {})[rest] = told
     order = [f"stage{index}" for index in range(len(stages))]
     if set(order) != set(stages):
         raise ValueError(f"{path}: expected the stages {order}, found {sorted(stages)}")
-    return [_convert(path, stages[stage]) for stage in order]
+    for stage in order:
+        _check(path, stages[stage])
+    weights = read(path, found)
+    return [_convert({key: weights[f"{stage}/{key}"] for key in _KEYS}) for stage in order]
 
 
 def binarized(model: Model, threshold: float = 0.5) -> Model:
@@ -83,22 +94,12 @@ def _find(name: str | os.PathLike[str], directory: str | os.PathLike[str]) -> Pa
     return path
 
 
-def _read(path: Path) -> Weights:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, TypeError) as error:
-        raise ValueError(f"{path} is not a NumPy archive of arrays: {error}") from error
-
-
-def _convert(path: Path, weights: Weights) -> tuple[Model, Variables]:
-    if set(weights) != _KEYS:
-        hint = "; use load_cascade" if any(key.startswith("stage") for key in weights) else ""
-        raise ValueError(
-            f"{path}: expected the keys {sorted(_KEYS)}, found {sorted(weights)}{hint}"
-        )
-    kernels = {layer: weights[f"{layer}/weight"] for layer in _LAYERS}
-    found = {layer: kernel.shape for layer, kernel in kernels.items()}
+def _check(path: Path, held: Mapping[str, Declared]) -> None:
+    """Raises ValueError unless these arrays are those of one small network."""
+    if set(held) != _KEYS:
+        hint = "; use load_cascade" if any(key.startswith("stage") for key in held) else ""
+        raise ValueError(f"{path}: expected the keys {sorted(_KEYS)}, found {sorted(held)}{hint}")
+    found = {layer: held[f"{layer}/weight"].shape for layer in _LAYERS}
     channels, inputs, classes = found["conv1"][1:2], found["dense1"][1:2], found["dense2"][:1]
     expected = {
         "conv1": (16, *channels, 4, 4),
@@ -107,8 +108,17 @@ def _convert(path: Path, weights: Weights) -> tuple[Model, Variables]:
         "dense2": (*classes, 100),
     }
     side = math.isqrt(sum(inputs) // 32)
-    if found != expected or inputs != (32 * side**2,):
+    if found != expected or inputs != (32 * side**2,) or 0 in (*channels, *inputs, *classes):
         raise ValueError(f"{path}: not the layout of Wong's small network: {found}")
+    for layer, shape in expected.items():
+        bias = held[f"{layer}/bias"].shape
+        if bias != shape[:1]:
+            raise ValueError(f"{path}: '{layer}/bias' must have shape {shape[:1]}, got {bias}")
+
+
+def _convert(weights: Weights) -> tuple[Model, Variables]:
+    kernels = {layer: weights[f"{layer}/weight"] for layer in _LAYERS}
+    side = math.isqrt(kernels["dense1"].shape[1] // 32)
     # PyTorch flattened [C, H, W]; images here are [H, W, C]
     dense1 = kernels["dense1"].reshape(100, 32, side, side).transpose(2, 3, 1, 0)
     converted = {
@@ -121,9 +131,9 @@ def _convert(path: Path, weights: Weights) -> tuple[Model, Variables]:
         layer: {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(weights[f"{layer}/bias"])}
         for layer, kernel in converted.items()
     }
-    color = channels == (3,)
+    color = kernels["conv1"].shape[1] == 3
     module = wong_small(
-        classes[0],
+        len(kernels["dense2"]),
         mean=CIFAR_MEAN if color else None,
         std=CIFAR_STD if color else None,
     )

@@ -1,5 +1,9 @@
 """Released weights: accuracies to the last digit, layouts, and refusals."""
 
+import io
+import tracemalloc
+import zipfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,3 +157,118 @@ def test_other_shapes_are_refused(tmp_path):
         np.savez(tmp_path / "odd.npz", **{**w, key: value})
         with pytest.raises(ValueError, match=r"odd\.npz: not the layout"):
             load_pretrained("odd", tmp_path)
+
+
+def test_wrong_numbers_are_refused_by_member(tmp_path):
+    w = torch_weights(channels=1)
+    nan = w["dense2/weight"].copy()
+    nan[0, 0] = np.nan
+    for key, value, told in (
+        ("conv1/bias", np.ones(1, np.float32), r"'conv1/bias' must have shape \(16,\), got \(1,\)"),
+        ("dense2/bias", np.ones((4, 1), np.float32), r"'dense2/bias' must have shape \(4,\)"),
+        ("dense2/bias", np.ones(4, np.complex64), "'dense2/bias' must hold floats .* complex64"),
+        ("conv2/bias", np.ones(32, bool), "'conv2/bias' must hold floats .* bool"),
+        ("conv2/bias", np.ones(32, int), "'conv2/bias' must hold floats .* int64"),
+        ("conv2/bias", np.full(32, "a"), "'conv2/bias' must hold floats"),
+        ("dense2/weight", nan, "'dense2/weight' holds NaN"),
+        ("conv2/bias", np.full(32, 1e300), "'conv2/bias' holds NaN, infinite or too large"),
+    ):
+        np.savez(tmp_path / "odd.npz", **{**w, key: value})
+        with pytest.raises(ValueError, match=rf"odd\.npz: {told}"):
+            load_pretrained("odd", tmp_path)
+    np.savez(
+        tmp_path / "stages.npz", **{f"stage0/{k}": v for k, v in {**w, "conv1/bias": nan}.items()}
+    )
+    with pytest.raises(ValueError, match="'conv1/bias' must have shape"):
+        load_cascade("stages", tmp_path)
+
+
+def test_other_orders_and_bytes_are_the_same_numbers(tmp_path):
+    w = torch_weights(channels=1)
+    np.savez(tmp_path / "plain.npz", **w)
+    swapped = {k: np.asfortranarray(v).astype(">f4") for k, v in w.items()}
+    np.savez_compressed(tmp_path / "swapped.npz", **swapped)
+    plain, other = (load_pretrained(name, tmp_path)[1] for name in ("plain", "swapped"))
+    jax.tree.map(np.testing.assert_array_equal, plain, other)
+
+
+def rewritten(path, member, change):
+    """The archive with the bytes of one member changed, stored without compression."""
+    with zipfile.ZipFile(path) as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    held[member] = change(held[member])
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in held.items():
+            archive.writestr(name, data)
+
+
+def header(shape, dtype="<f4"):
+    file = io.BytesIO()
+    told = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, told)
+    return file.getvalue()
+
+
+def test_a_small_file_cannot_ask_for_much_memory(tmp_path):
+    path = tmp_path / "bomb.npz"
+    np.savez(path, **torch_weights(channels=1))
+    huge = header((2**16, 2**15))
+    rewritten(path, "conv1/bias.npy", lambda data: huge + bytes(2**22))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"bomb\.npz: declares \d+ numbers, of which at most"):
+        load_pretrained("bomb", tmp_path)
+    # what is declared decides, not what else is packed
+    np.savez(path, **torch_weights(channels=1))
+    rewritten(path, "conv1/bias.npy", lambda data: data + bytes(2**26))
+    with pytest.raises(
+        ValueError, match=r"'conv1/bias' cannot be read .*does not hold the 16 numbers"
+    ):
+        load_pretrained("bomb", tmp_path)
+    np.savez_compressed(path, other=np.zeros(2**24, np.float32))
+    with pytest.raises(ValueError, match=r"expected the keys .* found \['other'\]"):
+        load_pretrained("bomb", tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # the first file's own writing, of 64 MiB, is the most
+    assert peak < 2**28
+
+
+def flip(data, at, size=1):
+    return data[:at] + bytes(b ^ 0xFF for b in data[at : at + size]) + data[at + size :]
+
+
+def test_every_broken_file_is_one_value_error_that_names_it(tmp_path):
+    path = tmp_path / "net.npz"
+    np.savez_compressed(path, **torch_weights(channels=1))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    cut = [whole[:n] for n in (0, 1, 30, len(whole) // 2, len(whole) - 10)]
+    flipped = [flip(whole, int(at), 4) for at in rng.integers(0, len(whole), 40)]
+    # the central directory: methods, flags and sizes
+    start = whole.find(b"PK\x01\x02")
+    flipped += [flip(whole, start + at) for at in range(6, 46)]
+    told = []
+    for content in cut + flipped:
+        path.write_bytes(content)
+        try:
+            load_pretrained("net", tmp_path)
+        except ValueError as error:
+            told.append(str(error))
+    assert len(told) > 10
+    assert all(str(path) in one for one in told)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "no array")
+    with pytest.raises(ValueError, match=r"'notes.txt' cannot be read .*no \.npy member"):
+        load_pretrained("net", tmp_path)
+    for change, told in (
+        (lambda data: b"", "'conv1/bias' cannot be read"),
+        (lambda data: data[:100], "'conv1/bias' cannot be read"),
+        (lambda data: data[:-4], "does not hold the 16 numbers"),
+        (lambda data: header((16,), "|O") + data[-64:], "must hold floats"),
+        (lambda data: header((-1,)) + data[-64:], "its shape is"),
+        (lambda data: data.replace(b"{", b"(", 1), "'conv1/bias' cannot be read"),
+    ):
+        path.write_bytes(whole)
+        rewritten(path, "conv1/bias.npy", change)
+        with pytest.raises(ValueError, match=told):
+            load_pretrained("net", tmp_path)
