@@ -43,6 +43,8 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error:::jaxrobust")
     config.addinivalue_line("filterwarnings", "error:::experiments")
+    # Said once in a process, and so by whichever test comes first; many search the box on purpose.
+    config.addinivalue_line("filterwarnings", "ignore:the radius .* covers the whole pixel box")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxrobust import attacks, checks, losses
 from jaxrobust.defenses.ramp import check_ramp, grown
+from jaxrobust.threats.covering import warn_of_covering
 from jaxrobust.types import (
     Array,
     Attack,
@@ -119,6 +120,7 @@ def perturb(
     variables = jax.lax.stop_gradient(variables)
     # A plain function has no parts to change.
     bare = attack.bare if isinstance(attack, Attack) else attack
+    warn_of_covering(getattr(attack, "threats", ()), batch.x.shape[1:])
     attack = grown(bare, moment.progress, ramp)
 
     def run(key: Key, f: LogitsFn, x: Array, y: Array, *own: Array) -> AttackResult:

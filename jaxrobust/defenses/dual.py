@@ -24,6 +24,7 @@ from jaxrobust.defenses.base import (
 from jaxrobust.defenses.ramp import share_done
 from jaxrobust.duals.bounds import METHODS, margin_bounds
 from jaxrobust.duals.projections import projected_margin_bounds
+from jaxrobust.threats.covering import warn_of_covering
 from jaxrobust.types import Array, Batch, Key, LogitsFn, Model, Scalar, ThreatModel, Variables
 
 
@@ -87,6 +88,7 @@ def dual(
     def loss(
         key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
+        warn_of_covering([threat], batch.x.shape[1:])
         bound_key, drop_key = jax.random.split(key)
         done = share_done(jnp.asarray(moment.progress, batch.x.dtype), ramp)
         radius = first_radius + done * (jnp.asarray(threat.radius, done.dtype) - first_radius)

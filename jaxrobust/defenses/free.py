@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxrobust import checks
 from jaxrobust.defenses.base import Aux, Defense, Moment, forward, metrics_of
 from jaxrobust.defenses.ramp import grown_threat
+from jaxrobust.threats.covering import warn_of_covering
 from jaxrobust.types import Array, Batch, Key, Model, Scalar, ThreatModel, Variables
 
 
@@ -51,6 +52,7 @@ def free(
     def loss(
         key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
     ) -> tuple[Array, Aux]:
+        warn_of_covering([threat], batch.x.shape[1:])
         delta = own_share("free", moment.state, batch, moment.axes)
         ball = grown_threat(threat, moment.progress, ramp)
         points = jax.vmap(ball.project)(batch.x, batch.x + jax.lax.stop_gradient(delta))

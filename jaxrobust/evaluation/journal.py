@@ -13,7 +13,6 @@ import io
 import json
 import re
 import time
-import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrobust.archive import declared, read
 from jaxrobust.evaluation.passes import AttackLike, Job, Tick, attack_pass, in_turn
 from jaxrobust.evaluation.report import Metadata, Timing
 from jaxrobust.files import PathLike, sweep, write_bytes_atomic, write_text_atomic
@@ -183,16 +183,50 @@ def _read(file: Path, rows: np.ndarray, keep_examples: bool) -> tuple[AttackResu
     if not file.exists():
         return None
     try:
-        with np.load(file, allow_pickle=False) as saved:
-            wanting = keep_examples and "x" not in saved
-            if wanting or not np.array_equal(saved["index"], rows):
-                return None
-            left_out = () if keep_examples else ("x",)
-            fields = {
-                name: None if name in left_out else saved[name] for name in AttackResult._fields
-            }
-            return AttackResult(**fields), float(saved["seconds"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        told = declared(file)
+        if keep_examples and "x" not in told:
+            return None
+        wanted = {"index", "seconds", *AttackResult._fields} - (set() if keep_examples else {"x"})
+        missing = sorted(wanted - set(told))
+        if missing:
+            raise ValueError(f"{missing[0]!r} is missing")
+        count = told["index"].shape
+        for name in wanted:
+            _check(name, told[name].shape, told[name].dtype, count)
+        saved = read(file, {name: told[name] for name in wanted})
+        if not np.array_equal(saved["index"], rows):
+            return None
+        seconds = float(saved.pop("seconds"))
+        if not 0 <= seconds < np.inf:
+            raise ValueError(f"'seconds' is {seconds}")
+        del saved["index"]
+        result = AttackResult(**{"x": None, **saved})
+        _check_numbers(result)
+        return result, seconds
+    except ValueError as error:
         raise ValueError(
             f"{file} is broken ({error}); delete it to attack its batch again"
         ) from error
+
+
+_KINDS = {"index": "iu", "success": "b", "inside": "b", "forwards": "iuf", "backwards": "iuf"}
+"""The kinds of NumPy types of what a batch holds; floats for the rest."""
+
+
+def _check(name: str, shape: tuple[int, ...], dtype: np.dtype, count: tuple[int, ...]) -> None:
+    """Raises ValueError unless the array called `name` is one of a batch of `count` examples."""
+    rows = shape[:1] if name == "x" else shape
+    if len(count) != 1 or rows != (() if name == "seconds" else count):
+        raise ValueError(f"{name!r} has shape {shape} in a batch of shape {count}")
+    if dtype.kind not in _KINDS.get(name, "f"):
+        raise ValueError(f"{name!r} holds {dtype}")
+
+
+def _check_numbers(result: AttackResult) -> None:
+    """Raises ValueError for numbers that no attack reports."""
+    for name in ("forwards", "backwards"):
+        if (getattr(result, name) < 0).any():
+            raise ValueError(f"{name!r} holds negative counts")
+    # Losses and margins of a broken model may well be NaN; distances of points inside are not.
+    if np.isnan(result.norm[result.inside]).any():
+        raise ValueError("'norm' is NaN for a point inside of the set")

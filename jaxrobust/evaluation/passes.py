@@ -18,6 +18,7 @@ from jaxrobust.attacks.batch import Box, in_boxes, per_example
 from jaxrobust.data import padded_batches
 from jaxrobust.evaluation import programs
 from jaxrobust.evaluation.report import Timing
+from jaxrobust.threats.covering import warn_of_covering
 from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Model, PyTree
 
 AttackLike = Attack | Callable[[Key, LogitsFn, Array, Array], AttackResult]
@@ -53,6 +54,9 @@ def prepare(
     """Checks everything that can be known before compiling; arguments and errors of `evaluate`."""
     checks.at_least("batch_size", batch_size, 1)
     x, y = (np.asarray(part) for part in examples)
+    attacks = list(attacks)
+    for attack in attacks:
+        warn_of_covering(getattr(attack, "threats", ()), x.shape[1:])
     if not len(x):
         raise ValueError("there is nothing to evaluate: the split holds no examples")
     if x.dtype != np.uint8:

@@ -23,6 +23,7 @@ from jaxrobust.evaluation.passes import Examples
 from jaxrobust.evaluation.report import Report, accuracy
 from jaxrobust.files import PathLike
 from jaxrobust.threats import L1, L2, Linf
+from jaxrobust.threats.covering import covering_is_meant, warn_of_covering
 from jaxrobust.types import Attack, Key, Model, PyTree
 
 RISING = 0.95
@@ -137,9 +138,11 @@ def sanity(
     radius = float(threat.radius)
     others = sorted({0.0, radius / 2, 2 * radius, covering / 2, covering} - {radius})
     suite = {**base, **{_name(r): _pgd(threat, steps, radius=r) for r in others}}
-    whole = evaluate(
-        key, model, variables, examples, suite, progress=progress, folder=folder, **setting
-    )
+    warn_of_covering([threat], np.shape(examples[0])[1:])
+    with covering_is_meant():
+        whole = evaluate(
+            key, model, variables, examples, suite, progress=progress, folder=folder, **setting
+        )
     report = dataclasses.replace(whole, attacks={name: whole.attacks[name] for name in base})
     found = attack_flags(report)
     masked = [flag.message for flag in found if flag.name == MASKED]

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.models.archive import Declared, declared, read
+from jaxrobust.archive import Declared, declared, read
 from jaxrobust.models.convnet import wong_small
 from jaxrobust.models.linen import from_linen
 from jaxrobust.types import Array, Model, PyTree, Variables
@@ -24,6 +24,9 @@ _LAYERS = ("conv1", "conv2", "dense1", "dense2")
 _KEYS = {f"{layer}/{kind}" for layer in _LAYERS for kind in ("weight", "bias")}
 
 Weights = dict[str, np.ndarray]
+
+MOST = 2**27
+"""Numbers that a file may hold: half a gigabyte of float32."""
 
 
 def load_pretrained(
@@ -40,9 +43,9 @@ def load_pretrained(
         the message names the file and what is wrong in it (`load_cascade` reads cascades).
     """
     path = _find(name, directory)
-    found = declared(path)
+    found = _declared(path)
     _check(path, found)
-    return _convert(read(path, found))
+    return _convert(_read(path, found))
 
 
 def load_cascade(
@@ -53,10 +56,10 @@ def load_cascade(
     A file holding a single network is a cascade of one stage.
     """
     path = _find(name, directory)
-    found = declared(path)
+    found = _declared(path)
     if not any(key.startswith("stage") for key in found):
         _check(path, found)
-        return [_convert(read(path, found))]
+        return [_convert(_read(path, found))]
     stages: dict[str, dict[str, Declared]] = {}
     for key, told in found.items():
         stage, _, rest = key.partition("/")
@@ -66,7 +69,7 @@ def load_cascade(
         raise ValueError(f"{path}: expected the stages {order}, found {sorted(stages)}")
     for stage in order:
         _check(path, stages[stage])
-    weights = read(path, found)
+    weights = _read(path, found)
     return [_convert({key: weights[f"{stage}/{key}"] for key in _KEYS}) for stage in order]
 
 
@@ -92,6 +95,26 @@ def _find(name: str | os.PathLike[str], directory: str | os.PathLike[str]) -> Pa
         there = sorted(p.stem for p in path.parent.glob("*.npz"))
         raise FileNotFoundError(f"no weights at {path}; its folder holds: {there or 'none'}")
     return path
+
+
+def _declared(path: Path) -> dict[str, Declared]:
+    found = declared(path)
+    for name, (_, dtype, _) in found.items():
+        if dtype.kind != "f" or dtype.itemsize > 8:
+            raise ValueError(f"{path}: {name!r} must hold floats of at most 64 bits, got {dtype}")
+    total = sum(math.prod(one.shape) for one in found.values())
+    if total > MOST:
+        raise ValueError(f"{path}: declares {total} numbers, of which at most {MOST} are read")
+    return found
+
+
+def _read(path: Path, expected: Mapping[str, Declared]) -> Weights:
+    arrays = read(path, expected)
+    for name, array in arrays.items():
+        # A comparison with NaN is False.
+        if not (np.abs(array) <= np.finfo(np.float32).max).all():
+            raise ValueError(f"{path}: {name!r} holds NaN, infinite or too large numbers")
+    return arrays
 
 
 def _check(path: Path, held: Mapping[str, Declared]) -> None:

@@ -133,6 +133,34 @@ def test_attacks_that_may_hide_numbers_are_refused(tmp_path):
     assert not (tmp_path / journal.IDENTITY).exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"success": np.zeros(3, bool)}, r"'success' has shape \(3,\) in a batch of shape \(8,\)"),
+        ({"success": np.zeros(8)}, "'success' holds float64"),
+        ({"norm": np.zeros((8, 1))}, r"'norm' has shape \(8, 1\)"),
+        ({"norm": np.zeros(8, np.complex64)}, "'norm' holds complex64"),
+        ({"norm": np.full(8, np.nan)}, "'norm' is NaN"),
+        ({"margin": np.full(8, "a")}, "'margin' cannot be read .*must hold numbers"),
+        ({"seconds": np.nan}, "'seconds' is nan"),
+        ({"seconds": np.zeros(2)}, r"'seconds' has shape \(2,\)"),
+        ({"forwards": np.full(8, -1)}, "'forwards' holds negative counts"),
+        ({"index": np.zeros((8, 1), int)}, "in a batch of shape"),
+        ({"loss": None}, "'loss' is missing"),
+        ({"x": np.zeros((3, 2), np.float32)}, r"'x' has shape \(3, 2\)"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_batches_of_other_shapes_and_types_are_refused(tmp_path, change, told):
+    run(tmp_path, keep_examples=True)
+    file = next(tmp_path.glob("weak-*/00000008.npz"))
+    with np.load(file) as saved:
+        held = {**saved, **change}
+    np.savez(file, **{name: value for name, value in held.items() if value is not None})
+    with pytest.raises(ValueError, match=rf"00000008\.npz is broken .*{told}.*delete it"):
+        run(tmp_path, keep_examples=True)
+
+
 def test_broken_folders_say_what_to_do(tmp_path):
     run(tmp_path)
     file = next(tmp_path.glob("weak-*/00000008.npz"))
