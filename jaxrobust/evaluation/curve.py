@@ -81,17 +81,6 @@ def curve(
     radii = _checked(radii)
     at_radius = _with_radius(attack) if isinstance(attack, Attack) else attack
     named = {f"radius {radius!r}": (key, at_radius(radius)) for radius in radii.tolist()}
-<<<<<<< HEAD
-    job = prepare(
-        model,
-        variables,
-        examples,
-        batch_size=batch_size,
-        devices=devices,
-        num_classes=num_classes,
-        attacks=[made for _, made in named.values()],
-    )
-=======
     # A curve may well end where nothing is left: only one that starts there is a mistake.
     least = next((made for r, (_, made) in zip(radii, named.values(), strict=True) if r > 0), None)
     warn_of_covering(getattr(least, "threats", ()), np.shape(examples[0])[1:])
@@ -105,8 +94,6 @@ def curve(
             num_classes=num_classes,
             attacks=[made for _, made in named.values()],
         )
-    journal = None if folder is None else open_journal(folder, job, named, None)
->>>>>>> foreign
     robust = []
     with guarded(folder, job) as check, progress_bars(progress, len(job.index)) as bar:
         journal = None if folder is None else open_journal(folder, job, named, None)
