@@ -1,5 +1,6 @@
 """Strict settings for the whole suite, set before JAX starts."""
 
+import gc
 import getpass
 import os
 import tempfile
@@ -45,6 +46,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error:::experiments")
     # Said once in a process, and so by whichever test comes first; many search the box on purpose.
     config.addinivalue_line("filterwarnings", "ignore:the radius .* covers the whole pixel box")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+    """Drops a file's compiled programs at its end.
+
+    Each holds several memory mappings, and a process may have 65,530 (`vm.max_map_count`): a worker
+    that kept the programs of the whole suite died of a segmentation fault.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
