@@ -83,6 +83,7 @@ class Retraced:
         self.result = adversarial if self.fooled else best[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("larger_radii", [True, False])
 def test_every_iterate_is_that_of_the_definition(larger_radii):
     rng = np.random.default_rng(3)

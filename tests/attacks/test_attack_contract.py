@@ -101,6 +101,7 @@ def same(a: AttackResult, b: AttackResult, tolerance: float = 1e-5) -> None:
         )
 
 
+@pytest.mark.slow
 def test_stays_in_ball_and_box(case: Case) -> None:
     z = np.asarray(case.result.x)
     assert case.result.inside.all()
@@ -252,6 +253,7 @@ def test_scalar_settings_join_a_stack_of_radii() -> None:
     assert result.norm[1] > 0.04
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "threat"),
     [

@@ -158,6 +158,7 @@ def test_noise_has_the_stated_law_and_is_fresh_each_step(
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", ["linf", "l2", pytest.param("l1", marks=pytest.mark.slow)])
 def test_iterating_is_never_weaker_than_the_single_step_it_starts_with(threat: str) -> None:
     ball = cases.THREATS[threat](cases.RADII[threat])

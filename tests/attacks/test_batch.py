@@ -45,6 +45,7 @@ def test_the_box_is_the_threats():
     assert run(x=4 * X, threat=wide).inside.all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -99,6 +99,7 @@ def test_the_untargeted_form_follows_its_loop() -> None:
     assert (int(result.forwards), int(result.backwards)) == (2 + 2 * STEPS, 3 * STEPS)
 
 
+@pytest.mark.slow
 def test_more_targets_never_lose_and_chunks_change_nothing() -> None:
     threat = cases.THREATS["linf"](0.3)
     with jax.enable_x64():
@@ -110,6 +111,7 @@ def test_more_targets_never_lose_and_chunks_change_nothing() -> None:
     np.testing.assert_allclose(chunked.x, two.x, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_restarts_leave_a_flat_clean_point() -> None:
     f = lambda z: jnp.stack([jnp.float32(0.05), jnp.sum((z - 0.5) ** 2)])  # noqa: E731
     threat, x = cases.THREATS["l2"](1.0), jnp.full(4, 0.5)

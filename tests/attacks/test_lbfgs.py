@@ -40,6 +40,7 @@ def np_lbfgs(target: int) -> float:
     return size
 
 
+@pytest.mark.slow
 def test_finds_what_scipy_finds() -> None:
     net = cases.to_jax(NET)
     run = cases.compiled(

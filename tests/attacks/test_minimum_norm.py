@@ -209,6 +209,7 @@ def test_batch_position_and_neighbors_change_nothing(case: Case) -> None:
 SHAPES = [pytest.param(name, marks=pytest.mark.slow) for name in sorted(METHODS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_input_shape_and_precision(name: str) -> None:
     """1-D and 3-D, float32 and float64: the same point."""

@@ -56,6 +56,7 @@ def flax_nnx() -> LogitsFn:
     return lambda x: nnx.merge(graph, state)(x.reshape(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attack",
     [

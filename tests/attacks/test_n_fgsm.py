@@ -112,6 +112,7 @@ def test_constant_logits_leave_the_noise() -> None:
     np.testing.assert_array_equal(result.x, still.x)
 
 
+@pytest.mark.slow
 def test_training_steps_beyond_the_radius() -> None:
     """The loss of the defense at x + step sign(gradient) on a linear model, without noise."""
     draw = np.random.default_rng(3)

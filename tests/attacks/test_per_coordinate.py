@@ -53,6 +53,7 @@ def rise(x, found):
 OTHERS = {"apgd": ("linf", "l2"), "fgsm": ("linf",)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "norm"), [(n, b) for n in MADE for b in OTHERS.get(n, tuple(BALLS))]
 )
@@ -109,6 +110,7 @@ MASKED = {
 """Those that take one radius know a mask as a box that is closed where nothing may move."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MASKED)
 def test_a_box_of_arrays_is_a_mask(name):
     ball, make = MASKED[name]

@@ -82,6 +82,7 @@ def run(defense: Defense, key: Any, params: Any, stats: Any, batch: Batch, model
     return jax.value_and_grad(loss, has_aux=True)(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_contract(name: str) -> None:
     defense, model, batch = CASES[name], normalized(rate=0.3), batch_of()

@@ -151,6 +151,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_robust_loss_and_its_gradient_in_the_parameters(name: str) -> None:
     defense = defenses.dual(Linf(EPS), clean_weight=0.2, ramp=0.0, **METHODS[name])

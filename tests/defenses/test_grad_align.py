@@ -103,6 +103,7 @@ def test_value_and_gradient_are_those_of_hand_written_cosines() -> None:
             np.testing.assert_allclose(slope, (up - down) / 2e-5, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_gradients_use_running_statistics_or_those_of_the_batch(mode: str) -> None:
     """Against gradients of the whole batch's summed loss, which batch normalization couples."""
@@ -159,6 +160,7 @@ def test_eta_is_uniform_in_the_ball_without_the_box(threat: Any) -> None:
     assert float(aux.metrics["alignment"]) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_two_linear_classes_are_aligned_and_more_are_not() -> None:
     x, y = DRAW.uniform(size=(6, 5)), np.array([0, 1, 0, 1, 1, 0])
     for classes in (2, 3):
@@ -177,6 +179,7 @@ def test_two_linear_classes_are_aligned_and_more_are_not() -> None:
             np.testing.assert_allclose(value - plain, added, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
 def test_vanishing_gradients_count_as_aligned(scale: float) -> None:
     """All weights zero, or logits so far apart that only the wrong example has a gradient."""
@@ -197,6 +200,7 @@ def test_vanishing_gradients_count_as_aligned(scale: float) -> None:
         assert_close(gradient, slope, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_any_number_of_devices_gives_the_same_state(mode: str) -> None:
     dataset, steps = images(), 3

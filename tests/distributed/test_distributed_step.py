@@ -90,6 +90,7 @@ def sharded(step: Any, state: TrainState) -> tuple[Any, Any]:
     return jax.jit(run)(state, jnp.asarray(DATA.train.x), jnp.asarray(DATA.train.y), order())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_any_number_of_devices_gives_the_same_state(name: str) -> None:
     step, state = pieces(name)

@@ -44,6 +44,7 @@ def reference_residual(w, x):
 NETWORKS = {"cnn": reference_cnn, "residual": reference_residual}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_wong_kolter_equals_the_released_code(shared, name, dtype):
@@ -122,6 +123,7 @@ PIECEWISE = ("steep leaky_relu", "hard_tanh", "abs", "global max")
 SMOOTH = ("sigmoid", "tanh", "softplus", "maximum")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [PIECEWISE, SMOOTH])
 def test_bounds_hold_at_sampled_points(names):
     f = cases.mlp((jax.nn.relu, cases.mixed(*names)), cases.weights(0, (4, 6, 16, 3)))

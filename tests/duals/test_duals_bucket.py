@@ -28,6 +28,7 @@ def crossing(radius):
     return int(jnp.sum((box.lower < 0) & (box.upper > 0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("methods", [("wong_kolter",), ("interval", "wong_kolter", "crown")])
 def test_a_bucket_that_holds_the_crossing_units_changes_nothing(methods):
     radius = 0.1
@@ -50,6 +51,7 @@ def test_a_bucket_that_holds_the_crossing_units_changes_nothing(methods):
     assert (small <= values.min(axis=0)).all()
 
 
+@pytest.mark.slow
 def test_certificates_take_a_bucket_and_mistakes_name_the_value():
     y = int(jnp.argmax(F(jnp.asarray(X))))
     found, chunked, plain = jax.jit(

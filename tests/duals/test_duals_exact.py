@@ -61,6 +61,7 @@ def worst_margins(y, threat, parameters):
     return [brute_force(c, X, threat, *parameters) if c.any() else 0 for c in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [Linf(0.3), L1(0.5)])
 def test_margins_are_the_least_over_all_relu_patterns(threat):
     parameters = cases.weights(37, SIZES)
@@ -93,6 +94,7 @@ def network(x):
     return last @ (x + jnp.clip(inner @ x, -0.3, 0.6))
 
 
+@pytest.mark.slow
 def test_every_bound_is_below_the_next():
     threat, methods = Linf(0.3), ("crown",)
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 3, 3, 1)))
@@ -126,6 +128,7 @@ def test_every_bound_is_below_the_next():
     assert np.any(optimized < np.stack([m.lower for m in milp]) - 1e-3)
 
 
+@pytest.mark.slow
 def test_lines_around_smooth_activations_are_sound_and_beat_crown():
     f = cases.mlp(cases.mixed("sigmoid", "tanh", "softplus"), cases.weights(2, (3, 6, 3)))
     x, threat, C = jnp.full(3, 0.5), Linf(0.4), jnp.eye(3)
@@ -220,6 +223,7 @@ def test_refusals():
         lp_bounds(f, x, jnp.eye(3), Linf(0.1), boxes=[duals.Box(-thin, thin)] * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ball", [Linf, L1])
 def test_exact_margins_take_radii_and_boxes_of_arrays(ball):
     """Held by a radius of 0 or by a closed box: the minimum over the free coordinates."""

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from jaxrobust.duals import METHODS, certify
@@ -69,6 +70,7 @@ def flax_nnx() -> LogitsFn:
     return lambda x: nnx.merge(graph, state)(x)
 
 
+@pytest.mark.slow
 def test_all_kinds_of_models_are_certified_alike() -> None:
     plain = cases.mlp(jax.nn.relu, (MATRICES, BIASES))
     module = Module([jnp.asarray(m) for m in MATRICES], [jnp.asarray(b) for b in BIASES])

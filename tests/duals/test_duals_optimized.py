@@ -70,6 +70,7 @@ def test_optimized_bounds_are_the_linear_programs_values():
         assert all(np.all((a >= 0) & (a <= 1)) for a in found.alphas)
 
 
+@pytest.mark.slow
 def test_joint_slopes_are_sound_and_no_looser_than_the_start():
     with jax.enable_x64(True):
         f = cases.mlp(jax.nn.relu, cases.weights(1, (4, 6, 6, 3)))

@@ -122,6 +122,7 @@ def test_tails_hold_in_simulation():
     np.testing.assert_allclose(short, failure, atol=0.003)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [Linf(np.asarray([0.1, 0.2, 0.05, 0.1])), L2(0.2)])
 def test_estimates_converge_to_the_exact_bounds(threat):
     f, y = branched(), jnp.asarray(1)
@@ -146,6 +147,7 @@ def test_estimates_converge_to_the_exact_bounds(threat):
     assert estimate[1] == sure[1] == 0
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences():
     matrices, biases = cases.weights(2, (4, 6, 5, 3))
     rng = np.random.default_rng(0)
@@ -168,6 +170,7 @@ def test_gradients_equal_finite_differences():
     np.testing.assert_allclose([g[0] for g in found], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [Linf(0.3), L2(0.3)])
 def test_coverage_over_draws_and_none_without_inflation(threat, monkeypatch):
     f, x, y, delta = reachable(), jnp.asarray(X), jnp.asarray(0), 0.2
@@ -269,6 +272,7 @@ def test_refusals(monkeypatch):
     refuse("the relaxation of 'bent' has none", f=cases.mlp(bent.function, cases.weights()))
 
 
+@pytest.mark.slow
 def test_estimates_are_near_the_released_bounds_of_the_small_mnist_network(shared):
     tfds = pytest.importorskip("tensorflow_datasets")
     source = tfds.data_source("mnist", split="test", data_dir=shared / "tensorflow_datasets")

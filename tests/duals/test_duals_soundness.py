@@ -32,6 +32,7 @@ def descended(f, row, threat, x):
     return jax.lax.scan(step, x, length=10)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ball", [Linf, L2, L1])
 def test_nothing_gets_below_a_bound(ball):
     stacked = jax.tree.map(

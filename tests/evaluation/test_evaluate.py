@@ -48,6 +48,7 @@ def test_matches_the_closed_form_of_a_linear_model(dtype, batch_size):
     assert report.mean_norm("medium") == pytest.approx(0.04, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_batches_devices_or_other_attacks():
     model, _ = mlp()
     x, _ = data()

@@ -55,6 +55,7 @@ def plain():
     return run()
 
 
+@pytest.mark.slow
 def test_an_honest_model_passes():
     result = plain()
     assert result.passed

@@ -52,6 +52,7 @@ def certified(target):
     return config, {side.name: (side, side.run()) for side in sides}
 
 
+@pytest.mark.slow
 def test_our_sides_agree_and_say_what_they_prove(target, certified):
     _, sides = certified
     first, found = sides["jaxrobust, batch 5"]
@@ -95,6 +96,7 @@ def test_pytorch_has_the_same_bound(target, certified):
         torch_duals.transposed(part, torch.zeros(1, 1, 3))
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table_and_its_summary(tmp_path, target, monkeypatch, capsys):
     monkeypatch.setattr(peers, "installed", lambda package: False)
     monkeypatch.setattr(Run, "subject", lambda self, images: target)

@@ -443,6 +443,7 @@ def test_only_peers_as_accurate_as_ours_count():
     assert sinkhorn.rated({"images": 4, "seconds": 0.5})["images / s"] == 8.0
 
 
+@pytest.mark.slow
 def test_transport_is_timed_without_peers(tmp_path, weights, monkeypatch):
     # Stands in for what takes long to compile and is tested elsewhere; projections are real.
     def distance(x, z, *, cost):

@@ -50,6 +50,7 @@ def test_free_has_as_many_steps_as_the_others(digits):
     assert pgd.recipe(settings) == settings
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_judges(tmp_path):
     options = Options(
         seeds=(0, 1), epochs=2, limit=64, model="mlp", autoattack=0, out=tmp_path, progress=False

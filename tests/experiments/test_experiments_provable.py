@@ -129,6 +129,7 @@ def test_toy_points_keep_their_distance():
         toy.sample_points(0, count=40, spacing=0.5)
 
 
+@pytest.mark.slow
 def test_the_toy_is_certified_after_robust_training_alone(monkeypatch):
     points = np.float32([[0.6, 0.4], [0.3, 0.4]])
     monkeypatch.setattr(planar, "sample_points", lambda seed: points)
@@ -289,6 +290,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr("experiments.certification.measure.RADIUS_STEPS", 3)
 
 
+@pytest.mark.slow
 def test_the_study_writes_tables_and_figures_and_resumes(tmp_path, monkeypatch, capsys, tiny):
     config = Config(
         out=tmp_path, progress=False, train_limit=96, batch_size=8, attacks=("pgd",),
@@ -322,6 +324,7 @@ def test_the_study_writes_tables_and_figures_and_resumes(tmp_path, monkeypatch, 
         assert {f: f.stat().st_mtime_ns for f in folder.glob("**/*.npz")} == saved
 
 
+@pytest.mark.slow
 def test_costs_of_bounds(monkeypatch):
     monkeypatch.setattr(costs, "REPEATS", 1)
     (row,) = costs.cost_rows((2,), 3, (4, 4, 1))

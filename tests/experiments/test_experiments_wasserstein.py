@@ -270,6 +270,7 @@ def _cubes(self: Plans, radius: float) -> Linf:
     return Linf(radius, upper=1.0 + 0 * self.lam)
 
 
+@pytest.mark.slow
 def test_the_study_writes_tables_and_figures_and_resumes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(settings.Plans, "threat", _cubes)
     preset = PRESETS["quick"]

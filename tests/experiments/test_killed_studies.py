@@ -62,6 +62,14 @@ def results(out: Path) -> dict[str, Any]:
     return found
 
 
+def holds_something(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:
+        # the worker has renamed it meanwhile
+        return False
+
+
 @pytest.mark.parametrize("name", ["wasserstein", "provable"])
 @pytest.mark.parametrize("moment", ["training", "evaluating"])
 def test_a_killed_study_ends_like_one_left_alone(
@@ -71,7 +79,7 @@ def test_a_killed_study_ends_like_one_left_alone(
     worker = start(name, out)
     wanted = "**/metrics.jsonl" if moment == "training" else "**/*.npz"
     deadline = time.monotonic() + 200
-    while not any(file.stat().st_size for file in out.glob(wanted)):
+    while not any(map(holds_something, out.glob(wanted))):
         assert worker.poll() is None, worker.communicate()[0][-4000:]
         assert time.monotonic() < deadline, "nothing happened in time"
         time.sleep(0.005)

@@ -46,6 +46,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", KINDS, ids=lambda k: f"{k.attack}-{k.ball}-{dict(k.settings)['keep']}"
 )
@@ -53,6 +54,7 @@ def test_attacks_owe_it_on_random_networks(case: fuzz.Kind) -> None:
     assert not fuzz.faults(case, seed=0, count=24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [

@@ -14,6 +14,7 @@ from tests.fuzz import certificates as fuzz
 ALL = fuzz.METHODS[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [
@@ -31,6 +32,7 @@ def test_float32_certificates_hold_under_cancellation(case):
     assert not fuzz.faults(case, seed=0, count=50, dtype=np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["plain", "radius"])
 def test_float64_certificates_hold_in_exact_rationals(how):
     case = fuzz.Case("wide", "relu", "linf", ALL, how)
@@ -58,6 +60,7 @@ def test_the_rounding_of_an_unknown_operation_is_no_guess():
         duals.lower_bounds(f, jnp.ones(3, jnp.float32), jnp.eye(3), Linf(0.1))
 
 
+@pytest.mark.slow
 def test_programs_of_huge_weights_prove_no_tiny_margin():
     rng = np.random.default_rng(0)
     for _ in range(5):

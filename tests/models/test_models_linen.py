@@ -18,6 +18,7 @@ def problem():
     return x, jnp.asarray(random.integers(0, 4, size=6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [FoscCNN(((3,), (4, 4)), 8, 4), PreActResNet(4, 3, (3, 5), 1)],

@@ -108,6 +108,7 @@ def test_half_precision_keeps_parameters_and_logits_float32(name, dtype, toleran
         assert error > 0, "the compute type must reach the layers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_float64_is_the_oracle_of_float32(name):
     def evidence(dtype, variables):
@@ -243,6 +244,7 @@ def test_impossible_depths_are_refused(depth):
         wide_resnet(depth=depth)
 
 
+@pytest.mark.slow
 def test_digits_cnn_learns_the_digits():
     digits = load_digits()
     x = jnp.asarray(digits.images[..., None] / 16.0, jnp.float32)

@@ -11,6 +11,7 @@ from jaxrobust.sinkhorn import Duals, iteration, projected, window
 WIDE, NARROW = window(5), window(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "rtol"), [(np.float64, 1e-9, 1e-6), (np.float32, 1e-5, 1e-4)]
 )

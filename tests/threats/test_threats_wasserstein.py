@@ -60,6 +60,7 @@ def lp_gain(x: np.ndarray, y: np.ndarray, radius: float) -> float:
 PROJECT = jax.jit(jax.vmap(lambda s, x, z: s.project(x, z), in_axes=(None, 0, 0)))
 
 
+@pytest.mark.slow
 def test_projections_lie_in_the_ball_by_linear_programs() -> None:
     z = np.asarray(PROJECT(SETS, X, TARGETS))
     np.testing.assert_allclose(z.sum(axis=(1, 2)), X.sum(axis=(1, 2)), rtol=1e-5)
@@ -80,6 +81,7 @@ def test_projections_lie_in_the_ball_by_linear_programs() -> None:
     assert not np.asarray(inside(X, brighter)[0]).any()
 
 
+@pytest.mark.slow
 def test_membership_is_that_of_linear_programs_down_to_small_radii() -> None:
     """Next to all mass stays where it is, which must not drown what little moves."""
     rng = np.random.default_rng(6)
@@ -149,6 +151,7 @@ def test_radii_map_and_zero_is_the_identity() -> None:
     np.testing.assert_array_equal(SETS.project(empty, TARGETS[1]), empty)
 
 
+@pytest.mark.slow
 def test_growing_attack_on_a_linear_model() -> None:
     w = np.random.default_rng(3).normal(size=SHAPE).astype(np.float32)
     scores = (X * w).sum(axis=(1, 2))

@@ -89,6 +89,7 @@ def noted(variables: Any, x: Array, *, train: bool, **options: Any) -> Any:
 COUNTED = Model(MODEL.init, noted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replays", [1, 2])
 def test_one_phase_is_fit(tmp_path: Path, replays: int) -> None:
     defense = FGSM._replace(replays=replays)
