@@ -15,7 +15,6 @@ and its assumptions are in docs/soundness.md.
 from __future__ import annotations
 
 import collections
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -48,6 +47,8 @@ SUMS = frozenset(
 """Sums of products, or of plain numbers."""
 KNOWN = MOVES | ELEMENTWISE | SUMS
 """Every affine primitive whose rounding is known."""
+PRODUCTS = SUMS - {"scatter-add"}
+"""Linear in their sources, without a constant that is added."""
 
 SLACK = 4
 """Roundings allowed beside those of a sum: compilers move factors, and divide by multiplying."""
@@ -100,37 +101,56 @@ def noise(
       spread: for the input and the nodes' targets, how far each entry can be from its clean value.
       live: bool of the seed's shape: the entries that rows over it can have other than 0.
     """
-    far = dict(spread)
-    size = {i: jnp.zeros_like(d) for i, d in spread.items()}
+    # by value: what rounding can do to it, and how far it can be from its clean value
+    known = {i: jnp.stack([jnp.zeros_like(d), d]) for i, d in spread.items()}
     floor = jnp.zeros((), seed.dtype)
     readers = collections.Counter(s.id for o in graph.operations for s in o.sources)
     steps = _between(graph, seed, spread)
-    used = [_uses(step).back for step in steps] if live is None else _used_by(steps, seed, live)
-    for step, back in zip(steps, used, strict=True):
+    rows = None if live is None else jnp.sum(live).astype(seed.dtype)
+    straight = _straight_to(steps, seed, readers)
+    for step in steps:
         ids = [s.id for s in step.sources]
-        sources = [values[i] for i in ids]
-        longest = _uses(step).longest
-        # cotangents of several readers are added up
-        back = [n + (SLACK + readers[i]) * (readers[i] > 1) for n, i in zip(back, ids, strict=True)]
+        shared = _shared(step)
+        back = shared.back
+        if rows is not None and step.targets[0].id in straight:
+            back = [jnp.minimum(n, rows + 1) for n in back]
+        met = []
         for n, i in zip(back, ids, strict=True):
-            floor += (2 * tiny(far[i].dtype) * jnp.sum(n * far[i])).astype(floor.dtype)
-        met = [gamma(n, far[i].dtype) * far[i] + size[i] for n, i in zip(back, ids, strict=True)]
-        parts = (
-            step.targets,
-            _terms(step, sources),
-            _magnitude(step).apply(*(jnp.abs(v) + _reach(v.dtype) for v in sources)),
-            _push(step, met),
-            _push(step, [far[i] for i in ids]),
-        )
-        for target, n, height, carried, moved in zip(*parts, strict=True):
+            if readers[i] > 1:
+                # cotangents of several readers are added up
+                n = n + SLACK + readers[i]
+            size, far = known[i]
+            if isinstance(n, float) and not n:
+                met.append(known[i])
+                continue
+            floor += (2 * tiny(far.dtype) * jnp.sum(n * far)).astype(floor.dtype)
+            met.append(jnp.stack([gamma(n, far.dtype) * far + size, far]))
+        if step.primitive.name in MOVES:
+            for target, moved in zip(step.targets, _push(step, met), strict=True):
+                known[target.id] = moved
+            continue
+        heights, moved = _reached(step, [values[i] for i in ids], met)
+        for target, height, pair in zip(step.targets, heights, moved, strict=True):
             # these numbers are rounded themselves, and so is the row that meets them
-            raised = 1 + 4 * gamma(longest + 2 * SLACK, target.dtype)
-            own = gamma(n, target.dtype) * jnp.abs(height) + 2 * tiny(target.dtype) * n
-            size[target.id] = raised * (own + carried)
-            far[target.id] = raised * (own + moved)
-            if step.primitive.name not in MOVES:
-                floor += (_reach(target.dtype) * jnp.sum(size[target.id])).astype(floor.dtype)
-    return jax.lax.stop_gradient(Noise(size[seed.id], floor))
+            raised = 1 + 4 * gamma(shared.longest + 2 * SLACK, target.dtype)
+            n = shared.forth
+            own = gamma(n, target.dtype) * height + 2 * tiny(target.dtype) * n
+            known[target.id] = raised * (own[None] + pair)
+            floor += (_reach(target.dtype) * jnp.sum(known[target.id][0])).astype(floor.dtype)
+    return jax.lax.stop_gradient(Noise(known[seed.id][0], floor))
+
+
+def _reached(
+    step: Step, sources: list[Array], met: list[Array]
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """|A| |v| + |b|, and |A| times each of the rows of `met`."""
+    sizes = [jnp.abs(v) + _reach(v.dtype) for v in sources]
+    if step.primitive.name not in PRODUCTS:
+        return tuple(map(jnp.abs, _magnitude(step).apply(*sizes))), _push(step, met)
+    # one pass over the weights for all
+    every = [jnp.concatenate([v[None], m]) for v, m in zip(sizes, met, strict=True)]
+    found = _push(step, every)
+    return tuple(v[0] for v in found), tuple(v[1:] for v in found)
 
 
 def _reach(dtype: Any) -> float:
@@ -171,10 +191,13 @@ def _magnitude(step: Step) -> Step:
 
 
 def _push(step: Step, vectors: list[Array]) -> tuple[Array, ...]:
-    """|A| v for v >= 0, one for each source."""
-    zeros = tuple(jnp.zeros_like(v) for v in vectors)
-    moved = jax.jvp(_magnitude(step).apply, zeros, tuple(vectors))[1]
-    return tuple(map(jnp.abs, moved))
+    """|A| v for each v >= 0 of stacks `[n, *shape]`, one stack for each source."""
+    magnitude = _magnitude(step).apply
+
+    def linear(*vectors: Array) -> tuple[Array, ...]:
+        return jax.jvp(magnitude, tuple(map(jnp.zeros_like, vectors)), vectors)[1]
+
+    return tuple(map(jnp.abs, jax.vmap(linear)(*vectors)))
 
 
 def summed(step: Step, *variables: Array) -> tuple[Array, ...]:
@@ -236,70 +259,88 @@ def _split(
     return jnp.moveaxis(flat.reshape(*flat.shape[:-1], blocks, width), -2, 0)
 
 
-def _terms(step: Step, sources: list[Array]) -> tuple[Array | float, ...]:
-    """How many roundings each entry of the targets takes in `summed`."""
-    name, blocks = step.primitive.name, _blocks(step)
-    if name not in SUMS:
-        return (float(SLACK * (name in ELEMENTWISE)),) * len(step.targets)
-    # products with an exact 0 and sums with it are exact
-    given = [(v != 0).astype(v.dtype) for v in sources]
-    if blocks == 1:
-        ones = _filled(step, lambda c: (c != 0).astype(c.dtype))
-        return tuple(n + 1 for n in ones.apply(*given))
-    # not by `_products`: in JAX 0.10 on CPUs the maximum of batched products can hold garbage
-    values, axes = iter(given), zip(*_axes(step), strict=True)
-    parts = [
-        _split(next(values), *own, blocks)
-        for operand, own in zip(step.operands, axes, strict=True)
-        if isinstance(operand, Ref)
-    ]
-    longest = functools.reduce(jnp.minimum, [jnp.max(jnp.sum(p, axis=-1)) for p in parts])
-    return (longest + math.log2(blocks) + 1,)
-
-
-def _used_by(steps: Sequence[Step], seed: Ref, live: Array) -> list[list[Array | float]]:
-    """As `_Uses.back`, by step, where rows over the seed are 0 but where `live`."""
-    masks = {seed.id: live.astype(seed.dtype)}
-    found = []
-    for step in reversed(steps):
-        name = step.primitive.name
-        arriving = [masks.get(t.id, jnp.zeros(t.shape, t.dtype)) for t in step.targets]
-        ones = _filled(step, lambda c: np.ones(np.shape(c), c.dtype))
-        counts = [jnp.abs(n) for n in ones.transpose(*arriving)]
-        for source, n in zip(step.sources, counts, strict=True):
-            reached = (n > 0).astype(n.dtype)
-            masks[source.id] = jnp.maximum(masks.get(source.id, 0), reached)
-        if name in ELEMENTWISE:
-            found.append([float(SLACK)] * len(counts))
-        else:
-            found.append([jnp.where((n > 1) | (name in SUMS), n + 1, 0) for n in counts])
-    return found[::-1]
-
-
-class _Uses(NamedTuple):
-    """How the numbers of a step are shared, whatever they are."""
+class _Shared(NamedTuple):
+    """How the numbers of a step are shared, whatever they are; no count is too small."""
 
     back: list[np.ndarray | float]
     """By source: the roundings that each entry's cotangent takes."""
+    forth: np.ndarray | float
+    """The roundings that each entry of the targets takes in `summed`."""
     longest: float
-    """The most roundings of anything here."""
+    """The most roundings of anything here, in any order of adding up."""
 
 
-def _uses(step: Step) -> _Uses:
+def _shared(step: Step) -> _Shared:
     name = step.primitive.name
     if name in ELEMENTWISE:
-        return _Uses([float(SLACK)] * len(step.sources), SLACK)
+        return _Shared([float(SLACK)] * len(step.sources), float(SLACK), SLACK)
+    if name in ("dot_general", "conv_general_dilated"):
+        terms, uses = _matrix(step) if name == "dot_general" else _convolution(step)
+        blocks = _blocks(step)
+        forth = terms if blocks == 1 else -(-terms // blocks) + math.log2(blocks)
+        return _Shared([uses + 1.0], forth + 1.0, max(terms, uses) + 1.0)
+    if name == "broadcast_in_dim":
+        (source,), (target,) = step.sources, step.targets
+        uses = math.prod(target.shape) / max(math.prod(source.shape), 1)
+        return _Shared([uses + 1 if uses > 1 else 0.0], 0.0, uses)
+    if name in MOVES - {"gather"}:
+        return _Shared([0.0] * len(step.sources), 0.0, 1.0)
+    return _counted(step)
+
+
+def _matrix(step: Step) -> tuple[int, int]:
+    """The products in each sum of a `dot_general`, and the sums that each number is in."""
+    constant = next(i for i, o in enumerate(step.operands) if not isinstance(o, Ref))
+    contracted, batch = step.params["dimension_numbers"]
+    shape = np.shape(step.operands[constant])
+    terms = math.prod(shape[axis] for axis in contracted[constant])
+    shared = math.prod(shape[axis] for axis in batch[constant])
+    return terms, math.prod(shape) // max(terms * shared, 1)
+
+
+def _convolution(step: Step) -> tuple[int, int]:
+    """As `_matrix`, of a convolution of the network's values with a constant kernel."""
+    if not isinstance(step.operands[0], Ref):
+        most = max(math.prod(r.shape) for r in (*step.sources, *step.targets))
+        return most, most
+    params = step.params
+    kernel = step.operands[1].shape
+    out, into, *window = (kernel[axis] for axis in params["dimension_numbers"].rhs_spec)
+    dense = all(d == 1 for d in (*params["lhs_dilation"], *params["rhs_dilation"]))
+    stride = params["window_strides"] if dense else (1,) * len(window)
+    met = math.prod(-(-k // s) for k, s in zip(window, stride, strict=True))
+    return math.prod(window) * into, met * out // params["feature_group_count"]
+
+
+def _counted(step: Step) -> _Shared:
+    """By running the step on ones."""
     ones = _filled(step, lambda c: np.ones(np.shape(c), c.dtype))
     if any(isinstance(o, jax.core.Tracer) for o in ones.operands):
         # indices that are not known yet: as if every entry met every other
         most = float(max(math.prod(r.shape) for r in (*step.sources, *step.targets)) + SLACK)
-        return _Uses([most] * len(step.sources), most)
+        return _Shared([most] * len(step.sources), most, most)
     with jax.ensure_compile_time_eval():
         back = ones.transpose(*(jnp.ones(t.shape, t.dtype) for t in step.targets))
         forth = ones.apply(*(jnp.ones(s.shape, s.dtype) for s in step.sources))
+    sums = step.primitive.name in SUMS
     counts = [np.asarray(n) for n in back]
     # a number that is only moved is rounded where it is used several times
-    rounded = [np.where((n > 1) | (name in SUMS), n + 1, 0) for n in counts]
-    return _Uses(
-        rounded, max(float(np.max(n, initial=SLACK)) for n in (*counts, *map(np.asarray, forth)))
-    )
+    rounded = [np.where((n > 1) | sums, n + 1, 0) for n in counts]
+    longest = max(float(np.max(n, initial=SLACK)) for n in (*counts, *map(np.asarray, forth)))
+    return _Shared(rounded, longest + 1 if sums else 0.0, longest + 1)
+
+
+def _straight_to(steps: Sequence[Step], seed: Ref, readers: Mapping[int, int]) -> set[int]:
+    """The targets of products that reach `seed` by one way, on which nothing is summed.
+
+    A row over the seed is there other than 0 in no more entries than at the seed.
+    """
+    ends, found = {seed.id}, set()
+    for step in reversed(steps):
+        if not all(t.id in ends for t in step.targets):
+            continue
+        if step.primitive.name in PRODUCTS:
+            found.update(t.id for t in step.targets)
+        else:
+            ends.update(s.id for s in step.sources if readers[s.id] == 1)
+    return found
