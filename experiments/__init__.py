@@ -1,1 +1,1 @@
-"""One script per paper: `python -m experiments.<name>`."""
+"""One package per study: `python -m experiments.<name>`."""

@@ -9,11 +9,12 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from experiments import provable, wasserstein
-from experiments.certification import settings as certification
-from experiments.recipes import Recipe
-from experiments.study import command_line
-from experiments.transport import settings as transport
+from experiments.common.recipes import Recipe
+from experiments.common.runner import command_line
+from experiments.provable import __main__ as provable
+from experiments.provable import recipes as certification
+from experiments.wasserstein import __main__ as wasserstein
+from experiments.wasserstein import recipes as transport
 from jaxrobust import figures
 from jaxrobust.threats import Linf
 

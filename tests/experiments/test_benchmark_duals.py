@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import duals, peers, torch_duals
-from experiments.benchmarks.options import Run
-from experiments.benchmarks.subject import Subject
+from experiments.benchmark import duals, peers, torch_duals
+from experiments.benchmark.options import Run
+from experiments.benchmark.subject import Subject
 from jaxrobust.models.convnet import ConvNet
 from jaxrobust.types import Model, Variables
 

@@ -14,7 +14,7 @@ import pytest
 import scipy.optimize
 import scipy.special
 
-from experiments.benchmarks import (
+from experiments.benchmark import (
     arithmetic,
     distances,
     judging,
@@ -26,13 +26,13 @@ from experiments.benchmarks import (
     torch_sinkhorn,
     wasserstein,
 )
-from experiments.benchmarks.attacks import Config, main, marked, summarize
-from experiments.benchmarks.options import Run
-from experiments.benchmarks.peers import Peer
-from experiments.benchmarks.settings import ATTACKS, Settings
-from experiments.benchmarks.subject import Subject
-from experiments.benchmarks.timing import Entrant, Timing, fastest, measure, notes, table
-from experiments.recipes import recipe
+from experiments.benchmark.attacks import Config, main, marked, summarize
+from experiments.benchmark.options import Run
+from experiments.benchmark.peers import Peer
+from experiments.benchmark.settings import ATTACKS, Settings
+from experiments.benchmark.subject import Subject
+from experiments.benchmark.timing import Entrant, Timing, fastest, measure, notes, table
+from experiments.common.recipes import recipe
 from jaxrobust import attacks, training
 from jaxrobust.threats import L2, Linf
 from jaxrobust.types import Model, Variables
@@ -293,7 +293,7 @@ def test_the_subcommand_ends_a_mistake_in_one_line(monkeypatch, capsys):
 
 @needs_torch
 def test_the_twin_and_a_plain_pgd_agree_with_ours(tmp_path, weights):
-    from experiments.benchmarks.twin import runner, twin
+    from experiments.benchmark.twin import runner, twin
 
     target = subject.load("digits", weights, None, 4, tmp_path)
     other = twin(target, "cpu")  # compares logits
@@ -373,7 +373,7 @@ def test_the_torch_iteration_solves_the_published_dual():
 
 @needs_torch
 def test_the_torch_attack_rests_at_the_first_wrong_point(tmp_path, weights):
-    from experiments.benchmarks.twin import runner, twin
+    from experiments.benchmark.twin import runner, twin
 
     target = subject.load("digits", weights, None, 4, tmp_path)
     target = target._replace(y=np.where(np.arange(4) < 2, 1, target.y))  # all are taken for ones

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.beta import BETA, METHODS, Config, by_epoch, columns, main, methods
-from experiments.generalization import aimed
-from experiments.options import Options
-from experiments.recipes import recipe
-from experiments.study import Outcome, network
+from experiments.beta import tables
+from experiments.beta.__main__ import BETA, METHODS, Config, by_epoch, columns, main, methods
+from experiments.common.options import Options
+from experiments.common.recipes import recipe
+from experiments.common.runner import Outcome, network
 from jaxrobust import attacks, data
 from jaxrobust.evaluation import evaluate
 
@@ -85,7 +85,7 @@ def test_rows_and_recipes_carry_the_papers_settings(tmp_path, digits):
 
 
 def test_table_2_attacks_with_thirty_steps_of_a_quarter_radius():
-    found = aimed.aimed_attacks(recipe("cifar10", "paper", BETA))
+    found = tables.aimed_attacks(recipe("cifar10", "paper", BETA))
     inner = {name: attack.settings["attack"].settings for name, attack in found.items()}
     assert {s["steps"] for s in inner.values()} == {30}
     assert {inner[n]["step_size"] for n in inner if n != "APGD-T"} == {2 / 255}
@@ -96,7 +96,7 @@ def test_table_2_attacks_with_thirty_steps_of_a_quarter_radius():
 
 def test_the_own_optimizers_step_as_they_say():
     threat, gradient = None, jnp.asarray([4.0, -0.5])
-    for make, expected in ((aimed.sgd, -0.1 * gradient), (aimed.adam, [-0.1, 0.1])):
+    for make, expected in ((tables.sgd, -0.1 * gradient), (tables.adam, [-0.1, 0.1])):
         optimizer = make(jax.random.key(0), threat, step_size=0.1)
         step, _ = optimizer.update(gradient, optimizer.init(gradient))
         np.testing.assert_allclose(step, expected, rtol=1e-4)
@@ -133,8 +133,8 @@ def test_tables_pair_each_epoch_with_its_own_reports(digits, tmp_path, monkeypat
 
     # The gap is BETA's accuracy minus AutoAttack's, here both a step of FGSM in other radii.
     weak = attacks.fgsm(dataclasses.replace(settings, epsilon=0.0).threat)
-    monkeypatch.setattr(aimed, "aimed_attacks", lambda recipe: {"BETA": weak})
-    (row,) = aimed.table_2(
+    monkeypatch.setattr(tables, "aimed_attacks", lambda recipe: {"BETA": weak})
+    (row,) = tables.table_2(
         outcomes, settings, digits, select="last", folder=tmp_path, progress=False
     )
     clean = np.mean([o.suites["last"].clean_accuracy for o in outcomes])
@@ -142,7 +142,7 @@ def test_tables_pair_each_epoch_with_its_own_reports(digits, tmp_path, monkeypat
     assert row["BETA"] == pytest.approx(clean)
     assert row["gap"] == pytest.approx(clean - broken)
     nothing = dataclasses.replace(settings, autoattack=0)
-    assert not aimed.table_2(
+    assert not tables.table_2(
         outcomes, nothing, digits, select="last", folder=tmp_path, progress=False
     )
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from experiments.dale import Config, main, methods, sampling_attacks, settings_of
-from experiments.options import Options
-from experiments.recipes import CIFAR10, DALE, recipe
+from experiments.common.options import Options
+from experiments.common.recipes import CIFAR10, DALE, recipe
+from experiments.dale.__main__ import Config, main, methods, sampling_attacks, settings_of
 from jaxrobust import attacks, data
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.attack_menu import MENU, NORMS, Budget, listed, make_attacks, number
-from experiments.evaluate import Config, default_folder, draw_grid, main
-from experiments.recipes import recipe
-from experiments.study import command_line, study
-from experiments.trained import from_run
+from experiments.common.attack_menu import MENU, NORMS, Budget, listed, make_attacks, number
+from experiments.common.recipes import recipe
+from experiments.common.runner import command_line, study
+from experiments.common.trained import from_run
+from experiments.evaluate.__main__ import Config, default_folder, draw_grid, main
 from jaxrobust import data, defenses, training
 from jaxrobust.evaluation import Report, journal
 from jaxrobust.identity import describe

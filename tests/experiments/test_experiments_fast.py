@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.certification import exactness
-from experiments.fast import Config, main, setting
-from experiments.options import Options
-from experiments.single_step import drawings, parts, rows
-from experiments.single_step.clock import clock
-from experiments.single_step.run import timed
-from experiments.single_step.settings import RECIPES, SETTINGS
-from experiments.single_step.starts import hypercube, previous
-from experiments.single_step.verified import shares
-from experiments.study import BEST_BY, Outcome
+from experiments.common.clock import clock
+from experiments.common.options import Options
+from experiments.common.runner import BEST_BY, Outcome
+from experiments.fast import methods, plots, tables
+from experiments.fast.__main__ import Config, main, setting
+from experiments.fast.recipes import RECIPES, SETTINGS
+from experiments.fast.run import timed
+from experiments.fast.starts import hypercube, previous
+from experiments.fast.verified import shares
+from experiments.provable import exactness
 from jaxrobust import data
 from jaxrobust.defenses import Moment
 from jaxrobust.threats import Linf
@@ -156,7 +156,7 @@ def test_previous_starts_where_the_batch_before_ended():
 def history(*robust: float, rate: float = 50.0) -> list[dict]:
     return [
         {"step": 10 * (i + 1), "images_per_second": rate if i else 5.0, "seconds": 60.0 if not i
-         else 320 / rate, BEST_BY: value, drawings.FGSM: 80.0}
+         else 320 / rate, BEST_BY: value, plots.FGSM: 80.0}
         for i, value in enumerate(robust)
     ]  # fmt: skip
 
@@ -176,7 +176,7 @@ def test_compiling_is_told_from_training():
 
 
 def test_epochs_are_means_over_the_seeds_that_got_there():
-    found = drawings.epoch_rows([outcome("a", 0, 10, 20), outcome("a", 1, 30)])
+    found = plots.epoch_rows([outcome("a", 0, 10, 20), outcome("a", 1, 30)])
     assert [(r["epoch"], r["seeds"], r["PGD held out"]) for r in found] == [(1, 2, 20), (2, 1, 20)]
 
 
@@ -187,7 +187,7 @@ def test_the_first_budget_to_reach_the_target_is_the_cheapest():
         {"training": "a", "budget": 8, "training s": 16.0, "r": 60.0},
         {"training": "b", "budget": 2, "training s": 1.0, "r": 49.9},
     ]
-    a, b = parts.first_to_reach(table, "r", 50.0)
+    a, b = tables.first_to_reach(table, "r", 50.0)
     assert a == {"method": "a", "budget": 4, "training s": 8.0, "r": 55.0}
     assert b == {"method": "b", "budget": None, "training s": None, "r": None}
 
@@ -205,8 +205,8 @@ def test_recipes_and_rows_carry_the_thesis_settings():
 
     digits = data.load("digits", limit=64)
     paper = SETTINGS["cifar10", "paper"]
-    made = {m.name: m for m in rows.table_rows(paper, cifar, digits)}
-    assert tuple(made) == rows.METHODS["table"]
+    made = {m.name: m for m in methods.table_rows(paper, cifar, digits)}
+    assert tuple(made) == methods.METHODS["table"]
     assert {n for n, m in made.items() if m.stop is not None} == {
         "zero stopped",
         "uniform 2 eps stopped",
@@ -214,17 +214,17 @@ def test_recipes_and_rows_carry_the_thesis_settings():
     assert made["pgd"].recipe(cifar).epochs == 40
     free = made["free"].recipe(cifar)
     assert (free.epochs, free.learning_rate) == (12, pytest.approx(0.04))
-    timed_rows = rows.time_rows(paper, cifar, digits, paper.budgets)
+    timed_rows = methods.time_rows(paper, cifar, digits, paper.budgets)
     passes = {(name, budget): m.recipe(cifar).epochs for name, budget, m in timed_rows}
     assert passes["free", 80] == 10
     assert passes["fgsm_rs", 15] == 15
     assert ("free", 5) not in passes
     for part, make in (
-        ("start", rows.start_rows(cifar)),
-        ("verified", rows.verified_rows(cifar, digits)),
-        ("collapse", rows.fragile_rows(cifar, digits)),
+        ("start", methods.start_rows(cifar)),
+        ("verified", methods.verified_rows(cifar, digits)),
+        ("collapse", methods.fragile_rows(cifar, digits)),
     ):
-        assert tuple(m.name for m in make) == rows.METHODS[part]
+        assert tuple(m.name for m in make) == methods.METHODS[part]
 
 
 def test_the_preset_gives_way_to_options(tmp_path):

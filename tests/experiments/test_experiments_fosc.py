@@ -10,12 +10,12 @@ import pytest
 from jax.tree_util import Partial
 from training.training_cases import linear
 
-from experiments.fosc import Config, checked, dynamic_row, main, rows_of, surrogate_row
-from experiments.options import Options
-from experiments.per_image import per_image
-from experiments.recipes import recipe
-from experiments.stationarity import drawings
-from experiments.stationarity.measure import (
+from experiments.common.options import Options
+from experiments.common.per_image import per_image
+from experiments.common.recipes import recipe
+from experiments.fosc import plots
+from experiments.fosc.__main__ import Config, checked, dynamic_row, main, rows_of, surrogate_row
+from experiments.fosc.measure import (
     PREFIX,
     Convergence,
     convergence,
@@ -25,7 +25,7 @@ from experiments.stationarity.measure import (
     path,
     shares,
 )
-from experiments.stationarity.settings import RECIPES, columns
+from experiments.fosc.recipes import RECIPES, columns
 from jaxrobust import attacks, data
 from jaxrobust.data import Split
 from jaxrobust.threats import Linf
@@ -192,13 +192,13 @@ def test_drawings_hold_their_data():
         {"FOSC": 0.1, "accuracy": 20.0, "loss": 2.0},
         {"FOSC": 0.3, "accuracy": 60.0, "loss": 1},
     ]
-    accuracy, loss = drawings.strength(rows).axes
+    accuracy, loss = plots.strength(rows).axes
     np.testing.assert_allclose(accuracy.lines[0].get_xydata(), [[0.1, 20], [0.3, 60]])
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [2, 1])
     values = np.arange(6.0).reshape(2, 3)
-    fosc, _ = drawings.paths(Convergence(values, values, 2 * values, values > 0)).axes
+    fosc, _ = plots.paths(Convergence(values, values, 2 * values, values > 0)).axes
     np.testing.assert_allclose(fosc.lines[1].get_xydata(), [[0, 3], [1, 4], [2, 5]])
-    (panel,) = drawings.distributions({"pgd": {3: np.asarray([0.25, 0.75])}}, 0.5).axes
+    (panel,) = plots.distributions({"pgd": {3: np.asarray([0.25, 0.75])}}, 0.5).axes
     np.testing.assert_allclose(panel.patches[0].get_data().values, [25, 75])
     np.testing.assert_allclose(panel.patches[0].get_data().edges, [0, 0.25, 0.5])
 

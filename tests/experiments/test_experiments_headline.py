@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.fronts import costs, rows, settings
-from experiments.fronts.deadline import Deadline
-from experiments.fronts.judging import missing
-from experiments.fronts.tables import front
-from experiments.headline import Config, main, setting
-from experiments.options import Options
-from experiments.study import Outcome
+from experiments.common.options import Options
+from experiments.common.runner import Outcome
+from experiments.headline import costs, methods, recipes
+from experiments.headline.__main__ import Config, main, setting
+from experiments.headline.deadline import Deadline
+from experiments.headline.judging import missing
+from experiments.headline.tables import front
 from jaxrobust import data
 
 pytestmark = pytest.mark.usefixtures("default_promotion", "one_device")
@@ -103,7 +103,7 @@ def test_a_deadline_begins_what_can_end_in_time(monkeypatch):
 
 
 def test_what_is_missing_is_named():
-    made = [rows.Row(rows.Method(name, None), name, "", 5) for name in ("a", "b")]
+    made = [methods.Row(methods.Method(name, None), name, "", 5) for name in ("a", "b")]
     trained = [Outcome("a", 0, {}, {}, [], {}), Outcome("a", 1, {}, {}, [], {})]
     found = {("a", 0): {"PGD (9)": 1.0}, ("a", 1): {}}
     assert missing(made, trained, found, seeds=(0, 1)) == (
@@ -115,7 +115,7 @@ def test_what_is_missing_is_named():
 def test_arithmetic_of_the_digits_network():
     """XLA's count against the matrix products of its four layers by hand, nearly all there is."""
     digits = data.load("digits", limit=8)
-    counted = costs.forward_flops(settings.SETTINGS["digits"].recipe, digits)
+    counted = costs.forward_flops(recipes.SETTINGS["digits"].recipe, digits)
     convolutions = 8 * 8 * (3 * 3 * 1 * 16) + 4 * 4 * (4 * 4 * 16 * 32)
     products = 2 * (convolutions + 512 * 64 + 64 * 10)
     assert products < counted < 1.02 * products
@@ -138,10 +138,10 @@ def test_impossible_settings(tmp_path, changes, message):
 
 
 def test_every_family_makes_its_rows(tmp_path):
-    config = small(tmp_path, rows=tuple(rows.ROWS), rho=(0.1, 0.2), beta=(1.0, 6.0))
+    config = small(tmp_path, rows=tuple(methods.ROWS), rho=(0.1, 0.2), beta=(1.0, 6.0))
     chosen = setting(config)
     digits = data.load("digits", limit=96)
-    made = rows.rows_of(config.rows, chosen.recipe, digits, rho=chosen.rho, beta=chosen.beta)
+    made = methods.rows_of(config.rows, chosen.recipe, digits, rho=chosen.rho, beta=chosen.beta)
     names = [row.method.name for row in made]
     assert names == [
         "n_fgsm", "fgsm_rs", "pgd", "trades beta=1", "trades beta=6", "dale rho=0.1",
@@ -158,7 +158,7 @@ def test_the_front_is_drawn_under_the_strongest_attack_that_judged_all():
         seed: int
         accuracies: dict
 
-    made = [rows.Row(rows.Method(n, None), "family", n, 5) for n in ("a", "b")]
+    made = [methods.Row(methods.Method(n, None), "family", n, 5) for n in ("a", "b")]
     runs = [Run(n, 0, {"Clean": 90.0, "FGSM": 60.0}) for n in ("a", "b")]
     found = {("a", 0): {"PGD": 40.0, "AA": 30.0}, ("b", 0): {"PGD": 45.0}}
     (panel,) = front(made, runs, found).axes

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.imagenet import Config, main, phase_rows, setting_of
-from experiments.streaming.judging import evaluate_stream, joined
-from experiments.streaming.made_up import CLASSES, NAME, SIDES, made_up
-from experiments.streaming.settings import PRESETS
-from experiments.study import Outcome
+from experiments.common.runner import Outcome
+from experiments.imagenet.__main__ import Config, main, phase_rows, setting_of
+from experiments.imagenet.judging import evaluate_stream, joined
+from experiments.imagenet.made_up import CLASSES, NAME, SIDES, made_up
+from experiments.imagenet.recipes import PRESETS
 from jaxrobust.data import Stream, open_stream
 from jaxrobust.evaluation import AttackReport, Report, Timing
 from jaxrobust.threats import Linf
@@ -125,7 +125,7 @@ def test_the_training_attack_steps_beyond_the_radius_from_a_random_start(
 ) -> None:
     seen: dict[str, Any] = {}
     monkeypatch.setattr(
-        "experiments.streaming.settings.defenses.fgsm",
+        "experiments.imagenet.recipes.defenses.fgsm",
         lambda threat, **options: seen.update(options, threat=threat),
     )
     PRESETS["imagenet"].defense(4.0)

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.defense_menu import METHODS, make_methods, union
-from experiments.methods import RECIPES, SOURCES, Config, main, rows_of
-from experiments.options import Options
-from experiments.recipes import DIGITS, recipe
-from experiments.study import Judge, Method, network, run_rows
-from experiments.tables import summarize
+from experiments.common.defense_menu import METHODS, make_methods, union
+from experiments.common.options import Options
+from experiments.common.recipes import DIGITS, recipe
+from experiments.common.runner import Judge, Method, network, run_rows
+from experiments.common.tables import summarize
+from experiments.methods.__main__ import RECIPES, SOURCES, Config, main, rows_of
 from jaxrobust import attacks, data, defenses, training
 from jaxrobust.defenses import Defense
 from jaxrobust.threats import Linf

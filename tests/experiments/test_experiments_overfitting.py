@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.generalization import drawings, rows
-from experiments.generalization.courses import COLUMNS, figures_of, stopped, table_of
-from experiments.generalization.grids import METHODS, SEMI, THESIS, Grid, chosen, grid
-from experiments.generalization.probe import probe_of
-from experiments.generalization.semi_supervised import predictions
-from experiments.generalization.settings import RECIPES, in_norm, split_off
-from experiments.options import Options
-from experiments.overfitting import Config, main, part_of
-from experiments.recipes import recipe
-from experiments.study import Outcome
+from experiments.common import curves
+from experiments.common.long_runs import RECIPES, in_norm, split_off
+from experiments.common.options import Options
+from experiments.common.probe import probe_of
+from experiments.common.recipes import recipe
+from experiments.common.runner import Outcome
+from experiments.overfitting import methods
+from experiments.overfitting.__main__ import Config, main, part_of
+from experiments.overfitting.grids import METHODS, SEMI, THESIS, Grid, chosen, grid
+from experiments.overfitting.semi_supervised import predictions
+from experiments.overfitting.tables import COLUMNS, figures_of, stopped, table_of
 from jaxrobust import data, training
 from jaxrobust.data import Split
 from jaxrobust.types import Model, Variables
@@ -183,13 +184,13 @@ def test_recipes_and_grids_carry_the_thesis_settings(digits):
     )  # fmt: skip
     assert (paper.epochs, paper.learning_rate, paper.weight_decay) == (200, 0.1, 5e-4)
     assert (paper.batch_size, paper.validation, paper.schedule) == (128, 1000, "piecewise")
-    assert drawings.decays(paper) == (100, 150)
+    assert curves.decays(paper) == (100, 150)
     l2 = recipe("cifar100", "paper", in_norm("l2"))
     assert (l2.norm, l2.epsilon, l2.step_size) == ("l2", 128 / 255, 15 / 255)
     assert grid(Grid(l1=(1.0,)), "paper", digits) == dataclasses.replace(THESIS, l1=(1.0,))
     # 14 of 32 pixels is 3.5 of 8.
     assert grid(Grid(), "quick", digits).cutout == (4,)
-    assert drawings.decays(dataclasses.replace(paper, schedule="cosine")) == ()
+    assert curves.decays(dataclasses.replace(paper, schedule="cosine")) == ()
 
 
 def test_every_part_makes_its_rows(tmp_path, digits):
@@ -226,23 +227,23 @@ def test_every_part_makes_its_rows(tmp_path, digits):
 
 def test_rows_reflect_where_the_recipe_crops(digits):
     paper = RECIPES["cifar10", "paper"]
-    defense = rows.by_pgd(paper, digits)
-    plain, cut = rows.reflected(
-        [*rows.penalties("l1", [0.1], defense), *rows.cutouts([4], digits, defense)], paper
+    defense = methods.by_pgd(paper, digits)
+    plain, cut = methods.reflected(
+        [*methods.penalties("l1", [0.1], defense), *methods.cutouts([4], digits, defense)], paper
     )
     assert plain.changes == {"l1": 0.1, "augment": False}
-    assert plain.augment is rows.REFLECT
+    assert plain.augment is methods.REFLECT
     # Reflected crops of a white image stay white; the square comes on top.
     white, key = jnp.ones((8, 8, 1)), jax.random.key(0)
     assert float(plain.augment(key, white).sum()) == 64
     assert float(cut.augment(key, white).sum()) == 64 - 16
-    assert rows.reflected([plain], RECIPES["digits", "quick"]) == [plain]
+    assert methods.reflected([plain], RECIPES["digits", "quick"]) == [plain]
 
 
 def test_figures_show_the_rows(digits):
     outcomes = [outcome("pgd", HISTORY), outcome("l1 0.1", HISTORY), outcome("l1 10", HISTORY)]
     settings = dataclasses.replace(RECIPES["digits", "quick"], epochs=8)
-    panels = drawings.learning_curves(outcomes, marks=drawings.decays(settings)).axes
+    panels = curves.learning_curves(outcomes, marks=curves.decays(settings)).axes
     assert [p.get_title() for p in panels if p.get_visible()] == ["pgd", "l1 0.1", "l1 10"]
     lines = {line.get_label(): line for line in panels[0].lines}
     np.testing.assert_allclose(lines["test robust"].get_ydata(), [60, 40, 44, 50, 51, 52, 53, 54])
@@ -251,7 +252,7 @@ def test_figures_show_the_rows(digits):
     assert marks == [4, 6]
 
     shown = {name: (name, False) for name in ("pgd", "l1 10", "l1 0.1")}
-    drawn = drawings.hyperparameters(table_of(shown, outcomes, {}))
+    drawn = curves.hyperparameters(table_of(shown, outcomes, {}))
     assert list(drawn) == ["l1"]
     (panel,) = drawn["l1"].axes
     assert panel.get_xscale() == "log"

@@ -8,26 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import provable
-from experiments.certification import (
+from experiments.common.recipes import Recipe
+from experiments.provable import __main__ as provable
+from experiments.provable import (
     cascades,
     costs,
-    drawings,
     estimators,
     planar,
+    plots,
     polytopes,
+    recipes,
     released,
-    settings,
     subjects,
     tables,
     toy,
 )
-from experiments.certification.measure import Run
-from experiments.certification.published import PUBLISHED, told
-from experiments.certification.settings import PRESETS
-from experiments.certification.subjects import Row, Subject
-from experiments.provable import Config, main, setting
-from experiments.recipes import Recipe
+from experiments.provable.__main__ import Config, main, setting
+from experiments.provable.measure import Run
+from experiments.provable.published import PUBLISHED, told
+from experiments.provable.recipes import PRESETS
+from experiments.provable.subjects import Row, Subject
 from jaxrobust import data, training
 from jaxrobust.data import Split
 from jaxrobust.data.tfds import tfds
@@ -51,9 +51,9 @@ def test_settings_of_the_thesis():
     found = [float(rate(step)) for step in (0, 299, 301, 399, 401, 501, 599)]
     assert found == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.125, 0.125])
     for name, preset in PRESETS.items():
-        assert set(preset.networks) <= settings.NETWORKS.keys(), name
+        assert set(preset.networks) <= recipes.NETWORKS.keys(), name
         for network, radius, _ in preset.published:
-            assert network in settings.NETWORKS
+            assert network in recipes.NETWORKS
             assert preset.norm in ("linf", "l2")
             assert float(radius.split("/")[0]) > 0
 
@@ -273,7 +273,7 @@ TINY = Recipe(
 @pytest.fixture
 def tiny(monkeypatch):
     """The quick preset with one hidden layer, few images and short searches."""
-    monkeypatch.setitem(settings.NETWORKS, "wide1", settings.Network("mlp", {"widths": (12,)}))
+    monkeypatch.setitem(recipes.NETWORKS, "wide1", recipes.Network("mlp", {"widths": (12,)}))
     preset = dataclasses.replace(
         PRESETS["quick"],
         recipe=TINY,
@@ -286,8 +286,8 @@ def tiny(monkeypatch):
         parts=("table", "cascade", "radii"),
     )
     monkeypatch.setitem(PRESETS, "quick", preset)
-    monkeypatch.setattr("experiments.certification.measure.SLOPE_STEPS", 2)
-    monkeypatch.setattr("experiments.certification.measure.RADIUS_STEPS", 3)
+    monkeypatch.setattr("experiments.provable.measure.SLOPE_STEPS", 2)
+    monkeypatch.setattr("experiments.provable.measure.RADIUS_STEPS", 3)
 
 
 @pytest.mark.slow
@@ -336,7 +336,7 @@ def test_costs_of_bounds(monkeypatch):
 
 def test_figures_hold_what_they_are_given():
     found = {"robust": (np.asarray([0.2, 0.0, 0.1]), np.asarray([True, False, True]))}
-    (panel,) = drawings.radius_ranks(found, 0.1).axes
+    (panel,) = plots.radius_ranks(found, 0.1).axes
     line, wrong, trained = panel.lines[:3]
     np.testing.assert_allclose(line.get_ydata(), [0.05, 0.1, 0.2])
     np.testing.assert_allclose(line.get_xdata(), [100 / 6, 50, 500 / 6])
@@ -344,8 +344,8 @@ def test_figures_hold_what_they_are_given():
     assert set(trained.get_ydata()) == {0.1}
     rows = [{"hidden units": n, "exact ms": n, "exact MB": n, "projected ms": 1, "projected MB": 2}
             for n in (3, 5)]  # fmt: skip
-    seconds, memory = drawings.costs(rows).axes
+    seconds, memory = plots.costs(rows).axes
     np.testing.assert_allclose(seconds.lines[0].get_xydata(), [[3, 3], [5, 5]])
     assert [line.get_label() for line in memory.lines] == ["exact", "projected"]
-    panels = drawings.estimator_histograms({"random": {10: np.zeros(4), 50: np.ones(4)}}).axes
+    panels = plots.estimator_histograms({"random": {10: np.zeros(4), 50: np.ones(4)}}).axes
     assert "mean 1.00" in panels[1].texts[0].get_text()

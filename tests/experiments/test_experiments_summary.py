@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from experiments.summary import Config, main
-from experiments.tables import publish
+from experiments.common.tables import publish
+from experiments.summary.__main__ import Config, main
 
 
 def write(folder, name, **about):

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from experiments.recipes import DIGITS
-from experiments.study import BEST_BY, Outcome, judged_network, network, study
-from experiments.tables import cells, collapse, collapses, constraint, summarize
+from experiments.common.recipes import DIGITS
+from experiments.common.runner import BEST_BY, Outcome, judged_network, network, study
+from experiments.common.tables import cells, collapse, collapses, constraint, summarize
 from jaxrobust import data
 
 

@@ -9,12 +9,12 @@ import pytest
 from jax.tree_util import Partial
 from training.training_cases import linear
 
-from experiments.options import Options
-from experiments.per_image import clean_cross_entropy, per_image
-from experiments.recipes import DIGITS, recipe
-from experiments.tradeoff import settings, theorem
-from experiments.tradeoff.rows import white_box
-from experiments.trades import Config, jobs, main
+from experiments.common.options import Options
+from experiments.common.per_image import clean_cross_entropy, per_image
+from experiments.common.recipes import DIGITS, recipe
+from experiments.trades import recipes, theorem
+from experiments.trades.__main__ import Config, jobs, main
+from experiments.trades.methods import white_box
 from jaxrobust import attacks, data
 from jaxrobust.data import Split
 from jaxrobust.threats import Linf
@@ -180,21 +180,21 @@ def test_the_binary_task_keeps_its_two_classes():
 
 
 def test_recipes_carry_the_papers_settings():
-    table = recipe("mnist", "paper", settings.TABLE)
+    table = recipe("mnist", "paper", recipes.TABLE)
     assert (table.model, table.epsilon, table.step_size, table.steps) == (
         "trades_small", 0.3, 0.01, 40,
     )  # fmt: skip
     assert (table.epochs, table.eval_steps, table.eval_step_size) == (100, 40, 0.01)
-    cifar = recipe("cifar10", "paper", settings.TABLE)
+    cifar = recipe("cifar10", "paper", recipes.TABLE)
     assert (cifar.model, cifar.epsilon, cifar.step_size, cifar.steps) == (
         "wide_resnet", 0.031, 0.007, 10,
     )  # fmt: skip
     assert (cifar.learning_rate, cifar.eval_steps, cifar.eval_step_size) == (0.1, 20, 0.003)
-    sweep = recipe("mnist", "paper", settings.SENSITIVITY)
+    sweep = recipe("mnist", "paper", recipes.SENSITIVITY)
     assert (sweep.epsilon, sweep.steps, sweep.epochs, sweep.eval_step_size) == (0.1, 20, 50, 0.005)
-    bound = recipe("mnist", "paper", settings.THEOREM)
+    bound = recipe("mnist", "paper", recipes.THEOREM)
     assert (bound.epsilon, bound.steps, bound.epochs, bound.step_size) == (0.1, 20, 30, 0.01)
-    assert settings.PUBLISHED_SENSITIVITY["cifar10"]["trades 1/lambda=5"] == (81.72, 50.64)
+    assert recipes.PUBLISHED_SENSITIVITY["cifar10"]["trades 1/lambda=5"] == (81.72, 50.64)
     columns = white_box(("fgsm", "pgd", "lbfgs"), cifar, more_steps=1000)
     assert list(columns) == ["FGSM", "FGSM20", "L-BFGS", "FGSM1000"]
     assert columns["FGSM20"].settings["start"] is attacks.clean

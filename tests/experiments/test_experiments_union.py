@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.norms.rows import ROWS, rows_of, training_attacks
-from experiments.norms.settings import SETTINGS
-from experiments.norms.suite import ATTACKS, steepest, suite, worst_cases
-from experiments.options import Options
-from experiments.union import Config, load, main, setting
+from experiments.common.options import Options
+from experiments.union.__main__ import Config, load, main, setting
+from experiments.union.methods import ROWS, rows_of, training_attacks
+from experiments.union.recipes import SETTINGS
+from experiments.union.suite import ATTACKS, steepest, suite, worst_cases
 from jaxrobust import attacks, training
 from jaxrobust.evaluation import AttackReport, Report, Timing, programs
 from jaxrobust.threats import L1, L2, Linf

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.transport import measure, reference, settings, tables
-from experiments.transport.lp import exact_distance
-from experiments.transport.measure import Broken
-from experiments.transport.settings import PRESETS, Growth, Plans
-from experiments.transport.subjects import (
+from experiments.wasserstein import measure, recipes, reference, tables
+from experiments.wasserstein.__main__ import Config, main, results_folder, setting
+from experiments.wasserstein.lp import exact_distance
+from experiments.wasserstein.measure import Broken
+from experiments.wasserstein.recipes import PRESETS, Growth, Plans
+from experiments.wasserstein.subjects import (
     RELEASED,
     Subject,
     binary,
@@ -20,7 +21,6 @@ from experiments.transport.subjects import (
     released_subjects,
     straight_through,
 )
-from experiments.wasserstein import Config, main, results_folder, setting
 from jaxrobust import data, figures, models
 from jaxrobust.data import Split
 from jaxrobust.data.tfds import tfds
@@ -272,7 +272,7 @@ def _cubes(self: Plans, radius: float) -> Linf:
 
 @pytest.mark.slow
 def test_the_study_writes_tables_and_figures_and_resumes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(settings.Plans, "threat", _cubes)
+    monkeypatch.setattr(recipes.Plans, "threat", _cubes)
     preset = PRESETS["quick"]
     mlp = dataclasses.replace(preset.recipe, model="mlp")
     monkeypatch.setitem(PRESETS, "quick", dataclasses.replace(preset, recipe=mlp))

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from experiments.beta import BETA
-from experiments.certification.settings import PRESETS
-from experiments.defense_menu import STARTS
-from experiments.fronts.settings import SETTINGS as HEADLINE
-from experiments.generalization import rows
-from experiments.generalization.settings import RECIPES as OVERFITTING
-from experiments.norms.settings import SETTINGS as UNION
-from experiments.recipes import DALE, QUICK, RAW
-from experiments.single_step.settings import SETTINGS as FAST
-from experiments.stationarity.settings import LESSONS, UNTIL
-from experiments.stationarity.settings import RECIPES as FOSC
-from experiments.streaming.settings import IMAGENET
-from experiments.tradeoff.settings import SENSITIVITY, TABLE, THEOREM
+from experiments.beta.__main__ import BETA
+from experiments.common.defense_menu import STARTS
+from experiments.common.long_runs import RECIPES as OVERFITTING
+from experiments.common.recipes import DALE, QUICK, RAW
+from experiments.fast.recipes import SETTINGS as FAST
+from experiments.fosc.recipes import LESSONS, UNTIL
+from experiments.fosc.recipes import RECIPES as FOSC
+from experiments.headline.recipes import SETTINGS as HEADLINE
+from experiments.imagenet.recipes import IMAGENET
+from experiments.overfitting import methods
+from experiments.provable.recipes import PRESETS
+from experiments.trades.recipes import SENSITIVITY, TABLE, THEOREM
+from experiments.union.recipes import SETTINGS as UNION
 
 MNIST, CIFAR10 = ("mnist", "paper"), ("cifar10", "paper")
 PARTS = {
@@ -248,10 +248,10 @@ def test_numbers_that_no_recipe_holds() -> None:
     assert UNTIL[CIFAR10] == 100 / 120
     # Thesis, Figure 4.8 and section 4.3.3: 500 epochs of multiple decay beside 200 of the others.
     paper = OVERFITTING[CIFAR10]
-    (row,) = rows.schedules(["multiple_decay"], paper, None)
+    (row,) = methods.schedules(["multiple_decay"], paper, None)
     assert row.changes["epochs"] == 500
     # Thesis, section 4.4, footnote 14: the l2 penalty spares biases and batch norm.
-    (row,) = rows.penalties("l2", [5e-3], None)
+    (row,) = methods.penalties("l2", [5e-3], None)
     assert row.recipe(paper).decay_all is False
     # Thesis, Table 4.2: PGD 40 epochs, Free 96 / 8 at a rate of .04.
     shares = FAST[CIFAR10].shares

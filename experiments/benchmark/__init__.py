@@ -1,0 +1,1 @@
+"""Speed beside PyTorch peers: a module per subcommand and what they share."""

@@ -1,0 +1,1 @@
+"""What the studies share: command line, recipes, rows, runner, tables and menus."""

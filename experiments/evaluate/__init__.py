@@ -1,0 +1,1 @@
+"""Attacks and certificates on one trained or released model."""

@@ -1,0 +1,1 @@
+"""The study of fast adversarial training: starts, clocks, collapses, exact verification."""

@@ -1,0 +1,1 @@
+"""FOSC's experiments (Wang et al. 2019)."""

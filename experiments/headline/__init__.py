@@ -1,0 +1,1 @@
+"""DALE, TRADES and PGD training beside one another, within a budget of time."""

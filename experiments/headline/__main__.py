@@ -1,0 +1,147 @@
+"""The library's whole story in one command: robust accuracy, its price, and what it costs to train.
+
+    python -m experiments.headline
+    python -m experiments.headline --dataset mnist --seeds 0 1 2
+    python -m experiments.headline --dataset cifar10 --minutes 12
+    python -m experiments.headline --rows pgd dale --rho 0.1 0.2 0.3
+
+Single-step training (N-FGSM, FGSM-RS), PGD training, TRADES along its weight and DALE along the
+level of its clean loss, whose multiplier a PI controller moves: all for the same number of epochs.
+The table shows clean and FGSM accuracy on all test images, PGD-50-10 and AutoAttack on the first
+ones (counts in brackets), what training took without compiling, and the published figures; the
+figure shows the trade-off of clean against robust accuracy. Everything resumes: what --minutes left
+undone, the same command goes on with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+
+from experiments.common.options import Options, distinct
+from experiments.common.recipes import Recipe
+from experiments.common.runner import Judge, Outcome, command_line, run_rows, setup
+from experiments.common.tables import publish, told
+from experiments.headline import costs
+from experiments.headline.deadline import Deadline
+from experiments.headline.judging import judged, missing
+from experiments.headline.methods import DEFAULT, ROWS, Row, rows_of
+from experiments.headline.recipes import PUBLISHED, RECIPES, Setting, setting_of
+from experiments.headline.tables import front, table_of
+from jaxrobust import attacks, checks, figures
+from jaxrobust.data import Dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Trains the rows within one budget and prints accuracies, costs and the trade-off."""
+
+    options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(
+        default_factory=lambda: Options(seeds=(0,))
+    )
+    rows: tuple[str, ...] = DEFAULT
+    """Of n_fgsm, fgsm_rs, pgd, trades (one for each --beta), dale and kl_dale, which is dale with
+    TRADES' loss (one for each --rho)."""
+    rho: tuple[float, ...] | None = None
+    """Levels of DALE's clean loss (default: the data set's)."""
+    beta: tuple[float, ...] | None = None
+    """TRADES' weights, 1 / lambda (default: the data set's)."""
+    steps: int | None = None
+    """Of training attacks (default: the data set's)."""
+    images: int | None = None
+    """Test images, the first ones, that PGD-50-10 attacks (default: the data set's)."""
+    minutes: float | None = None
+    """Begin nothing that would end later; print what is done (default: 12 on CIFAR-10 and its kin,
+    else no limit; inf: no limit)."""
+
+
+def setting(config: Config) -> Setting:
+    """The data set's setting with the options that are given.
+
+    Raises:
+      ValueError: an unknown data set or row, or an impossible number.
+    """
+    options = config.options
+    recipe = options.recipe(RECIPES, steps=config.steps)
+    names = ("rho", "beta", "images", "minutes")
+    given = {n: getattr(config, n) for n in names if getattr(config, n) is not None}
+    chosen = dataclasses.replace(setting_of(options.dataset), recipe=recipe, **given)
+    for name, values in (("rows", config.rows), ("rho", chosen.rho), ("beta", chosen.beta)):
+        distinct(name, values)
+        if not values:
+            raise ValueError(f"nothing to run: --{name} is empty")
+    for name in config.rows:
+        checks.choice("row", name, ROWS)
+    checks.at_least("images", chosen.images, 1)
+    if chosen.minutes not in (None, float("inf")) and jax.process_count() > 1:
+        raise ValueError("--minutes needs a single process: several would stop at different times")
+    return chosen
+
+
+def train(
+    rows: Sequence[Row],
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    options: Options,
+    folder: Path,
+    deadline: Deadline,
+) -> list[Outcome]:
+    """Every row that time allows, clean and FGSM accuracy included; those that trained to the end.
+
+    With the judge's attacks on all test images; the others come later, once all rows are trained.
+    """
+    outcomes = []
+    judge = Judge({"FGSM": attacks.fgsm(recipe.threat)})
+    for row in rows:
+        if not deadline.allows(row.family):
+            continue
+        method = dataclasses.replace(row.method, stop=deadline.stop)
+        with deadline.spent(row.family):
+            outcomes += run_rows([method], recipe, dataset, judge=judge, **options.runs(folder))
+    return [o for o in outcomes if len(o.history) == recipe.epochs]
+
+
+def main(config: Config) -> list[dict[str, Any]]:
+    """Runs the study; returns the rows of its table."""
+    began = time.perf_counter()
+    chosen, options = setting(config), config.options
+    recipe, deadline = chosen.recipe, Deadline(chosen.minutes)
+    dataset = options.load(recipe)
+    folder = options.folder("headline")
+    rows = rows_of(config.rows, recipe, dataset, rho=chosen.rho, beta=chosen.beta)
+    shared = {"options": options, "folder": folder, "deadline": deadline}
+    outcomes = train(rows, recipe, dataset, **shared)
+    found = judged(outcomes, chosen, dataset, **shared)
+    if jax.process_index() != 0:
+        return []
+    table = table_of(
+        rows,
+        outcomes,
+        found,
+        batch_size=recipe.batch_size,
+        flops=costs.forward_flops(recipe, dataset),
+        peak=costs.peak(recipe.dtype) * jax.device_count(),
+        published=PUBLISHED.get(options.dataset),
+    )
+    left = missing(rows, outcomes, found, seeds=options.seeds)
+    if left:
+        print(f"not done in time (the same command goes on): {left}")
+    if not table:
+        raise ValueError("no row was trained to its end; give more --minutes, or run again")
+    title = f"{setup(recipe, dataset, options.seeds)}; {recipe.dtype}"
+    about = options.about("headline", "DALE, TRADES, Wong's thesis")
+    publish(folder / "table", title, table, about=about)
+    figure = figures.save_figure(front(rows, outcomes, found), folder / "trade_off.png")
+    told([folder / "table.md", figure], began)
+    return table
+
+
+if __name__ == "__main__":
+    command_line(main, Config, __doc__)

@@ -1,0 +1,1 @@
+"""Fast adversarial training on streams of images."""

@@ -1,0 +1,1 @@
+"""Every training method, with one recipe."""

@@ -1,0 +1,1 @@
+"""The study of provable defenses: networks, certificates, exact answers."""

@@ -1,1 +1,0 @@
-"""Parts of the study of fast adversarial training: starts, rows, clocks, verification, figures."""

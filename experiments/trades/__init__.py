@@ -1,0 +1,1 @@
+"""TRADES' experiments (Zhang et al. 2019)."""

@@ -1,0 +1,82 @@
+"""Rows and columns of TRADES' tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from experiments.common.defense_menu import mode, stepped
+from experiments.common.options import distinct
+from experiments.common.recipes import Recipe
+from experiments.common.runner import Method
+from jaxrobust import attacks, checks, defenses
+from jaxrobust.types import Attack
+
+
+def trades_row(settings: Recipe, weight: float) -> Method:
+    """TRADES with 1 / lambda = `weight`.
+
+    Raises:
+      ValueError: a weight that is not above 0.
+    """
+    checks.positive("1 / lambda", weight)
+    attack = {**stepped(settings), **mode(settings)}
+    return Method(
+        f"trades 1/lambda={weight:g}", defenses.trades(settings.threat, beta=weight, **attack)
+    )
+
+
+def binary_row(settings: Recipe, lam: float) -> Method:
+    """Binary TRADES with the hinge loss (eq. 3).
+
+    Raises:
+      ValueError: lambda is not above 0.
+    """
+    checks.positive("lambda", lam)
+    attack = {**stepped(settings), **mode(settings)}
+    return Method(f"lambda={lam:g}", defenses.binary_trades(settings.threat, lam=lam, **attack))
+
+
+def iterated(settings: Recipe, steps: int) -> Attack:
+    """The paper's FGSM^k: PGD that starts at the image itself."""
+    return attacks.pgd(
+        settings.threat, step_size=settings.eval_step_size, steps=steps, start=attacks.clean
+    )
+
+
+def _sized(settings: Recipe) -> dict[str, float]:
+    return {"step_size": settings.eval_step_size, "steps": settings.eval_steps}
+
+
+WHITE_BOX: Mapping[str, tuple[str, Callable[[Recipe], Attack]]] = {
+    "fgsm": ("FGSM", lambda r: attacks.fgsm(r.threat)),
+    "pgd": ("FGSM^k", lambda r: iterated(r, r.eval_steps)),
+    "mi-fgsm": ("MI-FGSM", lambda r: attacks.momentum(r.threat, **_sized(r))),
+    "deepfool": ("DeepFool", lambda r: attacks.deepfool(r.threat)),
+    "lbfgs": ("L-BFGS", lambda r: attacks.lbfgs(r.threat)),
+    "cw": ("C&W", lambda r: attacks.carlini_wagner_pgd(r.threat, **_sized(r))),
+}
+"""Column and attack by the name on the command line, in the order of the published figures."""
+
+FAST = tuple(name for name in WHITE_BOX if name != "lbfgs")
+"""L-BFGS' line search compiles longer than all the others together."""
+
+
+def white_box(
+    names: tuple[str, ...], settings: Recipe, *, more_steps: int | None
+) -> dict[str, Attack]:
+    """The columns of the white-box table: `names`, and FGSM^k with `more_steps` where given.
+
+    Raises:
+      ValueError: a name given twice or not known, or fewer steps than the table's.
+    """
+    distinct("attacks", names)
+    for name in names:
+        checks.choice("attack", name, WHITE_BOX)
+    made = {}
+    for name in names:
+        column, make = WHITE_BOX[name]
+        made[column.replace("^k", str(settings.eval_steps))] = make(settings)
+    if more_steps is not None:
+        checks.at_least("more_steps", more_steps, settings.eval_steps + 1)
+        made[f"FGSM{more_steps}"] = iterated(settings, more_steps)
+    return made

@@ -1,1 +1,0 @@
-"""Parts of the Wasserstein experiment: its settings, models, measurements, tables and figures."""

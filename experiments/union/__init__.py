@@ -1,0 +1,1 @@
+"""The study of training for a union of norm balls."""

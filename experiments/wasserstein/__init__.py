@@ -1,0 +1,1 @@
+"""The study of the Wasserstein attack and of training against it."""

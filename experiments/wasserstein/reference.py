@@ -1,0 +1,67 @@
+"""Radii at which the released code broke images, beside ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.wasserstein.measure import Broken, digits
+from experiments.wasserstein.subjects import RELEASED
+from jaxrobust.data import Split
+from jaxrobust.files import PathLike
+
+RADII, ORDER = "wasserstein_mnist.npz", "mnist_test_order.npz"
+
+
+def original_order(test: Split, directory: PathLike) -> Split:
+    """MNIST's test images in the order of the original files, which TFDS shuffles.
+
+    `mnist_test_order.npz` in the directory holds, for each original position, that in the split.
+
+    Raises:
+      FileNotFoundError: no such file. ValueError: it is not of as many images.
+    """
+    position = _load(Path(directory) / ORDER)["position"]
+    if sorted(position) != list(range(test.size)):
+        raise ValueError(
+            f"{Path(directory) / ORDER} orders {len(position)} images, the test split has "
+            f"{test.size}: choose the file made from this data set"
+        )
+    return Split(test.x[position], test.y[position])
+
+
+def beside(results: Broken, directory: PathLike) -> dict[str, Any] | None:
+    """How our radii compare with the released code's on the first images, in original order.
+
+    Both have the smallest radius where the clean image is misclassified. Medians are over the
+    images that both broke; `smaller` counts those where our radius is. None where the file does
+    not hold the model. Theirs is the radius in force, ours that which holds the point: a step of
+    the schedule apart at times.
+    """
+    held = _load(Path(directory) / RADII)
+    name = RELEASED.get(results.subject.name)
+    if name not in held:
+        return None
+    theirs = held[name].astype(np.float64)[: results.report.count]
+    ours = results.radii[: len(theirs)]
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    same = np.isclose(ours, theirs, rtol=1e-3)
+    return {
+        "method": f"{results.subject.name} {results.plans.name}",
+        "broken": f"{np.isfinite(ours).sum()}/{len(ours)}",
+        "ref. broken": f"{np.isfinite(theirs).sum()}/{len(ours)}",
+        "median": digits(np.median(ours[both])) if both.any() else None,
+        "ref. median": digits(np.median(theirs[both])) if both.any() else None,
+        "smaller": int((~same & (ours < theirs)).sum()),
+        "same": int(same.sum()),
+        "larger": int((~same & (ours > theirs)).sum()),
+    }
+
+
+def _load(file: Path) -> dict[str, np.ndarray]:
+    if not file.is_file():
+        raise FileNotFoundError(f"there are no reference figures at {file}; check --reference-dir")
+    with np.load(file, allow_pickle=False) as held:
+        return {name: held[name] for name in held.files}
