@@ -227,7 +227,6 @@ DALE: Recipes = {
     ("cifar10", "paper"): DALE_CIFAR10,
 }
 
-
 KIN: Mapping[str, tuple[str, ...]] = {
     "digits": ("digits",),
     "mnist": ("mnist", "fashion_mnist", "kmnist"),

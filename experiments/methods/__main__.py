@@ -11,76 +11,18 @@ three norms and are judged on one of them like all others. Every run resumes fro
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Mapping
 
 import jax
-import tyro
 
-from experiments.common.defense_menu import METHODS, REPLAYS, make_methods
-from experiments.common.options import Options, distinct
-from experiments.common.recipes import QUICK, Recipe, Recipes
-from experiments.common.runner import Method, command_line, judge, run_rows, setup
+from experiments.common.defense_menu import METHODS
+from experiments.common.options import distinct
+from experiments.common.runner import command_line, judge, run_rows, setup
 from experiments.common.tables import publish, summarize, told
+from experiments.methods.config import RECIPES, Config
+from experiments.methods.methods import rows_of
+from experiments.methods.published import SOURCES
 from jaxrobust import checks
-from jaxrobust.data import Dataset
-
-RECIPES: Recipes = {
-    name: dataclasses.replace(recipe, autoattack=200) for name, recipe in QUICK.items()
-}
-SOURCES: Mapping[str, str] = {
-    "erm": "",
-    "fgsm": "Goodfellow et al. 2015",
-    "fgsm_rs": "Wong 4.1",
-    "n_fgsm": "de Jorge et al. 2022",
-    "grad_align": "Andriushchenko & Flammarion 2020",
-    "free": "Shafahi et al. 2019",
-    "pgd": "Madry et al. 2018",
-    "alp": "DALE's code",
-    "alp_original": "Kannan et al. 2018",
-    "clp": "DALE's code",
-    "clp_original": "Kannan et al. 2018",
-    "trades": "TRADES",
-    "mart": "Wang et al. 2020",
-    "dynamic": "FOSC",
-    "curriculum": "Cai et al. 2018",
-    "curriculum_mixed": "Cai et al. 2018",
-    "beta": "BETA",
-    "sbeta": "BETA",
-    "msd": "Wong 5.3",
-    "worst": "Wong 5.3",
-    "augmented": "Wong 5.3",
-    "cvar": "Rockafellar & Uryasev 2000",
-    "awp": "Wu et al. 2020",
-    "mixup": "Wong 4.4",
-    "dale": "DALE",
-    "kl_dale": "DALE",
-    "reverse_dale": "DALE",
-}
-"""The text that a method is taken from."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Trains every method and prints clean and robust test accuracies, AutoAttack's included."""
-
-    options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
-    methods: tuple[str, ...] = METHODS
-    """A row each; constrained ones (dale, kl_dale, reverse_dale) one for each --rho."""
-    rho: tuple[float, ...] = (0.2,)
-    """Levels of the constrained loss."""
-    steps: int | None = None
-    """Of training attacks (default: the preset's)."""
-
-
-def rows_of(config: Config, settings: Recipe, dataset: Dataset) -> list[Method]:
-    """The rows of the table; Free visits a batch several times in correspondingly fewer epochs."""
-    rows = make_methods(config.methods, settings, dataset)
-    fewer = {"epochs": max(1, round(settings.epochs / REPLAYS))}
-    return [
-        dataclasses.replace(row, changes=fewer) if row.defense.replays > 1 else row for row in rows
-    ]
 
 
 def main(config: Config) -> list[dict]:

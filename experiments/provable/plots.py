@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
+from experiments.provable import estimators, plots
+from experiments.provable.measure import Run
 from experiments.provable.polytopes import Polytope
+from experiments.provable.subjects import Subject
+from experiments.provable.tables import UPPER, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,3 +154,29 @@ def costs(rows: Sequence[Mapping[str, float]]) -> Figure:
         panel.grid(alpha=0.3)
         panel.legend()
     return figure
+
+
+def draw_radii(run: Run, subjects: Sequence[Subject], results: Results) -> None:
+    """Figure 3.7, with the first seed and radius of every method."""
+    shown = {s.row.method: s for s in reversed(subjects)}
+    upper = UPPER * run.setting.epsilons[0]
+    found = {m: run.radii(shown[m], upper) for m in run.setting.methods}
+    results.figures["figure7_radii"] = plots.radius_ranks(found, run.setting.epsilons[0])
+
+
+def draw_estimators(subjects: Sequence[Subject], results: Results) -> None:
+    """Figure 3.19, on the first network with convolutions that was trained on bounds."""
+    kernels = [
+        (s.row.method, s.variables.params["conv2"]["kernel"])
+        for s in subjects
+        if s.row.method != "standard" and "conv2" in s.variables.params
+    ]
+    if not kernels:
+        return
+    method, kernel = kernels[0]
+    layers = {
+        "random": estimators.untrained(jax.random.key(0), kernel),
+        f"trained ({method})": kernel,
+    }
+    errors = {n: estimators.relative_errors(jax.random.key(1), k) for n, k in layers.items()}
+    results.figures["figure19_estimators"] = plots.estimator_histograms(errors)

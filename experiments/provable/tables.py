@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments.provable import released
+from experiments.provable.config import Config
 from experiments.provable.measure import Measured
 from experiments.provable.polytopes import Polytope, area
 from experiments.provable.published import told
 from experiments.provable.recipes import Setting
+from jaxrobust import figures
 
 UNDECIDED = "undecided"
 
@@ -71,3 +75,29 @@ def described(setting: Setting, label: str, seeds: Sequence[int], *, released: b
         f"{about}; attacks stay in the pixel box, certificates hold without it; "
         f"pgd takes {setting.attack_steps} steps of eps/10 from a random start"
     )
+
+
+UPPER = 4.0
+"""Largest radius tried in figure 3.7, in radii of training."""
+
+
+@dataclasses.dataclass
+class Results:
+    """What there is to publish by the stem of its file: tables with their titles, and figures."""
+
+    title: str
+    tables: dict[str, tuple[str, Sequence[Mapping[str, Any]]]]
+    figures: dict[str, figures.Figure]
+
+    def add(self, name: str, rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
+        """A table, unless it is empty; titled as the study unless given."""
+        if rows:
+            self.tables[name] = (f"{name}; {title or self.title}", rows)
+
+
+def _compared(config: Config, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    return [
+        released.beside(one, config.reference_dir)
+        for one in measured
+        if one.subject.row.method == "dual" and "Wong-Kolter" in one.certified
+    ]

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from experiments.beta import tables
-from experiments.beta.__main__ import BETA, METHODS, Config, by_epoch, columns, main, methods
+from experiments.beta.__main__ import main
+from experiments.beta.config import BETA, Config
+from experiments.beta.methods import METHODS, columns, methods
+from experiments.beta.plots import by_epoch
 from experiments.common.options import Options
 from experiments.common.recipes import recipe
 from experiments.common.runner import Outcome, network

@@ -10,7 +10,9 @@ import pytest
 
 from experiments.common.options import Options
 from experiments.common.recipes import CIFAR10, DALE, recipe
-from experiments.dale.__main__ import Config, main, methods, sampling_attacks, settings_of
+from experiments.dale.__main__ import main
+from experiments.dale.config import Config, settings_of
+from experiments.dale.methods import methods, sampling_attacks
 from jaxrobust import attacks, data
 
 ROOT = Path(__file__).resolve().parents[2]

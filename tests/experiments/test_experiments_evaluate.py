@@ -14,7 +14,9 @@ from experiments.common.attack_menu import MENU, NORMS, Budget, listed, make_att
 from experiments.common.recipes import recipe
 from experiments.common.runner import command_line, study
 from experiments.common.trained import from_run
-from experiments.evaluate.__main__ import Config, default_folder, draw_grid, main
+from experiments.evaluate.__main__ import main
+from experiments.evaluate.config import Config, default_folder
+from experiments.evaluate.plots import draw_grid
 from jaxrobust import data, defenses, training
 from jaxrobust.evaluation import Report, journal
 from jaxrobust.identity import describe
@@ -23,7 +25,6 @@ from jaxrobust.types import Attack, Variables
 
 # The scripts run under JAX's defaults: Adam's bias correction promotes dtypes.
 pytestmark = pytest.mark.usefixtures("default_promotion")
-
 
 # Options of the network must reach the one that is rebuilt.
 SETTINGS = recipe("digits", "quick", model="mlp", model_options={"widths": (300, 200)})

@@ -12,7 +12,8 @@ from experiments.common.clock import clock
 from experiments.common.options import Options
 from experiments.common.runner import BEST_BY, Outcome
 from experiments.fast import methods, plots, tables
-from experiments.fast.__main__ import Config, main, setting
+from experiments.fast.__main__ import main
+from experiments.fast.config import Config, setting
 from experiments.fast.recipes import RECIPES, SETTINGS
 from experiments.fast.run import timed
 from experiments.fast.starts import hypercube, previous

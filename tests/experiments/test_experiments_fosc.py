@@ -14,7 +14,8 @@ from experiments.common.options import Options
 from experiments.common.per_image import per_image
 from experiments.common.recipes import recipe
 from experiments.fosc import plots
-from experiments.fosc.__main__ import Config, checked, dynamic_row, main, rows_of, surrogate_row
+from experiments.fosc.__main__ import main
+from experiments.fosc.config import Config, checked
 from experiments.fosc.measure import (
     PREFIX,
     Convergence,
@@ -25,6 +26,7 @@ from experiments.fosc.measure import (
     path,
     shares,
 )
+from experiments.fosc.methods import dynamic_row, rows_of, surrogate_row
 from experiments.fosc.recipes import RECIPES, columns
 from jaxrobust import attacks, data
 from jaxrobust.data import Split

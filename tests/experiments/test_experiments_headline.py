@@ -13,7 +13,8 @@ import pytest
 from experiments.common.options import Options
 from experiments.common.runner import Outcome
 from experiments.headline import costs, methods, recipes
-from experiments.headline.__main__ import Config, main, setting
+from experiments.headline.__main__ import main
+from experiments.headline.config import Config, setting
 from experiments.headline.deadline import Deadline
 from experiments.headline.judging import missing
 from experiments.headline.tables import front

@@ -17,10 +17,12 @@ import pytest
 from PIL import Image
 
 from experiments.common.runner import Outcome
-from experiments.imagenet.__main__ import Config, main, phase_rows, setting_of
+from experiments.imagenet.__main__ import main
+from experiments.imagenet.config import Config, setting_of
 from experiments.imagenet.judging import evaluate_stream, joined
 from experiments.imagenet.made_up import CLASSES, NAME, SIDES, made_up
 from experiments.imagenet.recipes import PRESETS
+from experiments.imagenet.tables import phase_rows
 from jaxrobust.data import Stream, open_stream
 from jaxrobust.evaluation import AttackReport, Report, Timing
 from jaxrobust.threats import Linf

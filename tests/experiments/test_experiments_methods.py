@@ -12,7 +12,10 @@ from experiments.common.options import Options
 from experiments.common.recipes import DIGITS, recipe
 from experiments.common.runner import Judge, Method, network, run_rows
 from experiments.common.tables import summarize
-from experiments.methods.__main__ import RECIPES, SOURCES, Config, main, rows_of
+from experiments.methods.__main__ import main
+from experiments.methods.config import RECIPES, Config
+from experiments.methods.methods import rows_of
+from experiments.methods.published import SOURCES
 from jaxrobust import attacks, data, defenses, training
 from jaxrobust.defenses import Defense
 from jaxrobust.threats import Linf

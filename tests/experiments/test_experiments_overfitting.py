@@ -16,8 +16,10 @@ from experiments.common.probe import probe_of
 from experiments.common.recipes import recipe
 from experiments.common.runner import Outcome
 from experiments.overfitting import methods
-from experiments.overfitting.__main__ import Config, main, part_of
+from experiments.overfitting.__main__ import main
+from experiments.overfitting.config import Config
 from experiments.overfitting.grids import METHODS, SEMI, THESIS, Grid, chosen, grid
+from experiments.overfitting.parts import part_of
 from experiments.overfitting.semi_supervised import predictions
 from experiments.overfitting.tables import COLUMNS, figures_of, stopped, table_of
 from jaxrobust import data, training

@@ -23,7 +23,8 @@ from experiments.provable import (
     tables,
     toy,
 )
-from experiments.provable.__main__ import Config, main, setting
+from experiments.provable.__main__ import main
+from experiments.provable.config import Config, setting
 from experiments.provable.measure import Run
 from experiments.provable.published import PUBLISHED, told
 from experiments.provable.recipes import PRESETS

@@ -13,8 +13,10 @@ from experiments.common.options import Options
 from experiments.common.per_image import clean_cross_entropy, per_image
 from experiments.common.recipes import DIGITS, recipe
 from experiments.trades import recipes, theorem
-from experiments.trades.__main__ import Config, jobs, main
+from experiments.trades.__main__ import main
+from experiments.trades.config import Config
 from experiments.trades.methods import white_box
+from experiments.trades.tables import jobs
 from jaxrobust import attacks, data
 from jaxrobust.data import Split
 from jaxrobust.threats import Linf

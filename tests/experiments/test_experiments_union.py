@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from experiments.common.options import Options
-from experiments.union.__main__ import Config, load, main, setting
+from experiments.union.__main__ import main
+from experiments.union.config import Config, load, setting
 from experiments.union.methods import ROWS, rows_of, training_attacks
 from experiments.union.recipes import SETTINGS
 from experiments.union.suite import ATTACKS, steepest, suite, worst_cases

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.wasserstein import measure, recipes, reference, tables
-from experiments.wasserstein.__main__ import Config, main, results_folder, setting
+from experiments.wasserstein.__main__ import main
+from experiments.wasserstein.config import Config, results_folder, setting
 from experiments.wasserstein.lp import exact_distance
 from experiments.wasserstein.measure import Broken
 from experiments.wasserstein.recipes import PRESETS, Growth, Plans

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from experiments.beta.__main__ import BETA
+from experiments.beta.config import BETA
 from experiments.common.defense_menu import STARTS
 from experiments.common.long_runs import RECIPES as OVERFITTING
 from experiments.common.recipes import DALE, QUICK, RAW

@@ -1,0 +1,62 @@
+"""Options, settings and recipes of the study."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import tyro
+
+from experiments.common.options import Options, distinct
+from experiments.common.recipes import Recipe
+from experiments.fosc.recipes import METHODS, RECIPES
+from jaxrobust import checks
+
+PARTS = ("table", "black-box", "strength")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Trains dynamic adversarial training and its baselines, and follows how attacks converge."""
+
+    options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
+    part: tuple[Literal["table", "black-box", "strength"], ...] = PARTS
+    """What to print and draw; all parts share the trained rows."""
+    methods: tuple[str, ...] = METHODS
+    """A row each, of erm, pgd, curriculum, curriculum_mixed, dynamic."""
+    c_max: float = 0.5
+    """FOSC that dynamic training asks for at first."""
+    until: float | None = None
+    """Share of training after which dynamic training asks for 0 (default: the preset's)."""
+    surrogate: Literal["pgd", "erm"] = "pgd"
+    """How the black-box points' network is trained (the paper: pgd)."""
+    surrogate_model: str | None = None
+    """Its network (default: the defended one; at cifar10 paper resnet50)."""
+    groups: int = 20
+    """Of test images by FOSC, in Figure 1a."""
+    images: int = 20
+    """Traced in Figure 1b."""
+
+
+def checked(config: Config) -> Recipe:
+    """The recipe, once every option has been checked.
+
+    Raises:
+      ValueError: a part, method or number that cannot be run.
+    """
+    for name, values, known in (
+        ("part", config.part, PARTS),
+        ("methods", config.methods, METHODS),
+    ):
+        distinct(name, values)
+        if not values:
+            raise ValueError(f"nothing to run: --{name} is empty")
+        for value in values:
+            checks.choice("method" if name == "methods" else name, value, known)
+    checks.choice("surrogate", config.surrogate, ("pgd", "erm"))
+    checks.positive("c_max", config.c_max)
+    checks.at_least("groups", config.groups, 2)
+    checks.at_least("images", config.images, 1)
+    if "strength" in config.part and "pgd" not in config.methods:
+        raise ValueError("the part strength attacks the row pgd; add pgd to --methods")
+    return config.options.recipe(RECIPES)
