@@ -17,7 +17,7 @@ from typing import Any
 import tyro
 
 from experiments.benchmark import attacks, duals, sinkhorn
-from experiments.common.runner import command_line
+from experiments.common.cli import command_line
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "attacks": (attacks.Config, attacks.main),

@@ -12,12 +12,12 @@ import tyro
 from rich.console import Console
 
 from experiments.benchmark import judging, options, peers, twin
-from experiments.benchmark.arithmetic import cores, jax_peak
 from experiments.benchmark.options import Run
 from experiments.benchmark.peer_attacks import PEERS
 from experiments.benchmark.settings import ATTACKS, MINIMUM_NORM, Settings, ours, title
 from experiments.benchmark.subject import Subject
 from experiments.benchmark.timing import Timing, fastest, measure, notes, table
+from experiments.common.arithmetic import cores, jax_peak
 from experiments.common.recipes import recipe
 from experiments.common.tables import publish
 from jaxrobust import checks

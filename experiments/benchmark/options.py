@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 
 from experiments.benchmark import subject
-from experiments.benchmark.arithmetic import cores
 from experiments.benchmark.subject import Subject
+from experiments.common.arithmetic import cores
 from jaxrobust import checks
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.arithmetic import forward_flops
+from experiments.common.arithmetic import forward_flops
 from experiments.common.recipes import recipe
 from experiments.common.runner import study
 from jaxrobust import data, defenses, training

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.arithmetic import cores, matrices, peak, sides
 from experiments.benchmark.subject import Subject
+from experiments.common.arithmetic import cores, matrices, peak, sides
 
 Tensor = Any
 Perturb = Callable[[Tensor, Tensor], Tensor]

@@ -22,10 +22,11 @@ from experiments.beta.plots import by_epoch
 from experiments.beta.published import COLUMNS, PUBLISHED
 from experiments.beta.tables import table_2
 from experiments.common import curves
+from experiments.common.cli import command_line
 from experiments.common.long_runs import images_of, split_off
 from experiments.common.options import distinct
 from experiments.common.probe import probe_of, require_probe, watched
-from experiments.common.runner import command_line, judge, run_rows, setup
+from experiments.common.runner import judge, run_rows, setup
 from experiments.common.tables import publish, summarize, told
 from jaxrobust import figures
 

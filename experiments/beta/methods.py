@@ -8,7 +8,7 @@ from typing import Any
 from experiments.beta.config import Config
 from experiments.common.defense_menu import PLAIN, mode
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Method
+from experiments.common.rows import Method
 from jaxrobust import attacks, checks, defenses
 from jaxrobust.data import Dataset
 from jaxrobust.defenses import Defense

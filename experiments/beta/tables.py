@@ -10,7 +10,8 @@ import jax
 import optax
 
 from experiments.common.recipes import Recipe
-from experiments.common.runner import EVAL_BATCH, Outcome, judged_network
+from experiments.common.rows import Outcome
+from experiments.common.runner import EVAL_BATCH, judged_network
 from experiments.common.tables import averaged
 from jaxrobust import attacks, losses
 from jaxrobust.data import Dataset

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.common.runner import EVAL_BATCH, Outcome
+from experiments.common.rows import Outcome
+from experiments.common.runner import EVAL_BATCH
 from jaxrobust import attacks
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import Report, evaluate

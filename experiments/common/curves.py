@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.common.probe import FITTED, TEST
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Outcome
+from experiments.common.rows import Outcome
 from jaxrobust import figures
 from jaxrobust.figures import Figure, Series
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Method
+from experiments.common.rows import Method
 from jaxrobust import attacks, checks, defenses, lagrangian, training
 from jaxrobust.data import Dataset
 from jaxrobust.defenses import Defense

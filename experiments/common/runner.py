@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,119 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-import tyro
 
 from experiments.common.recipes import Recipe
+from experiments.common.rows import BEST_BY, Judge, Method, Outcome
 from jaxrobust import attacks, training
 from jaxrobust.data import Dataset, Split
-from jaxrobust.defenses import Defense
-from jaxrobust.evaluation import Report, evaluate
-from jaxrobust.lagrangian import Multiplier
+from jaxrobust.evaluation import evaluate
 from jaxrobust.models import build, from_linen
 from jaxrobust.types import Attack, Model, Variables
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 EVAL_BATCH = 500
 AUGMENT = training.crop_flip()
-BEST_BY = "val_pgd_accuracy"
-"""Metric of the best epoch: robust accuracy on the images held out."""
-
-
-def command_line(main: Callable[[Any], Any], config: type, description: str | None) -> None:
-    """Runs `main` on the options of the command line; a user's mistake ends in one line, status 2.
-
-    So does Ctrl-C, status 130; training and evaluation see it, and SIGTERM, by themselves.
-    `JAXROBUST_TRACEBACK=1` shows where it was raised.
-    """
-    options = tyro.cli(config, description=description)
-    try:
-        main(options)
-    except (ValueError, OSError, FloatingPointError, training.CheckpointError) as error:
-        if os.environ.get("JAXROBUST_TRACEBACK"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped by SIGINT: what had ended is saved, and the same command goes on from there",
-              file=sys.stderr)  # fmt: skip
-        sys.exit(130)
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A row of a table: a training method with its hyperparameters."""
-
-    name: str
-    """Unique; names the run folder and the row."""
-    defense: Defense
-    multiplier: Multiplier | None = None
-    rho: float | None = None
-    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Settings of the recipe that this row has for itself."""
-    augment: training.Augment | None = None
-    """After the recipe's crops and flips."""
-    stop: training.Stop | None = None
-    """When to end its runs early."""
-    dataset: Dataset | None = None
-    """Trained on instead of the study's, such as one with images added."""
-
-    def recipe(self, shared: Recipe) -> Recipe:
-        """The shared recipe with the row's own settings."""
-        return dataclasses.replace(shared, **self.changes)
-
-
-@dataclasses.dataclass(frozen=True)
-class Judge:
-    """How every row of a table is evaluated."""
-
-    attacks: Mapping[str, Attack]
-    """A column each, over the whole test split."""
-    suite: Mapping[str, Attack] = dataclasses.field(default_factory=dict)
-    """AutoAttack, for a column of its own over the first `suite_images` test images."""
-    suite_images: int = 0
-    selects: tuple[str, ...] = ("last",)
-    """Epochs to evaluate: "last", "best" by robust accuracy on the images held out, or both."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """One trained and evaluated run."""
-
-    method: str
-    seed: int
-    reports: Mapping[str, Report]
-    """By epoch evaluated."""
-    suites: Mapping[str, Report]
-    """The same under AutoAttack; empty where it was not asked for."""
-    history: Sequence[Mapping[str, Any]]
-    trained: Mapping[str, Variables]
-    """By epoch evaluated."""
-    rho: float | None = None
-    """Level of the constrained loss."""
-
-    @property
-    def report(self) -> Report:
-        """Of the first epoch evaluated."""
-        return next(iter(self.reports.values()))
-
-    @property
-    def variables(self) -> Variables:
-        """Of the first epoch evaluated."""
-        return next(iter(self.trained.values()))
-
-    @property
-    def accuracies(self) -> dict[str, float]:
-        """Clean and robust accuracies in %, by column."""
-        columns = {}
-        for select, report in self.reports.items():
-            found = {"Clean": report.clean_accuracy}
-            found |= {name: attack.accuracy for name, attack in report.attacks.items()}
-            if select in self.suites:
-                suite = self.suites[select]
-                found[f"AutoAttack ({suite.count})"] = suite.worst_case_accuracy
-            several = len(self.reports) > 1
-            columns |= {f"{name} {select}" if several else name: v for name, v in found.items()}
-        return columns
 
 
 Probe = Callable[[Model, Variables], Mapping[str, float]]

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.common.runner import BEST_BY, Outcome
+from experiments.common.rows import BEST_BY, Outcome
 from jaxrobust.files import write_csv, write_text_atomic
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.common.runner import network
 from jaxrobust import training
@@ -98,6 +99,12 @@ def released(name: str, directory: Path, dataset: Dataset) -> Trained:
             f"{dataset.shape}; choose the data set it was trained on"
         ) from error
     return Trained(Path(name).name.removesuffix(".npz"), model, variables)
+
+
+def predictions(model: Model, variables: Variables, points: np.ndarray) -> np.ndarray:
+    """The classes `[N]` predicted at points `[N, ...]` in [0, 1]."""
+    logits, _ = model.apply(variables, jnp.asarray(points), train=False, key=None, axes=())
+    return np.asarray(logits.argmax(axis=-1))
 
 
 def _leaves(tree: PyTree) -> dict[str, Any]:

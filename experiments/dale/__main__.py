@@ -13,8 +13,9 @@ import time
 
 import jax
 
+from experiments.common.cli import command_line
 from experiments.common.options import distinct
-from experiments.common.runner import command_line, judge, run_rows, setup
+from experiments.common.runner import judge, run_rows, setup
 from experiments.common.tables import publish, summarize, told
 from experiments.dale.config import Config, settings_of
 from experiments.dale.methods import methods

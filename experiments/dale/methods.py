@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.common.defense_menu import CONSTRAINED, make_methods, sampling, stepped
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Method
+from experiments.common.rows import Method
 from experiments.dale.config import Config
 from jaxrobust import attacks, checks
 from jaxrobust.data import Dataset

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Outcome, judged_network
+from experiments.common.rows import Outcome
+from experiments.common.runner import judged_network
 from experiments.dale.methods import sampling_attacks
 from jaxrobust import figures
 from jaxrobust.data import Dataset, Split

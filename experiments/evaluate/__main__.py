@@ -22,7 +22,7 @@ import jax
 from rich.console import Console
 
 from experiments.common.attack_menu import MENU, listed, make_attacks, number
-from experiments.common.runner import command_line
+from experiments.common.cli import command_line
 from experiments.evaluate.config import Config, default_folder, load
 from experiments.evaluate.plots import draw_curve, draw_grid
 from jaxrobust import checks, evaluation, figures

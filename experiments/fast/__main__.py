@@ -20,7 +20,7 @@ from pathlib import Path
 
 import jax
 
-from experiments.common.runner import command_line
+from experiments.common.cli import command_line
 from experiments.common.tables import told
 from experiments.fast import tables
 from experiments.fast.config import Config, setting

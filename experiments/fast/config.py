@@ -7,10 +7,10 @@ from typing import Literal
 
 import tyro
 
+from experiments.common.integer_programs import TIME_LIMIT
 from experiments.common.options import Options, distinct
 from experiments.fast.methods import METHODS
 from experiments.fast.recipes import RECIPES, Setting, setting_of
-from experiments.provable.exactness import TIME_LIMIT
 from jaxrobust import checks
 
 

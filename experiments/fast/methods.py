@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.common.defense_menu import PLAIN, mode, start
 from experiments.common.recipes import Recipe
-from experiments.common.runner import BEST_BY, Method
+from experiments.common.rows import BEST_BY, Method
 from experiments.fast.recipes import STARTS, TABLE, TIMES, VERIFIED, Setting, Share
 from experiments.fast.starts import hypercube, previous
 from jaxrobust import attacks, defenses, training

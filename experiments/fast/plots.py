@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.runner import BEST_BY, Outcome
+from experiments.common.rows import BEST_BY, Outcome
 from jaxrobust import figures
 from jaxrobust.figures import Figure, Series
 

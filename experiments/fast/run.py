@@ -12,7 +12,8 @@ import numpy as np
 from experiments.common.clock import clock
 from experiments.common.options import Options
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Method, Outcome, judge, run_rows, setup
+from experiments.common.rows import Method, Outcome
+from experiments.common.runner import judge, run_rows, setup
 from experiments.common.tables import publish
 from experiments.fast.recipes import Setting
 from jaxrobust import attacks, figures

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from experiments.common.defense_menu import REPLAYS
-from experiments.common.runner import BEST_BY, Outcome, judged_network
+from experiments.common.rows import BEST_BY, Outcome
+from experiments.common.runner import judged_network
 from experiments.common.tables import averaged, collapses, summarize
 from experiments.fast import methods, plots
 from experiments.fast.recipes import STARTS, TABLE, TIMES, VERIFIED

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.common.runner import Outcome
-from experiments.provable.exactness import verdicts
+from experiments.common.integer_programs import verdicts
+from experiments.common.rows import Outcome
 from jaxrobust.data import Split
 from jaxrobust.evaluation import accuracy
 from jaxrobust.threats import Linf

@@ -18,7 +18,8 @@ from typing import Any
 
 import jax
 
-from experiments.common.runner import command_line, judge, run_rows, setup
+from experiments.common.cli import command_line
+from experiments.common.runner import judge, run_rows, setup
 from experiments.common.tables import publish, summarize, told
 from experiments.fosc import plots
 from experiments.fosc.config import Config, checked

@@ -6,7 +6,7 @@ import dataclasses
 
 from experiments.common.defense_menu import make_methods, stepped
 from experiments.common.recipes import Recipe, kin
-from experiments.common.runner import Method
+from experiments.common.rows import Method
 from experiments.fosc.config import Config
 from experiments.fosc.recipes import LESSONS, SURROGATES, UNTIL
 from jaxrobust import defenses

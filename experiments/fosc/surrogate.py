@@ -11,7 +11,8 @@ import jax
 from experiments.common.black_box import Source, black_box
 from experiments.common.options import Options
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Judge, Method, Outcome, file_name, judged_network, run_rows
+from experiments.common.rows import Judge, Method, Outcome
+from experiments.common.runner import file_name, judged_network, run_rows
 from experiments.common.tables import averaged, beside
 from experiments.fosc.recipes import TABLE_2, columns
 from jaxrobust.data import Dataset

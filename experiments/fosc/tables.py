@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Outcome, judged_network
+from experiments.common.rows import Outcome
+from experiments.common.runner import judged_network
 from experiments.common.tables import averaged
 from experiments.fosc import plots
 from experiments.fosc.measure import (

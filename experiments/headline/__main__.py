@@ -23,9 +23,11 @@ from typing import Any
 
 import jax
 
+from experiments.common.cli import command_line
 from experiments.common.options import Options
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Judge, Outcome, command_line, run_rows, setup
+from experiments.common.rows import Judge, Outcome
+from experiments.common.runner import run_rows, setup
 from experiments.common.tables import publish, told
 from experiments.headline import costs
 from experiments.headline.config import Config, setting

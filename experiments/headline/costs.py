@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmark.arithmetic import jax_peak
+from experiments.common.arithmetic import jax_peak
 from experiments.common.recipes import Recipe
 from experiments.common.runner import network
 from jaxrobust.data import Dataset

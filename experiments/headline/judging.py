@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax
 
 from experiments.common.options import Options
-from experiments.common.runner import EVAL_BATCH, Outcome, file_name, judged_network
+from experiments.common.rows import Outcome
+from experiments.common.runner import EVAL_BATCH, file_name, judged_network
 from experiments.headline.deadline import Deadline
 from experiments.headline.methods import Row
 from experiments.headline.recipes import RESTARTS, Setting

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from experiments.common.defense_menu import CONSTRAINED, PLAIN, multiplier
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Method
+from experiments.common.rows import Method
 from jaxrobust import checks
 from jaxrobust.data import Dataset
 

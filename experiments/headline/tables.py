@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common.clock import clock
-from experiments.common.runner import Outcome
+from experiments.common.rows import Outcome
 from experiments.common.tables import averaged, beside, remarks
 from experiments.headline.judging import Found
 from experiments.headline.methods import Row

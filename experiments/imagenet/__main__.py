@@ -20,7 +20,8 @@ from pathlib import Path
 
 import jax
 
-from experiments.common.runner import Outcome, command_line
+from experiments.common.cli import command_line
+from experiments.common.rows import Outcome
 from experiments.common.tables import publish, summarize, told
 from experiments.imagenet.config import Config, load, network, setting_of
 from experiments.imagenet.judging import evaluate_stream

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.runner import Outcome
+from experiments.common.rows import Outcome
 from experiments.imagenet.config import Config
 from experiments.imagenet.recipes import Setting
 from jaxrobust.data import Stream

@@ -15,9 +15,10 @@ import time
 
 import jax
 
+from experiments.common.cli import command_line
 from experiments.common.defense_menu import METHODS
 from experiments.common.options import distinct
-from experiments.common.runner import command_line, judge, run_rows, setup
+from experiments.common.runner import judge, run_rows, setup
 from experiments.common.tables import publish, summarize, told
 from experiments.methods.config import RECIPES, Config
 from experiments.methods.methods import rows_of

@@ -6,7 +6,7 @@ import dataclasses
 
 from experiments.common.defense_menu import REPLAYS, make_methods
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Method
+from experiments.common.rows import Method
 from experiments.methods.config import Config
 from jaxrobust.data import Dataset
 

@@ -21,18 +21,12 @@ from pathlib import Path
 import jax
 
 from experiments.common import curves
+from experiments.common.cli import command_line
 from experiments.common.long_runs import images_of, in_norm, split_off
 from experiments.common.probe import probe_of, watched
 from experiments.common.recipes import Recipe
-from experiments.common.runner import (
-    Method,
-    Outcome,
-    command_line,
-    judge,
-    run_rows,
-    setup,
-    table_attacks,
-)
+from experiments.common.rows import Method, Outcome
+from experiments.common.runner import judge, run_rows, setup, table_attacks
 from experiments.common.tables import publish, summarize, told
 from experiments.overfitting import methods as rows
 from experiments.overfitting.config import Config, check

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from experiments.common.defense_menu import PLAIN
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Method
+from experiments.common.rows import Method
 from experiments.overfitting import methods
 from jaxrobust import checks
 from jaxrobust.data import Dataset

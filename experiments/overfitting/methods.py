@@ -9,7 +9,7 @@ from typing import Any
 from experiments.common.defense_menu import PLAIN, mode, stepped
 from experiments.common.long_runs import split_off
 from experiments.common.recipes import Recipe, kin
-from experiments.common.runner import Method
+from experiments.common.rows import Method
 from jaxrobust import attacks, checks, defenses, training
 from jaxrobust.data import Dataset
 from jaxrobust.defenses import Defense

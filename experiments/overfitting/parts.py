@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from experiments.common.attack_menu import number
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Method
+from experiments.common.rows import Method
 from experiments.overfitting import methods as rows
 from experiments.overfitting.config import Config
 from experiments.overfitting.grids import EARLY, REGULARIZERS, SEMI, chosen, grid

@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console
 
 from experiments.common.recipes import Recipe
-from experiments.common.runner import EVAL_BATCH, Method, judge, network, run_rows
+from experiments.common.rows import Method
+from experiments.common.runner import EVAL_BATCH, judge, network, run_rows
 from experiments.overfitting.methods import reflected
 from jaxrobust import data, defenses
 from jaxrobust.data import Dataset, Split

@@ -22,7 +22,7 @@ import jax
 from rich.console import Console
 
 from experiments.common.attack_menu import listed
-from experiments.common.runner import command_line
+from experiments.common.cli import command_line
 from experiments.common.tables import publish
 from experiments.provable import cascades, exactness, plots, released, tables
 from experiments.provable.config import Config, load, setting

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from experiments.common.attack_menu import make_threat
+from experiments.common.reference import original_order
 from experiments.common.trained import released
 from experiments.provable.cascades import Cascade
 from experiments.provable.measure import Measured
 from experiments.provable.recipes import Setting
 from experiments.provable.subjects import Row, Subject
-from experiments.wasserstein.reference import original_order
 from jaxrobust import data
 from jaxrobust.data import Dataset
 from jaxrobust.models import load_cascade

@@ -22,7 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.common.runner import command_line
+from experiments.common.cli import command_line
 from experiments.common.tables import cells, markdown_table, show
 from jaxrobust.files import write_text_atomic
 

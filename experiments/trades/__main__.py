@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from experiments.common.runner import command_line
+from experiments.common.cli import command_line
 from experiments.common.tables import publish, told
 from experiments.trades.config import Config
 from experiments.trades.tables import jobs

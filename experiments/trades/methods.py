@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from experiments.common.defense_menu import mode, stepped
 from experiments.common.options import distinct
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Method
+from experiments.common.rows import Method
 from jaxrobust import attacks, checks, defenses
 from jaxrobust.types import Attack
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from experiments.common.defense_menu import make_methods
 from experiments.common.options import distinct
-from experiments.common.runner import Judge, Method, judge, run_rows, setup
+from experiments.common.rows import Judge, Method
+from experiments.common.runner import judge, run_rows, setup
 from experiments.common.tables import summarize
 from experiments.trades import theorem
 from experiments.trades.config import Config

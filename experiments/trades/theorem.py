@@ -21,7 +21,8 @@ from jax.tree_util import Partial
 
 from experiments.common.per_image import per_image
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Outcome, judged_network
+from experiments.common.rows import Outcome
+from experiments.common.runner import judged_network
 from experiments.common.tables import averaged, beside
 from experiments.trades.recipes import PUBLISHED_THEOREM
 from jaxrobust import attacks, checks

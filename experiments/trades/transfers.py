@@ -13,7 +13,8 @@ from jax.tree_util import Partial
 from experiments.common.black_box import Source, black_box
 from experiments.common.per_image import clean_cross_entropy, per_image
 from experiments.common.recipes import Recipe
-from experiments.common.runner import Outcome, file_name, judged_network
+from experiments.common.rows import Outcome
+from experiments.common.runner import file_name, judged_network
 from experiments.common.tables import averaged, beside
 from experiments.trades.methods import iterated
 from jaxrobust import attacks

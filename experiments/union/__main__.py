@@ -18,7 +18,9 @@ from typing import Any
 
 import jax
 
-from experiments.common.runner import Judge, command_line, run_rows
+from experiments.common.cli import command_line
+from experiments.common.rows import Judge
+from experiments.common.runner import run_rows
 from experiments.common.tables import publish, told
 from experiments.union.config import Config, load, setting
 from experiments.union.methods import rows_of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from experiments.common.attack_menu import Ball, make_threat
 from experiments.common.defense_menu import mode
-from experiments.common.runner import Method
+from experiments.common.rows import Method
 from experiments.union.recipes import NORMS, Setting
 from experiments.union.suite import steepest
 from jaxrobust import attacks, checks, defenses

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 
 from experiments.common.attack_menu import make_threat
-from experiments.common.runner import EVAL_BATCH, Outcome, judged_network
+from experiments.common.rows import Outcome
+from experiments.common.runner import EVAL_BATCH, judged_network
 from experiments.common.tables import averaged
 from experiments.union.recipes import NORMS, PUBLISHED, Setting
 from experiments.union.suite import suite, worst_cases

@@ -20,7 +20,8 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from experiments.common.runner import command_line, study
+from experiments.common.cli import command_line
+from experiments.common.runner import study
 from experiments.common.tables import publish
 from experiments.wasserstein import plots, reference
 from experiments.wasserstein.config import Config, load, results_folder, setting

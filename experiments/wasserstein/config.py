@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments.wasserstein import reference
+from experiments.common.reference import original_order
 from experiments.wasserstein.recipes import PRESETS, Setting
 from experiments.wasserstein.subjects import RELEASED, TRAINED
 from jaxrobust import checks, data
@@ -113,7 +113,7 @@ def load(config: Config, chosen: Setting) -> Dataset:
     """The data set: the training images asked for, and all test images."""
     dataset = data.load(chosen.dataset, data_dir=config.data_dir)
     if config.reference_dir is not None:
-        test = reference.original_order(dataset.test, config.reference_dir)
+        test = original_order(dataset.test, config.reference_dir)
         dataset = dataclasses.replace(dataset, test=test)
     if config.train_limit is not None:
         checks.at_least("train_limit", config.train_limit, 1)

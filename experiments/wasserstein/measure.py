@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.common.trained import predictions
 from experiments.wasserstein.lp import exact_distance
 from experiments.wasserstein.recipes import Growth, Plans, Setting
-from experiments.wasserstein.subjects import Subject, predictions
+from experiments.wasserstein.subjects import Subject
 from jaxrobust import evaluation, sinkhorn
 from jaxrobust.data import to_float
 from jaxrobust.evaluation import Curve, Report
@@ -140,7 +141,9 @@ class Broken:
         radius = self.radii[index]
         if not np.isfinite(radius):
             return "not found"
-        predicted = predictions(self.subject, self.points[index][None])[0]
+        predicted = predictions(
+            self.subject.model, self.subject.variables, self.points[index][None]
+        )[0]
         return f"eps {radius:.2g}, as {predicted}"
 
 

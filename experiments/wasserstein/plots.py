@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from experiments.common.trained import predictions
 from experiments.wasserstein.measure import Broken, Run
-from experiments.wasserstein.subjects import Subject, predictions
+from experiments.wasserstein.subjects import Subject
 from jaxrobust import attacks, figures
 from jaxrobust.data import Split, to_float
 from jaxrobust.threats import Linf
@@ -101,4 +102,4 @@ def _clean(subject: Subject, index: int) -> np.ndarray:
 
 
 def _told_linf(subject: Subject, norm: float, points: np.ndarray) -> str:
-    return f"linf {norm:.2g}, as {predictions(subject, points)[0]}"
+    return f"linf {norm:.2g}, as {predictions(subject.model, subject.variables, points)[0]}"

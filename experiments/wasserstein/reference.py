@@ -7,29 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common.reference import load_reference
 from experiments.wasserstein.measure import Broken, digits
 from experiments.wasserstein.subjects import RELEASED
-from jaxrobust.data import Split
 from jaxrobust.files import PathLike
 
-RADII, ORDER = "wasserstein_mnist.npz", "mnist_test_order.npz"
-
-
-def original_order(test: Split, directory: PathLike) -> Split:
-    """MNIST's test images in the order of the original files, which TFDS shuffles.
-
-    `mnist_test_order.npz` in the directory holds, for each original position, that in the split.
-
-    Raises:
-      FileNotFoundError: no such file. ValueError: it is not of as many images.
-    """
-    position = _load(Path(directory) / ORDER)["position"]
-    if sorted(position) != list(range(test.size)):
-        raise ValueError(
-            f"{Path(directory) / ORDER} orders {len(position)} images, the test split has "
-            f"{test.size}: choose the file made from this data set"
-        )
-    return Split(test.x[position], test.y[position])
+RADII = "wasserstein_mnist.npz"
 
 
 def beside(results: Broken, directory: PathLike) -> dict[str, Any] | None:
@@ -40,7 +23,7 @@ def beside(results: Broken, directory: PathLike) -> dict[str, Any] | None:
     not hold the model. Theirs is the radius in force, ours that which holds the point: a step of
     the schedule apart at times.
     """
-    held = _load(Path(directory) / RADII)
+    held = load_reference(Path(directory) / RADII)
     name = RELEASED.get(results.subject.name)
     if name not in held:
         return None
@@ -58,10 +41,3 @@ def beside(results: Broken, directory: PathLike) -> dict[str, Any] | None:
         "same": int(same.sum()),
         "larger": int((~same & (ours > theirs)).sum()),
     }
-
-
-def _load(file: Path) -> dict[str, np.ndarray]:
-    if not file.is_file():
-        raise FileNotFoundError(f"there are no reference figures at {file}; check --reference-dir")
-    with np.load(file, allow_pickle=False) as held:
-        return {name: held[name] for name in held.files}

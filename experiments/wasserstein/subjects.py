@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.common.runner import AUGMENT, Study
@@ -134,11 +133,3 @@ def trained_subjects(
         variables = run.state.variables
         subjects.append(Subject(name, shared.model, variables, examples, dataset.test))
     return subjects
-
-
-def predictions(subject: Subject, points: np.ndarray) -> np.ndarray:
-    """The classes `[N]` that the subject predicts."""
-    logits, _ = subject.model.apply(
-        subject.variables, jnp.asarray(points), train=False, key=None, axes=()
-    )
-    return np.asarray(logits.argmax(axis=-1))

@@ -9,8 +9,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from experiments.common.cli import command_line
 from experiments.common.recipes import Recipe
-from experiments.common.runner import command_line
 from experiments.provable import __main__ as provable
 from experiments.provable import recipes as certification
 from experiments.wasserstein import __main__ as wasserstein

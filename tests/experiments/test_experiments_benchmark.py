@@ -15,7 +15,6 @@ import scipy.optimize
 import scipy.special
 
 from experiments.benchmark import (
-    arithmetic,
     distances,
     judging,
     peer_attacks,
@@ -32,6 +31,7 @@ from experiments.benchmark.peers import Peer
 from experiments.benchmark.settings import ATTACKS, Settings
 from experiments.benchmark.subject import Subject
 from experiments.benchmark.timing import Entrant, Timing, fastest, measure, notes, table
+from experiments.common import arithmetic
 from experiments.common.recipes import recipe
 from jaxrobust import attacks, training
 from jaxrobust.threats import L2, Linf

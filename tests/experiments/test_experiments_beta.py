@@ -16,7 +16,8 @@ from experiments.beta.methods import METHODS, columns, methods
 from experiments.beta.plots import by_epoch
 from experiments.common.options import Options
 from experiments.common.recipes import recipe
-from experiments.common.runner import Outcome, network
+from experiments.common.rows import Outcome
+from experiments.common.runner import network
 from jaxrobust import attacks, data
 from jaxrobust.evaluation import evaluate
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from experiments.common.attack_menu import MENU, NORMS, Budget, listed, make_attacks, number
+from experiments.common.cli import command_line
 from experiments.common.recipes import recipe
-from experiments.common.runner import command_line, study
+from experiments.common.runner import study
 from experiments.common.trained import from_run
 from experiments.evaluate.__main__ import main
 from experiments.evaluate.config import Config, default_folder

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.common import integer_programs
 from experiments.common.clock import clock
 from experiments.common.options import Options
-from experiments.common.runner import BEST_BY, Outcome
+from experiments.common.rows import BEST_BY, Outcome
 from experiments.fast import methods, plots, tables
 from experiments.fast.__main__ import main
 from experiments.fast.config import Config, setting
@@ -18,7 +19,6 @@ from experiments.fast.recipes import RECIPES, SETTINGS
 from experiments.fast.run import timed
 from experiments.fast.starts import hypercube, previous
 from experiments.fast.verified import shares
-from experiments.provable import exactness
 from jaxrobust import data
 from jaxrobust.defenses import Moment
 from jaxrobust.threats import Linf
@@ -88,7 +88,7 @@ def test_integer_programs_answer_once_and_never_contradict_the_attack(tmp_path, 
     def asked(*args, **options):
         raise AssertionError("an image is asked about again")
 
-    monkeypatch.setattr(exactness, "exact_margins", asked)
+    monkeypatch.setattr(integer_programs, "exact_margins", asked)
     assert main(config) == [row]
 
 

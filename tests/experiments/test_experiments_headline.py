@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.common.options import Options
-from experiments.common.runner import Outcome
+from experiments.common.rows import Outcome
 from experiments.headline import costs, methods, recipes
 from experiments.headline.__main__ import main
 from experiments.headline.config import Config, setting

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.common.runner import Outcome
+from experiments.common.rows import Outcome
 from experiments.imagenet.__main__ import main
 from experiments.imagenet.config import Config, setting_of
 from experiments.imagenet.judging import evaluate_stream, joined

@@ -10,7 +10,8 @@ import pytest
 from experiments.common.defense_menu import METHODS, make_methods, union
 from experiments.common.options import Options
 from experiments.common.recipes import DIGITS, recipe
-from experiments.common.runner import Judge, Method, network, run_rows
+from experiments.common.rows import Judge, Method
+from experiments.common.runner import network, run_rows
 from experiments.common.tables import summarize
 from experiments.methods.__main__ import main
 from experiments.methods.config import RECIPES, Config

@@ -14,7 +14,7 @@ from experiments.common.long_runs import RECIPES, in_norm, split_off
 from experiments.common.options import Options
 from experiments.common.probe import probe_of
 from experiments.common.recipes import recipe
-from experiments.common.runner import Outcome
+from experiments.common.rows import Outcome
 from experiments.overfitting import methods
 from experiments.overfitting.__main__ import main
 from experiments.overfitting.config import Config

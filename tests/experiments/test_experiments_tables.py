@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from experiments.common.recipes import DIGITS
-from experiments.common.runner import BEST_BY, Outcome, judged_network, network, study
+from experiments.common.rows import BEST_BY, Outcome
+from experiments.common.runner import judged_network, network, study
 from experiments.common.tables import cells, collapse, collapses, constraint, summarize
 from jaxrobust import data
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.common.reference import ORDER, original_order
+from experiments.common.trained import predictions
 from experiments.wasserstein import measure, recipes, reference, tables
 from experiments.wasserstein.__main__ import main
 from experiments.wasserstein.config import Config, results_folder, setting
@@ -18,7 +20,6 @@ from experiments.wasserstein.subjects import (
     RELEASED,
     Subject,
     binary,
-    predictions,
     released_subjects,
     straight_through,
 )
@@ -201,22 +202,22 @@ def test_the_reference_is_compared_image_by_image(tmp_path):
     other = result([0.5], [1.0], [True], name="linf")
     assert reference.beside(other, tmp_path) is None
     with pytest.raises(FileNotFoundError, match=r"mnist_test_order\.npz; check --reference-dir"):
-        reference.original_order(broken.subject.test, tmp_path)
+        original_order(broken.subject.test, tmp_path)
 
 
 def test_images_return_to_their_original_order(tmp_path):
     split = Split(np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1), np.arange(5, dtype=np.int32))
-    np.savez(tmp_path / reference.ORDER, position=np.asarray([3, 1, 4, 0, 2], np.int32))
-    ordered = reference.original_order(split, tmp_path)
+    np.savez(tmp_path / ORDER, position=np.asarray([3, 1, 4, 0, 2], np.int32))
+    ordered = original_order(split, tmp_path)
     np.testing.assert_array_equal(ordered.y, [3, 1, 4, 0, 2])
     np.testing.assert_array_equal(ordered.x.ravel(), [3, 1, 4, 0, 2])
     with pytest.raises(ValueError, match="orders 5 images, the test split has 4"):
-        reference.original_order(Split(split.x[:4], split.y[:4]), tmp_path)
+        original_order(Split(split.x[:4], split.y[:4]), tmp_path)
 
 
 def test_released_models_and_the_original_order(shared):
     source = tfds("mnist", data_dir=shared / "tensorflow_datasets")
-    order = np.load(shared / "reference" / reference.ORDER)["position"][:10]
+    order = np.load(shared / "reference" / ORDER)["position"][:10]
     test = source.read("test", order)
     # The first labels of the classic file.
     np.testing.assert_array_equal(test.y, [7, 2, 1, 0, 4, 1, 4, 9, 5, 9])
@@ -224,7 +225,9 @@ def test_released_models_and_the_original_order(shared):
     subjects = released_subjects(tuple(RELEASED), shared / "pretrained", mnist, 6)
     assert [s.name for s in subjects] == list(RELEASED)
     assert all(s.examples.size == 6 and s.test.size == 10 for s in subjects)
-    guessed = {s.name: predictions(s, np.float32(s.test.x / 255)) for s in subjects}
+    guessed = {
+        s.name: predictions(s.model, s.variables, np.float32(s.test.x / 255)) for s in subjects
+    }
     for found in guessed.values():
         assert (found == test.y).mean() >= 0.8
     np.testing.assert_array_equal(guessed["binarized"], guessed["binarized-inside"])
