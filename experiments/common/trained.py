@@ -44,7 +44,7 @@ def run_config(folder: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{file} does not name the data set, network and dtype of a run that "
-            f"`experiments.study` made ({error!r}), so its model cannot be rebuilt"
+            f"`experiments.common.runner` made ({error!r}), so its model cannot be rebuilt"
         ) from error
     return held
 

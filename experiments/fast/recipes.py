@@ -186,7 +186,7 @@ RECIPES: Recipes = {name: setting.recipe for name, setting in SETTINGS.items()}
 
 
 def setting_of(dataset: str, preset: str) -> Setting:
-    """The setting whose recipe `experiments.recipes.recipe` finds: similar sets share it."""
+    """The setting whose recipe `experiments.common.recipes.recipe` finds: similar sets share it."""
     return SETTINGS[kin(dataset), preset]
 
 

@@ -61,7 +61,7 @@ RESTARTS = 10
 
 
 def setting_of(dataset: str) -> Setting:
-    """The setting whose recipe `experiments.recipes.recipe` finds: similar sets share it."""
+    """The setting whose recipe `experiments.common.recipes.recipe` finds: similar sets share it."""
     return SETTINGS[kin(dataset)]
 
 
