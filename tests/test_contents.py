@@ -20,7 +20,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrobust import defenses, lagrangian, models, training
+from jaxrobust import attacks, defenses, lagrangian, models, training
 from jaxrobust.contents import contents
 from jaxrobust.identity import differences
 from jaxrobust.threats import Linf
@@ -64,9 +64,10 @@ class Plain:
 
 
 def dale(**changes: Any) -> defenses.Defense:
-    options = {"rho": 0.2, "step_size": 0.05, "steps": 7, "temperature": 1e-3, **changes}
+    options = {"step_size": 0.05, "steps": 7, "temperature": 1e-3, **changes}
     radius = options.pop("radius", 0.1)
-    return defenses.dale(Linf(radius), **options)
+    own = {name: options.pop(name) for name in ("rho", "ramp") if name in options}
+    return defenses.dale(attacks.langevin(Linf(radius), **options), **{"rho": 0.2, **own})
 
 
 def adam(peak: float = 0.1, **options: Any) -> optax.GradientTransformation:

@@ -17,12 +17,12 @@ from jaxrobust.types import Attack
 
 def climbing(settings: Recipe, steps: int) -> dict[str, Any]:
     """BETA's settings in training: the paper's 2/255 at its radius of 8/255."""
-    return {"step_size": settings.epsilon / 4, "steps": steps, **mode(settings)}
+    return {"step_size": settings.epsilon / 4, "steps": steps}
 
 
 def beta(steps: int) -> Callable[[Recipe, Dataset], Defense]:
     """Makes BETA-AT with so many steps."""
-    return lambda r, d: defenses.beta(r.threat, **climbing(r, steps))
+    return lambda r, d: defenses.beta(attacks.beta(r.threat, **climbing(r, steps)), **mode(r))
 
 
 MADE: Mapping[str, Callable[[Recipe, Dataset], Defense]] = {
@@ -52,7 +52,8 @@ def methods(config: Config, settings: Recipe, dataset: Dataset) -> list[Method]:
     for name in config.methods:
         checks.choice("method", name, METHODS)
         if name == "sbeta":
-            smooth = defenses.sbeta(settings.threat, mu=config.mu, **climbing(settings, 10))
+            climb = attacks.optimizer_steps(settings.threat, **climbing(settings, 10))
+            smooth = defenses.sbeta(climb, mu=config.mu, **mode(settings))
             rows.append(Method(f"sbeta mu={config.mu:g}", smooth))
         else:
             rows.append(Method(name, MADE[name](settings, dataset)))

@@ -109,14 +109,22 @@ PLAIN: Mapping[str, Make] = {
     "grad_align": lambda r, d: _grad_align(r),
     "free": _free,
     "pgd": lambda r, d: defenses.pgd(r.threat, **stepped(r), **mode(r)),
-    "alp": lambda r, d: defenses.alp(r.threat, weight=r.alp, **stepped(r), **mode(r)),
-    "alp_original": lambda r, d: defenses.alp(
-        r.threat, weight=PAIRING, original=True, **stepped(r), **mode(r)
+    "alp": lambda r, d: defenses.alp(
+        defenses.trades_attack(r.threat, **stepped(r)), weight=r.alp, **mode(r)
     ),
-    "clp": lambda r, d: defenses.clp(r.threat, weight=r.clp, **stepped(r), **mode(r)),
+    "alp_original": lambda r, d: defenses.alp(
+        defenses.trades_attack(r.threat, **stepped(r)), weight=PAIRING, original=True, **mode(r)
+    ),
+    "clp": lambda r, d: defenses.clp(
+        defenses.trades_attack(r.threat, **stepped(r)), weight=r.clp, **mode(r)
+    ),
     "clp_original": lambda r, d: defenses.noisy_clp(weight=PAIRING),
-    "trades": lambda r, d: defenses.trades(r.threat, beta=r.beta, **stepped(r), **mode(r)),
-    "mart": lambda r, d: defenses.mart(r.threat, beta=5.0, **stepped(r), **mode(r)),
+    "trades": lambda r, d: defenses.trades(
+        defenses.trades_attack(r.threat, **stepped(r)), beta=r.beta, **mode(r)
+    ),
+    "mart": lambda r, d: defenses.mart(
+        defenses.trades_attack(r.threat, **stepped(r)), beta=5.0, **mode(r)
+    ),
     "dynamic": lambda r, d: defenses.dynamic(r.threat, ramp=r.ramp, **stepped(r)),
     "curriculum": lambda r, d: defenses.curriculum(
         r.threat, ramp=r.ramp, **stepped(r), **_lessons(r, d)
@@ -124,15 +132,17 @@ PLAIN: Mapping[str, Make] = {
     "curriculum_mixed": lambda r, d: defenses.curriculum(
         r.threat, mixed=True, ramp=r.ramp, **stepped(r), **_lessons(r, d)
     ),
-    "beta": lambda r, d: defenses.beta(r.threat, **_beta(r), **mode(r)),
-    "sbeta": lambda r, d: defenses.sbeta(r.threat, mu=1.0, **_beta(r), **mode(r)),
+    "beta": lambda r, d: defenses.beta(attacks.beta(r.threat, **_beta(r)), **mode(r)),
+    "sbeta": lambda r, d: defenses.sbeta(
+        attacks.optimizer_steps(r.threat, **_beta(r)), mu=1.0, **mode(r)
+    ),
     "msd": lambda r, d: defenses.msd(
-        union(r), step_sizes=union_steps(r, r.steps), steps=r.steps, **mode(r)
+        attacks.msd(union(r), step_sizes=union_steps(r, r.steps), steps=r.steps), **mode(r)
     ),
     "worst": lambda r, d: defenses.worst(*each_pgd(r), **mode(r)),
     "augmented": lambda r, d: defenses.augmented(each_pgd(r), **mode(r)),
     "cvar": lambda r, d: defenses.cvar(
-        r.threat, share=0.5, learning_rate=0.05, **stepped(r), **mode(r)
+        attacks.pgd(r.threat, **stepped(r), keep="last"), share=0.5, learning_rate=0.05, **mode(r)
     ),
     "awp": lambda r, d: defenses.awp(
         attacks.pgd(r.threat, keep="last", **stepped(r)), gamma=0.005, **mode(r)
@@ -144,10 +154,14 @@ PLAIN: Mapping[str, Make] = {
 """Methods with one row each."""
 
 CONSTRAINED: Mapping[str, Callable[[Recipe, float], Defense]] = {
-    "dale": lambda r, rho: defenses.dale(r.threat, rho=rho, **sampling(r), **mode(r)),
-    "kl_dale": lambda r, rho: defenses.kl_dale(r.threat, rho=rho, **stepped(r), **mode(r)),
+    "dale": lambda r, rho: defenses.dale(
+        attacks.langevin(r.threat, **sampling(r)), rho=rho, **mode(r)
+    ),
+    "kl_dale": lambda r, rho: defenses.kl_dale(
+        defenses.trades_attack(r.threat, **stepped(r)), rho=rho, **mode(r)
+    ),
     "reverse_dale": lambda r, rho: defenses.dale(
-        r.threat, rho=rho, reverse=True, **sampling(r), **mode(r)
+        attacks.langevin(r.threat, **sampling(r)), rho=rho, reverse=True, **mode(r)
     ),
 }
 """Methods with a row for each level of the constrained loss."""

@@ -19,10 +19,9 @@ def trades_row(settings: Recipe, weight: float) -> Method:
       ValueError: a weight that is not above 0.
     """
     checks.positive("1 / lambda", weight)
-    attack = {**stepped(settings), **mode(settings)}
-    return Method(
-        f"trades 1/lambda={weight:g}", defenses.trades(settings.threat, beta=weight, **attack)
-    )
+    attack = defenses.trades_attack(settings.threat, **stepped(settings))
+    defense = defenses.trades(attack, beta=weight, **mode(settings))
+    return Method(f"trades 1/lambda={weight:g}", defense)
 
 
 def binary_row(settings: Recipe, lam: float) -> Method:
@@ -32,8 +31,8 @@ def binary_row(settings: Recipe, lam: float) -> Method:
       ValueError: lambda is not above 0.
     """
     checks.positive("lambda", lam)
-    attack = {**stepped(settings), **mode(settings)}
-    return Method(f"lambda={lam:g}", defenses.binary_trades(settings.threat, lam=lam, **attack))
+    attack = defenses.trades_attack(settings.threat, **stepped(settings))
+    return Method(f"lambda={lam:g}", defenses.binary_trades(attack, lam=lam, **mode(settings)))
 
 
 def iterated(settings: Recipe, steps: int) -> Attack:

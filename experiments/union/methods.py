@@ -37,7 +37,7 @@ def _msd(setting: Setting) -> Defense:
     linf, l2, l1 = setting.msd_radii
     threat = Union((Linf(linf), L2(l2), L1(l1)))
     sizes, steps = setting.msd_sizes, setting.msd_steps
-    return defenses.msd(threat, step_sizes=sizes, steps=steps, **mode(setting.recipe))
+    return defenses.msd(attacks.msd(threat, step_sizes=sizes, steps=steps), **mode(setting.recipe))
 
 
 ROWS: Mapping[str, Callable[[Setting], Defense]] = {

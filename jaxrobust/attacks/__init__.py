@@ -5,7 +5,7 @@ from jaxrobust.attacks.apgd_l1 import apgd_l1, projected_normal
 from jaxrobust.attacks.ascend import Ascent, Point, ascend, fooled, judge, objective
 from jaxrobust.attacks.autoattack import autoattack
 from jaxrobust.attacks.batch import batched, example_keys
-from jaxrobust.attacks.beta import beta, multi_targeted, rmsprop, rmsprop_in_sqrt
+from jaxrobust.attacks.beta import beta, multi_targeted, optimizer_steps, rmsprop, rmsprop_in_sqrt
 from jaxrobust.attacks.boundary import boundary
 from jaxrobust.attacks.carlini_wagner import carlini_wagner
 from jaxrobust.attacks.carlini_wagner_linf import carlini_wagner_linf
@@ -14,7 +14,7 @@ from jaxrobust.attacks.deepfool import deepfool
 from jaxrobust.attacks.elastic_net import elastic_net
 from jaxrobust.attacks.expectation import expectation, expected
 from jaxrobust.attacks.fab import fab
-from jaxrobust.attacks.first_order import Start, first_order
+from jaxrobust.attacks.first_order import Keep, Start, first_order
 from jaxrobust.attacks.fosc import fosc, fosc_at, fosc_box
 from jaxrobust.attacks.frank_wolfe import frank_wolfe
 from jaxrobust.attacks.gated import gated
@@ -35,6 +35,7 @@ from jaxrobust.attacks.wrappers import restarts, targeted, worst, worst_of
 
 __all__ = [
     "Ascent",
+    "Keep",
     "Point",
     "Start",
     "add_noise",
@@ -76,6 +77,7 @@ __all__ = [
     "n_fgsm",
     "normalize_by_l1",
     "objective",
+    "optimizer_steps",
     "pgd",
     "pointwise",
     "projected_normal",

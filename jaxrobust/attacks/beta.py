@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
-from jaxrobust.attacks.first_order import OptimizerFn, first_order
+from jaxrobust.attacks import starts
+from jaxrobust.attacks.first_order import Keep, OptimizerFn, Start, first_order
 from jaxrobust.attacks.pgd import pgd
 from jaxrobust.attacks.wrappers import targeted
 from jaxrobust.types import Attack, Key, Scalar, ThreatModel
@@ -36,7 +35,8 @@ def optimizer_steps(
     step_size: Scalar = 2 / 255,
     steps: int = 30,
     optimizer: OptimizerFn = rmsprop,
-    **options: Any,
+    start: Start = starts.uniform,
+    keep: Keep = "last",
 ) -> Attack:
     """BETA's inner attack, before it is aimed at a class: arguments as `beta`."""
     return first_order(
@@ -44,8 +44,9 @@ def optimizer_steps(
         optimizer,
         {"step_size": step_size},
         steps=steps,
+        start=start,
+        keep=keep,
         scales=("step_size",),
-        **{"keep": "last", **options},
     )
 
 
@@ -57,7 +58,8 @@ def beta(
     optimizer: OptimizerFn = rmsprop,
     targets: int | None = None,
     chunk: int | None = None,
-    **options: Any,
+    start: Start = starts.uniform,
+    keep: Keep = "last",
 ) -> Attack:
     """BETA: per wrong class j, optimizer steps up the margin z_j - z_y; the largest margin wins.
 
@@ -67,16 +69,17 @@ def beta(
     gradient in the perturbation, and class y left out.
 
     Args:
-      threat: the set. step_size, steps: of the optimizer (paper: 2/255; 30 steps to evaluate).
+      threat: the set.
+      step_size, steps: of the optimizer (paper: 2/255; 30 steps to evaluate).
       optimizer: (key, threat, *, step_size) -> an Optax optimizer; also `rmsprop_in_sqrt`, or a
         module-level function of your own, written as if to minimize.
       targets: only that many wrong classes, by clean logit (default: all K - 1).
       chunk: how many classes run side by side (default all): memory only.
-      **options: `start` (default uniform) and `keep` of `first_order`; `keep` is here "last" by
-        default, the literal algorithm; "best" never loses a point already found.
+      start: of every climb; see `first_order`.
+      keep: "last", the literal algorithm; "best" never loses a point already found.
     """
     climb = optimizer_steps(
-        threat, step_size=step_size, steps=steps, optimizer=optimizer, **options
+        threat, step_size=step_size, steps=steps, optimizer=optimizer, start=start, keep=keep
     )
     return targeted(climb, targets=targets, chunk=chunk)
 
@@ -88,11 +91,12 @@ def multi_targeted(
     steps: int,
     targets: int | None = None,
     chunk: int | None = None,
-    **options: Any,
+    start: Start = starts.uniform,
+    keep: Keep = "best",
 ) -> Attack:
     """Multi-targeted PGD: per wrong class j, steepest steps up z_j - z_y; the largest margin wins.
 
     Gowal et al. 2019 (arXiv:1910.09338). Arguments as `pgd` and `beta`; keeps the best iterate.
     """
-    climb = pgd(threat, step_size=step_size, steps=steps, **options)
+    climb = pgd(threat, step_size=step_size, steps=steps, start=start, keep=keep)
     return targeted(climb, targets=targets, chunk=chunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,8 @@ Start = Callable[[Key, ThreatModel, Array], Array]
 OptimizerFn = Callable[..., optax.GradientTransformation]
 """(key, threat, **numbers) -> the optimizer of one example's attack."""
 
-KEEPS = ("best", "last")
+Keep = Literal["best", "last"]
+"""Which iterate an attack returns."""
 
 
 def _run(
@@ -85,7 +87,7 @@ def first_order(
     steps: int,
     start: Start = starts.uniform,
     loss: Loss = losses.cross_entropy,
-    keep: str = "best",
+    keep: Keep = "best",
     scales: Sequence[str] = (),
 ) -> Attack:
     """`steps` projected steps of `optimizer(key, threat, **numbers)` that maximize `loss`.
@@ -114,7 +116,7 @@ def first_order(
         something else than `numbers`.
     """
     checks.at_least("steps", steps, 1)
-    checks.choice("keep", keep, KEEPS)
+    checks.choice("keep", keep, get_args(Keep))
     for name, value in numbers.items():
         checks.nonnegative(name, value)
     leaves = {"threat": threat, **stacked(numbers, threat)}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import Any
 
 import jax.numpy as jnp
 import optax
 
 from jaxrobust import checks, losses
-from jaxrobust.attacks.first_order import first_order
+from jaxrobust.attacks import starts
+from jaxrobust.attacks.first_order import Keep, Start, first_order
 from jaxrobust.attacks.transforms import NOISES, add_noise, scale_by_steepest
-from jaxrobust.types import Attack, Key, Scalar, ThreatModel
+from jaxrobust.types import Attack, Key, Loss, Scalar, ThreatModel
 
 PLACES = ("inside", "outside")
 
@@ -47,7 +47,9 @@ def langevin(
     noise: str = "laplace",
     place: str = "inside",
     relative: bool = False,
-    **options: Any,
+    start: Start = starts.uniform,
+    loss: Loss = losses.log_error_probability,
+    keep: Keep = "last",
 ) -> Attack:
     """Samples perturbations of high loss: z <- P(z + a steepest(grad U + sqrt(2 a T) xi)).
 
@@ -58,7 +60,9 @@ def langevin(
     means the same at every time and for every network. DALE, Algorithm 1 lines 4-7 and eq. 10.
 
     Args:
-      threat: the set. step_size: a. steps: L.
+      threat: the set.
+      step_size: a, in the threat's norm.
+      steps: L.
       temperature: T >= 0; the noise has scale sqrt(2 a T) on the per-example gradient. The
         released code's coefficients c = sqrt(2 a T) lie between 1e-5 and 1e-2.
       noise: "laplace" (the paper) or "gaussian".
@@ -66,9 +70,10 @@ def langevin(
         it, in pixel units (the released code's Gaussian form).
       relative: the scale is sqrt(2 a T) times the example's own mean |gradient entry| instead,
         drawn anew at every step (not in the paper); for noise inside the direction.
-      **options: `start` (default uniform, as `pgd`; the paper starts at the clean point, the
-        released code at x + 1e-3 N(0, I)), `loss` (U), `keep` (default "last": it is a sampler).
-        See `first_order`.
+      start: uniform, as `pgd`; the paper starts at the clean point, the released code at
+        x + 1e-3 N(0, I).
+      loss: U, from logits and label.
+      keep: "last", as it is a sampler, or "best"; see `first_order`.
 
     Raises:
       ValueError: an unknown noise or place, relative noise outside the direction, or what
@@ -86,6 +91,8 @@ def langevin(
         _OPTIMIZERS[noise, place, relative],
         {"step_size": step_size, "temperature": temperature},
         steps=steps,
+        start=start,
+        loss=loss,
+        keep=keep,
         scales=("step_size",),
-        **{"loss": losses.log_error_probability, "keep": "last", **options},
     )

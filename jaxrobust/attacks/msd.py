@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import optax
 from jaxrobust import checks, losses
 from jaxrobust.attacks import starts
 from jaxrobust.attacks.ascend import ascend, judge, objective
-from jaxrobust.attacks.first_order import KEEPS, Start, stacked
+from jaxrobust.attacks.first_order import Keep, Start, stacked
 from jaxrobust.threats import L1, Union
 from jaxrobust.types import (
     Array,
@@ -86,7 +87,7 @@ def msd(
     coordinates: tuple[int, int] = (5, 20),
     start: Start = starts.clean,
     loss: Loss = losses.cross_entropy,
-    keep: str = "best",
+    keep: Keep = "best",
 ) -> Attack:
     """Multi steepest descent: at each step the best of every member's projected steepest step.
 
@@ -114,7 +115,7 @@ def msd(
             f"got {len(step_sizes)}"
         )
     checks.at_least("steps", steps, 1)
-    checks.choice("keep", keep, KEEPS)
+    checks.choice("keep", keep, get_args(Keep))
     low, high = coordinates
     checks.at_least("coordinates[0]", low, 1)
     checks.at_least("coordinates[1]", high, low)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from jaxrobust import losses
 from jaxrobust.attacks import starts
-from jaxrobust.attacks.first_order import Start, first_order
+from jaxrobust.attacks.first_order import Keep, Start, first_order
 from jaxrobust.attacks.transforms import normalize_by_l1, scale_by_steepest
-from jaxrobust.types import Attack, Key, Scalar, ThreatModel
+from jaxrobust.types import Attack, Key, Loss, Scalar, ThreatModel
 
 
 def steepest(key: Key, threat: ThreatModel, *, step_size: Scalar) -> optax.GradientTransformation:
@@ -19,29 +17,55 @@ def steepest(key: Key, threat: ThreatModel, *, step_size: Scalar) -> optax.Gradi
     return optax.chain(scale_by_steepest(threat), optax.scale_by_learning_rate(step_size))
 
 
-def pgd(threat: ThreatModel, *, step_size: Scalar, steps: int, **options: Any) -> Attack:
+def pgd(
+    threat: ThreatModel,
+    *,
+    step_size: Scalar,
+    steps: int,
+    start: Start = starts.uniform,
+    loss: Loss = losses.cross_entropy,
+    keep: Keep = "best",
+) -> Attack:
     """PGD: z <- P(z + step_size * steepest direction), for any norm.
 
     Maximizes the loss (cross-entropy by default) over the threat set. Madry et al. 2018;
     DALE eq. 2. For l1 the direction spreads over `threat.coordinates` coordinates.
 
     Args:
-      threat: the set. step_size: length of a step in the threat's norm. steps: how many.
-      **options: `start` (default uniform), `loss`, `keep`; see `first_order`.
+      threat: the set.
+      step_size: length of a step in the threat's norm.
+      steps: how many.
+      start, loss, keep: see `first_order`.
+
+    Raises:
+      ValueError: see `first_order`.
     """
-    numbers = {"step_size": step_size}
-    return first_order(threat, steepest, numbers, steps=steps, scales=("step_size",), **options)
+    return first_order(
+        threat,
+        steepest,
+        {"step_size": step_size},
+        steps=steps,
+        start=start,
+        loss=loss,
+        keep=keep,
+        scales=("step_size",),
+    )
 
 
 def carlini_wagner_pgd(
-    threat: ThreatModel, *, step_size: Scalar, steps: int = 30, **options: Any
+    threat: ThreatModel,
+    *,
+    step_size: Scalar,
+    steps: int = 30,
+    start: Start = starts.uniform,
+    keep: Keep = "best",
 ) -> Attack:
     """PGD on the margin max_{j != y} z_j - z_y, which tables call CW or CW-inf.
 
     Not a minimum-norm attack: `carlini_wagner` and `carlini_wagner_linf` are. FOSC, section 4.1
     (30 steps); Madry et al. 2018. Arguments as `pgd`.
     """
-    return pgd(threat, step_size=step_size, steps=steps, loss=losses.margin, **options)
+    return pgd(threat, step_size=step_size, steps=steps, start=start, loss=losses.margin, keep=keep)
 
 
 def fgsm(
@@ -49,7 +73,8 @@ def fgsm(
     *,
     step_size: Scalar | None = None,
     start: Start = starts.clean,
-    **options: Any,
+    loss: Loss = losses.cross_entropy,
+    keep: Keep = "last",
 ) -> Attack:
     """FGSM: one steepest step of length `step_size` (default: the radius) from the clean point.
 
@@ -57,7 +82,7 @@ def fgsm(
     for which the thesis uses step_size = 1.25 radius. Returns the point stepped to.
     """
     step_size = threat.radius if step_size is None else step_size
-    return pgd(threat, step_size=step_size, steps=1, start=start, **{"keep": "last", **options})
+    return pgd(threat, step_size=step_size, steps=1, start=start, loss=loss, keep=keep)
 
 
 def _momentum(
@@ -73,14 +98,31 @@ def _momentum(
 
 
 def momentum(
-    threat: ThreatModel, *, step_size: Scalar, steps: int, decay: Scalar = 1.0, **options: Any
+    threat: ThreatModel,
+    *,
+    step_size: Scalar,
+    steps: int,
+    decay: Scalar = 1.0,
+    start: Start = starts.clean,
+    loss: Loss = losses.cross_entropy,
+    keep: Keep = "best",
 ) -> Attack:
     """MI-FGSM: v <- decay v + g / ||g||_1, then a steepest step along v.
 
     Dong et al. 2018, Algorithm 1 (which starts at the clean point; so does this by default).
     The velocity accumulates normalized gradients, never their signs.
+
+    Args:
+      decay: of the velocity from step to step.
+      threat, step_size, steps, start, loss, keep: as `pgd`.
     """
-    options = {"start": starts.clean, "scales": ("step_size",), **options}
     return first_order(
-        threat, _momentum, {"step_size": step_size, "decay": decay}, steps=steps, **options
+        threat,
+        _momentum,
+        {"step_size": step_size, "decay": decay},
+        steps=steps,
+        start=start,
+        loss=loss,
+        keep=keep,
+        scales=("step_size",),
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
-from jaxrobust import attacks
+from jaxrobust import attacks, losses
 from jaxrobust.defenses.base import (
     Aux,
     Defense,
     Moment,
+    check_attack,
     check_attack_mode,
     check_ramp,
     forward,
@@ -26,6 +26,7 @@ from jaxrobust.types import (
     Attack,
     Batch,
     Key,
+    Loss,
     Model,
     PyTree,
     Scalar,
@@ -40,6 +41,9 @@ def adversarial(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0
     Args:
       attack: run on every batch. attack_mode, ramp: see `perturb`.
     """
+    check_attack(
+        attack, defense="adversarial", made_by="attacks.pgd(threat, step_size=..., steps=...)"
+    )
     check_ramp(ramp, attack)
     return on_points(lambda state, progress: attack, attack_mode=attack_mode, ramp=ramp)
 
@@ -94,16 +98,26 @@ def on_points(
 
 
 def fgsm(
-    threat: ThreatModel, *, attack_mode: str = "eval", ramp: Scalar = 0.0, **options: Any
+    threat: ThreatModel,
+    *,
+    step_size: Scalar | None = None,
+    start: attacks.Start = attacks.clean,
+    loss: Loss = losses.cross_entropy,
+    keep: attacks.Keep = "last",
+    attack_mode: str = "eval",
+    ramp: Scalar = 0.0,
 ) -> Defense:
     """Adversarial training with one FGSM step.
 
-    `options` are those of `attacks.fgsm`; for `attack_mode` and `ramp` see `perturb`.
-
     With the default zero start it is prone to catastrophic overfitting: robust to FGSM, broken by
     PGD (DALE, Table 1). Goodfellow et al. 2015.
+
+    Args:
+      threat, step_size, start, loss, keep: see `attacks.fgsm`.
+      attack_mode, ramp: see `perturb`.
     """
-    return adversarial(attacks.fgsm(threat, **options), attack_mode=attack_mode, ramp=ramp)
+    attack = attacks.fgsm(threat, step_size=step_size, start=start, loss=loss, keep=keep)
+    return adversarial(attack, attack_mode=attack_mode, ramp=ramp)
 
 
 def n_fgsm(
@@ -128,14 +142,25 @@ def n_fgsm(
 
 
 def pgd(
-    threat: ThreatModel, *, attack_mode: str = "eval", ramp: Scalar = 0.0, **options: Any
+    threat: ThreatModel,
+    *,
+    step_size: Scalar,
+    steps: int,
+    start: attacks.Start = attacks.uniform,
+    loss: Loss = losses.cross_entropy,
+    keep: attacks.Keep = "last",
+    attack_mode: str = "eval",
+    ramp: Scalar = 0.0,
 ) -> Defense:
     """Adversarial training with PGD.
 
-    `options` are those of `attacks.pgd`; for `attack_mode` and `ramp` see `perturb`.
-
     Takes the last iterate unless told otherwise, as in the papers. Madry et al. 2018.
+
+    Args:
+      threat, step_size, steps, start, loss, keep: see `attacks.pgd`.
+      attack_mode, ramp: see `perturb`.
     """
-    return adversarial(
-        attacks.pgd(threat, **{"keep": "last", **options}), attack_mode=attack_mode, ramp=ramp
+    attack = attacks.pgd(
+        threat, step_size=step_size, steps=steps, start=start, loss=loss, keep=keep
     )
+    return adversarial(attack, attack_mode=attack_mode, ramp=ramp)

@@ -22,6 +22,7 @@ from jaxrobust.types import (
     Model,
     PyTree,
     Scalar,
+    ThreatModel,
     Variables,
 )
 
@@ -82,6 +83,15 @@ def no_state() -> tuple:
 def check_attack_mode(attack_mode: str) -> None:
     """Raises ValueError unless the mode is "eval" or "train"."""
     checks.choice("attack_mode", attack_mode, ATTACK_MODES)
+
+
+def check_attack(attack: Attack, *, defense: str, made_by: str) -> None:
+    """Raises TypeError where a set of points stands in an attack's place, and shows the call."""
+    if isinstance(attack, ThreatModel) or not callable(attack):
+        raise TypeError(
+            f"defenses.{defense} takes an attack, got {type(attack).__name__}; write "
+            f"defenses.{defense}({made_by}, ...)"
+        )
 
 
 def perturb(

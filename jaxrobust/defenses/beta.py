@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import attacks, checks, losses
-from jaxrobust.attacks.beta import optimizer_steps
+from jaxrobust import checks, losses
 from jaxrobust.attacks.wrappers import at_targets
 from jaxrobust.defenses.adversarial import adversarial
 from jaxrobust.defenses.base import (
@@ -16,6 +13,7 @@ from jaxrobust.defenses.base import (
     Defense,
     Moment,
     accuracy,
+    check_attack,
     check_attack_mode,
     check_ramp,
     forward,
@@ -31,25 +29,23 @@ from jaxrobust.types import (
     LogitsFn,
     Model,
     Scalar,
-    ThreatModel,
     Variables,
     make_attack,
 )
 
 
-def beta(
-    threat: ThreatModel, *, attack_mode: str = "eval", ramp: Scalar = 0.0, **options: Any
-) -> Defense:
+def beta(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0) -> Defense:
     """BETA-AT: minimizes the mean cross-entropy at the point of largest margin over all classes.
 
     The non-zero-sum game of Robey et al. 2023, Algorithm 2: the attacker climbs z_j - z_y for
     every wrong class j, the learner descends an upper bound of the error at the winner.
 
     Args:
-      threat: where the points may lie. attack_mode, ramp: see `perturb`.
-      **options: those of `attacks.beta` (paper: step_size 2/255; 5, 10 or 20 steps).
+      attack: `attacks.beta` (paper: step_size 2/255; 5, 10 or 20 steps).
+      attack_mode, ramp: see `perturb`.
     """
-    return adversarial(attacks.beta(threat, **options), attack_mode=attack_mode, ramp=ramp)
+    check_attack(attack, defense="beta", made_by="attacks.beta(threat, step_size=..., steps=...)")
+    return adversarial(attack, attack_mode=attack_mode, ramp=ramp)
 
 
 def wrong_classes(y: Array, num_classes: int) -> Array:
@@ -66,14 +62,13 @@ def _every_target(
 
 
 def sbeta(
-    threat: ThreatModel,
+    climb: Attack,
     *,
     mu: Scalar,
     stop_weights: bool = False,
     attack_mode: str = "eval",
     ramp: Scalar = 0.0,
     chunk: int | None = None,
-    **options: Any,
 ) -> Defense:
     """SBETA-AT: minimizes the mean of sum_{j != y} w_j CE(f(x_j), y), w = softmax(mu M(x_j)).
 
@@ -82,14 +77,17 @@ def sbeta(
     Training statistics see all K - 1 points of an example, and memory grows with K.
 
     Args:
-      threat: where the points may lie. mu: inverse temperature of the weights.
+      climb: aimed at every wrong class in turn, whose margin becomes its loss:
+        `attacks.optimizer_steps`, the inner attack of `attacks.beta`.
+      mu: inverse temperature of the weights.
       stop_weights: take the weights as constants; by default gradients flow through them.
-      attack_mode, ramp: see `perturb`. chunk: classes attacked side by side (default all).
-      **options: `step_size`, `steps`, `optimizer`, `start` and `keep` of `attacks.beta`.
+      attack_mode, ramp: see `perturb`.
+      chunk: classes attacked side by side (default all).
     """
+    made_by = "attacks.optimizer_steps(threat, step_size=..., steps=...)"
+    check_attack(climb, defense="sbeta", made_by=made_by)
     checks.positive("mu", mu)
     check_attack_mode(attack_mode)
-    climb = optimizer_steps(threat, **options)
     attack = make_attack(_every_target, {"attack": climb}, chunk=chunk)
     check_ramp(ramp, attack)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import attacks, checks, losses
+from jaxrobust import checks, losses
 from jaxrobust.defenses.adversarial import on_points
-from jaxrobust.defenses.base import Defense, Moment, check_ramp
-from jaxrobust.types import Array, Scalar, ThreatModel
+from jaxrobust.defenses.base import Defense, Moment, check_attack, check_ramp
+from jaxrobust.types import Array, Attack, Scalar
 
 
 def tail_mean(each: Array, threshold: Array, share: Scalar) -> Array:
@@ -23,13 +21,12 @@ def tail_mean(each: Array, threshold: Array, share: Scalar) -> Array:
 
 
 def cvar(
-    threat: ThreatModel,
+    attack: Attack,
     *,
     share: Scalar,
     learning_rate: Scalar,
     attack_mode: str = "eval",
     ramp: Scalar = 0.0,
-    **options: Any,
 ) -> Defense:
     """Minimizes the mean of the largest `share` of the losses CE(x'), x' found by PGD.
 
@@ -40,16 +37,16 @@ def cvar(
     `defenses.pgd`; with share 1 it stays there, and the two methods are the same.
 
     Args:
-      threat: where x' may lie. share: of the data, above 0 and at most 1.
+      attack: finds x'; PGD with `keep="last"` as in `defenses.pgd`.
+      share: of the data, above 0 and at most 1.
       learning_rate: of t, whose steps are this times (share of losses above t) / share - 1.
       attack_mode, ramp: see `perturb`.
-      **options: `step_size`, `steps`, and others of `attacks.pgd`; the last iterate is taken unless
-        told otherwise.
     """
+    made_by = 'attacks.pgd(threat, step_size=..., steps=..., keep="last")'
+    check_attack(attack, defense="cvar", made_by=made_by)
     checks.positive("share", share)
     checks.share("share", share)
     checks.positive("learning_rate", learning_rate)
-    attack = attacks.pgd(threat, **{"keep": "last", **options})
     check_ramp(ramp, attack)
 
     def objective(logits: Array, y: Array, moment: Moment) -> tuple[Array, dict[str, Array]]:

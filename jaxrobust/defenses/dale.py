@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from jaxrobust import attacks, checks
-from jaxrobust.defenses.base import Defense, mean_cross_entropy, paired
-from jaxrobust.defenses.trades import divergence_from, mean_divergence, trades_attack
-from jaxrobust.types import Array, Scalar, ThreatModel
+from jaxrobust import checks
+from jaxrobust.defenses.base import Defense, check_attack, mean_cross_entropy, paired
+from jaxrobust.defenses.trades import MADE_BY, divergence_from, mean_divergence
+from jaxrobust.types import Array, Attack, Scalar
 
 
 def lagrangian(value: Array, nu: Array, constraint: Array) -> Array:
@@ -16,13 +14,12 @@ def lagrangian(value: Array, nu: Array, constraint: Array) -> Array:
 
 
 def dale(
-    threat: ThreatModel,
+    attack: Attack,
     *,
     rho: Scalar,
     reverse: bool = False,
     attack_mode: str = "eval",
     ramp: Scalar = 0.0,
-    **options: Any,
 ) -> Defense:
     """Minimizes CE(x') subject to mean CE(x) <= rho, x' drawn by Langevin steps.
 
@@ -32,12 +29,16 @@ def dale(
     Algorithm 1.
 
     Args:
-      threat: where x' may lie. rho: the clean loss to hold (the paper: .5, .8, 1.0).
+      attack: draws x'; the paper's is `attacks.langevin`.
+      rho: the clean loss to hold (the paper: .5, .8, 1.0).
       reverse: minimize CE(x) subject to mean CE(x') <= rho instead.
       attack_mode, ramp: see `perturb`.
-      **options: `step_size`, `steps`, `temperature`, `noise`, `place`, and others of
-        `attacks.langevin`.
+
+    Raises:
+      TypeError: a set in the attack's place. ValueError: a negative or non-finite rho.
     """
+    sampler = "attacks.langevin(threat, step_size=..., steps=..., temperature=...)"
+    check_attack(attack, defense="dale", made_by=sampler)
     checks.nonnegative("rho", rho)
 
     def objective(clean: Array, adversarial: Array, y: Array, nu: Array) -> tuple[Array, Array]:
@@ -46,7 +47,7 @@ def dale(
         return lagrangian(mean_cross_entropy(primal, y), nu, constraint), constraint - rho
 
     return paired(
-        attacks.langevin(threat, **options),
+        attack,
         objective,
         attack_mode=attack_mode,
         ramp=ramp,
@@ -55,21 +56,18 @@ def dale(
 
 
 def kl_dale(
-    threat: ThreatModel,
-    *,
-    rho: Scalar,
-    attack_mode: str = "eval",
-    ramp: Scalar = 0.0,
-    **options: Any,
+    attack: Attack, *, rho: Scalar, attack_mode: str = "eval", ramp: Scalar = 0.0
 ) -> Defense:
     """Minimizes mean KL(p(x) || p(x')) subject to mean CE(x) <= rho, with TRADES' attack.
 
     TRADES' two terms with the fixed weight replaced by a multiplier, as in the released DALE code.
 
     Args:
-      threat: where x' may lie. rho: the clean loss to hold. attack_mode, ramp: see `perturb`.
-      **options: `step_size`, `steps`, and others of `attacks.pgd`.
+      attack: as `trades`; its loss becomes the KL.
+      rho: the clean loss to hold.
+      attack_mode, ramp: see `perturb`.
     """
+    check_attack(attack, defense="kl_dale", made_by=MADE_BY)
     checks.nonnegative("rho", rho)
 
     def objective(clean: Array, adversarial: Array, y: Array, nu: Array) -> tuple[Array, Array]:
@@ -77,7 +75,7 @@ def kl_dale(
         return lagrangian(mean_divergence(clean, adversarial), nu, constraint), constraint - rho
 
     return paired(
-        trades_attack(threat, **options),
+        attack,
         objective,
         attack_mode=attack_mode,
         ramp=ramp,

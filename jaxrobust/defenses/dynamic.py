@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrobust import attacks, checks, losses
 from jaxrobust.defenses.adversarial import on_points
 from jaxrobust.defenses.base import Defense, Moment, check_ramp, over_devices
-from jaxrobust.types import Array, Attack, Scalar, ThreatModel
+from jaxrobust.types import Array, Attack, Loss, Scalar, ThreatModel
 
 
 def dynamic(
@@ -22,7 +22,8 @@ def dynamic(
     until: Scalar = 0.8,
     reweight: bool = False,
     ramp: Scalar = 0.0,
-    **options: Any,
+    start: attacks.Start = attacks.uniform,
+    loss: Loss = losses.cross_entropy,
 ) -> Defense:
     """Minimizes the mean cross-entropy at points of convergence c_t, which improves over training.
 
@@ -38,12 +39,12 @@ def dynamic(
         on; here the weights have mean 1 over the batch and hold throughout.
       ramp: see `perturb`. An open gate does not stand in for it: at a large radius, its start and
         first step can already hold training at the constant prediction.
-      **options: `start` and `loss` of `attacks.gated`.
+      start, loss: see `attacks.gated`.
     """
     checks.nonnegative("largest", largest)
     checks.positive("until", until)
     checks.at_least("steps", steps, 1)
-    gated = attacks.gated(threat, step_size=step_size, steps=steps, **options)
+    gated = attacks.gated(threat, step_size=step_size, steps=steps, start=start, loss=loss)
     check_ramp(ramp, gated)
 
     def in_force(state: tuple, progress: Scalar) -> Attack:
@@ -101,7 +102,8 @@ def curriculum(
     patience: Scalar = 1000,
     mixed: bool = False,
     ramp: Scalar = 0.0,
-    **options: Any,
+    start: attacks.Start = attacks.uniform,
+    loss: Loss = losses.cross_entropy,
 ) -> Defense:
     """Adversarial training with k-step PGD, k growing from 0 as the model learns.
 
@@ -115,12 +117,14 @@ def curriculum(
       mixed: attack every example with a number of steps drawn from 0 to k, against forgetting
         ("batch mixing", there by slices of the batch); the accuracy is then that on this mixture.
       ramp: see `perturb`.
-      **options: `start` and `loss` of `attacks.gated`.
+      start, loss: see `attacks.gated`.
     """
     checks.at_least("steps", steps, 1)
     checks.nonnegative("threshold", threshold)
     checks.nonnegative("patience", patience)
-    limited = attacks.gated(threat, step_size=step_size, steps=0, mixed=mixed, **options)
+    limited = attacks.gated(
+        threat, step_size=step_size, steps=0, mixed=mixed, start=start, loss=loss
+    )
     check_ramp(ramp, limited)
     rules = {"threshold": threshold, "patience": patience, "most": steps}
     return on_points(

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import checks, losses
-from jaxrobust.defenses.base import Defense, mean_loss, paired
-from jaxrobust.defenses.pairing import pairing_attack
-from jaxrobust.types import Array, Scalar, ThreatModel
+from jaxrobust.defenses.base import Defense, check_attack, mean_loss, paired
+from jaxrobust.defenses.trades import MADE_BY
+from jaxrobust.types import Array, Attack, Scalar
 
 
-def mart(
-    threat: ThreatModel,
-    *,
-    beta: Scalar,
-    attack_mode: str = "eval",
-    ramp: Scalar = 0.0,
-    **options: Any,
-) -> Defense:
+def mart(attack: Attack, *, beta: Scalar, attack_mode: str = "eval", ramp: Scalar = 0.0) -> Defense:
     """Minimizes mean BCE(x') + beta * mean KL(p(x) || p(x')) (1 - p_y(x)), x' found by PGD.
 
     BCE is the cross-entropy minus log(1 - p_k), k the likeliest wrong class. MART (Wang et al.
@@ -28,10 +19,11 @@ def mart(
     small offsets inside the logarithms are not needed here (see `losses.boosted_cross_entropy`).
 
     Args:
-      threat: where x' may lie. beta: weight of the second term (paper: 5 or 6).
+      attack: finds x'; `trades_attack` is the released code's.
+      beta: weight of the second term (paper: 5 or 6).
       attack_mode, ramp: see `perturb`.
-      **options: `step_size`, `steps`, and others of `attacks.pgd`.
     """
+    check_attack(attack, defense="mart", made_by=MADE_BY)
     checks.nonnegative("beta", beta)
 
     def unsure(clean: Array, adversarial: Array, y: Array) -> Array:
@@ -43,5 +35,4 @@ def mart(
         boosted = mean_loss(losses.boosted_cross_entropy, adversarial, y)
         return boosted + beta * jnp.mean(jax.vmap(unsure)(clean, adversarial, y)), None
 
-    attack = pairing_attack(threat, **options)
     return paired(attack, objective, attack_mode=attack_mode, ramp=ramp)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -12,13 +10,15 @@ from jaxrobust.defenses.base import (
     Aux,
     Defense,
     Moment,
+    check_attack,
     forward,
     mean_cross_entropy,
     metrics_of,
     no_state,
     paired,
 )
-from jaxrobust.types import Array, Attack, Batch, Key, Model, Scalar, ThreatModel, Variables
+from jaxrobust.defenses.trades import MADE_BY
+from jaxrobust.types import Array, Attack, Batch, Key, Model, Scalar, Variables
 
 
 def logit_distance(a: Array, b: Array) -> Array:
@@ -38,19 +38,13 @@ def mean_square(clean: Array, other: Array) -> Array:
     return jnp.mean(jnp.sum((clean - other) ** 2, axis=-1))
 
 
-def pairing_attack(threat: ThreatModel, **options: Any) -> Attack:
-    """PGD as the released code runs it: started at x + 1e-3 N(0, I), last iterate."""
-    return attacks.pgd(threat, **{"start": attacks.gaussian, "keep": "last", **options})
-
-
 def alp(
-    threat: ThreatModel,
+    attack: Attack,
     *,
     weight: Scalar,
     original: bool = False,
     attack_mode: str = "eval",
     ramp: Scalar = 0.0,
-    **options: Any,
 ) -> Defense:
     """Adversarial logit pairing: minimizes mean CE(x') + weight * mean ||z(x') - z(x)||_2.
 
@@ -58,9 +52,11 @@ def alp(
     section 3: half clean and half adversarial cross-entropy, and the squared distance.
 
     Args:
-      threat: where x' may lie. weight: of the pairing. attack_mode, ramp: see `perturb`.
-      **options: `step_size`, `steps`, and others of `attacks.pgd`.
+      attack: finds x'; `trades_attack` is the released code's.
+      weight: of the pairing.
+      attack_mode, ramp: see `perturb`.
     """
+    check_attack(attack, defense="alp", made_by=MADE_BY)
     checks.nonnegative("weight", weight)
 
     def objective(clean: Array, adversarial: Array, y: Array, nu: None) -> tuple[Array, None]:
@@ -71,30 +67,24 @@ def alp(
         mixed = (mean_cross_entropy(clean, y) + loss) / 2
         return mixed + weight * mean_square(clean, adversarial), None
 
-    attack = pairing_attack(threat, **options)
     return paired(attack, objective, attack_mode=attack_mode, ramp=ramp)
 
 
 def clp(
-    threat: ThreatModel,
-    *,
-    weight: Scalar,
-    attack_mode: str = "eval",
-    ramp: Scalar = 0.0,
-    **options: Any,
+    attack: Attack, *, weight: Scalar, attack_mode: str = "eval", ramp: Scalar = 0.0
 ) -> Defense:
     """Minimizes mean CE(x) + weight * mean ||z(x') - z(x)||_2, x' found by PGD.
 
     What the DALE paper's released code calls clean logit pairing; the method of that name in
     Kannan et al. 2018 is `noisy_clp`. Arguments as `alp`.
     """
+    check_attack(attack, defense="clp", made_by=MADE_BY)
     checks.nonnegative("weight", weight)
 
     def objective(clean: Array, adversarial: Array, y: Array, nu: None) -> tuple[Array, None]:
         del nu
         return mean_cross_entropy(clean, y) + weight * mean_distance(clean, adversarial), None
 
-    attack = pairing_attack(threat, **options)
     return paired(attack, objective, attack_mode=attack_mode, ramp=ramp)
 
 

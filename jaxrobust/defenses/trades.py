@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import attacks, checks, losses
-from jaxrobust.defenses.base import Defense, mean_cross_entropy, paired
+from jaxrobust.defenses.base import Defense, check_attack, mean_cross_entropy, paired
 from jaxrobust.types import Array, Attack, Loss, Scalar, ThreatModel
+
+MADE_BY = "defenses.trades_attack(threat, step_size=..., steps=...)"
+"""The call that errors show."""
 
 
 def divergence_from(reference: Array) -> Loss:
@@ -22,28 +23,39 @@ def mean_divergence(clean: Array, adversarial: Array) -> Array:
     return jnp.mean(jax.vmap(losses.kl)(adversarial, clean))
 
 
-def trades_attack(threat: ThreatModel, **options: Any) -> Attack:
-    """PGD as TRADES runs it: started at x + 1e-3 N(0, I), last iterate."""
-    return attacks.pgd(threat, **{"start": attacks.gaussian, "keep": "last", **options})
+def trades_attack(
+    threat: ThreatModel,
+    *,
+    step_size: Scalar,
+    steps: int,
+    start: attacks.Start = attacks.gaussian,
+    loss: Loss = losses.cross_entropy,
+    keep: attacks.Keep = "last",
+) -> Attack:
+    """PGD as the released code of TRADES, MART and logit pairing runs it: `attacks.pgd` with other
+    defaults, a start at x + 1e-3 N(0, I) and the last iterate.
+
+    What TRADES' attack climbs, the divergence from the clean prediction, `trades` sets itself.
+    """
+    return attacks.pgd(threat, step_size=step_size, steps=steps, start=start, loss=loss, keep=keep)
 
 
 def trades(
-    threat: ThreatModel,
-    *,
-    beta: Scalar,
-    attack_mode: str = "eval",
-    ramp: Scalar = 0.0,
-    **options: Any,
+    attack: Attack, *, beta: Scalar, attack_mode: str = "eval", ramp: Scalar = 0.0
 ) -> Defense:
     """Minimizes mean CE(x) + beta * mean KL(p(x) || p(x')), x' the attack's maximizer of the KL.
 
     TRADES (Zhang et al. 2019), eq. 5 and Algorithm 1, with beta = 1 / lambda.
 
     Args:
-      threat: where x' may lie. beta: weight of the regularizer (paper: 1 or 6); 0 is ERM.
+      attack: `trades_attack`, or another that climbs a loss of its own; its loss becomes the KL.
+      beta: weight of the regularizer (paper: 1 or 6); 0 is ERM.
       attack_mode, ramp: see `perturb`.
-      **options: `step_size`, `steps`, and others of `attacks.pgd`.
+
+    Raises:
+      TypeError: a set in the attack's place. ValueError: a negative or non-finite beta.
     """
+    check_attack(attack, defense="trades", made_by=MADE_BY)
     checks.nonnegative("beta", beta)
 
     def objective(clean: Array, adversarial: Array, y: Array, nu: None) -> tuple[Array, None]:
@@ -51,7 +63,7 @@ def trades(
         return mean_cross_entropy(clean, y) + beta * mean_divergence(clean, adversarial), None
 
     return paired(
-        trades_attack(threat, **options),
+        attack,
         objective,
         attack_mode=attack_mode,
         ramp=ramp,
@@ -71,12 +83,7 @@ def _hinge(product: Array) -> Array:
 
 
 def binary_trades(
-    threat: ThreatModel,
-    *,
-    lam: Scalar,
-    attack_mode: str = "eval",
-    ramp: Scalar = 0.0,
-    **options: Any,
+    attack: Attack, *, lam: Scalar, attack_mode: str = "eval", ramp: Scalar = 0.0
 ) -> Defense:
     """Minimizes mean hinge(f(x) y) + mean hinge(f(x') f(x) / lam), x' maximizing the second term.
 
@@ -85,10 +92,11 @@ def binary_trades(
     stand for -1 and 1.
 
     Args:
-      threat: where x' may lie. lam: the paper's lambda, above 0.
+      attack: as `trades`; its loss becomes the second term.
+      lam: the paper's lambda, above 0.
       attack_mode, ramp: see `perturb`.
-      **options: `step_size`, `steps`, and others of `attacks.pgd`.
     """
+    check_attack(attack, defense="binary_trades", made_by=MADE_BY)
     checks.positive("lam", lam)
 
     def agreement(clean: Array, adversarial: Array) -> Array:
@@ -100,7 +108,7 @@ def binary_trades(
         return natural + jnp.mean(_hinge(agreement(clean, adversarial))), None
 
     return paired(
-        trades_attack(threat, **options),
+        attack,
         objective,
         attack_mode=attack_mode,
         ramp=ramp,

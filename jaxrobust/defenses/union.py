@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from jaxrobust.defenses.base import (
     Aux,
     Defense,
     Moment,
+    check_attack,
     check_attack_mode,
     check_ramp,
     forward,
@@ -21,16 +21,18 @@ from jaxrobust.defenses.base import (
     no_state,
     perturb,
 )
-from jaxrobust.threats import Union
 from jaxrobust.types import Array, Attack, Batch, Key, Model, Scalar, Variables
 
 
-def msd(threat: Union, *, attack_mode: str = "eval", ramp: Scalar = 0.0, **options: Any) -> Defense:
+def msd(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0) -> Defense:
     """Adversarial training with multi steepest descent (Wong's thesis, section 5.3.2, Algorithm 9).
 
-    `options` are those of `attacks.msd`; for `attack_mode` and `ramp` see `perturb`.
+    Args:
+      attack: `attacks.msd`.
+      attack_mode, ramp: see `perturb`.
     """
-    return adversarial(attacks.msd(threat, **options), attack_mode=attack_mode, ramp=ramp)
+    check_attack(attack, defense="msd", made_by="attacks.msd(union, step_sizes=..., steps=...)")
+    return adversarial(attack, attack_mode=attack_mode, ramp=ramp)
 
 
 def worst(*several: Attack, attack_mode: str = "eval", ramp: Scalar = 0.0) -> Defense:

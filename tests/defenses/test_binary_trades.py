@@ -39,7 +39,9 @@ def by_hand() -> tuple[float, np.ndarray]:
 
 
 def test_loss_and_gradient_match_the_closed_form() -> None:
-    defense = defenses.binary_trades(Linf(EPS), lam=LAM, step_size=2 * EPS, steps=3, start=shifted)
+    defense = defenses.binary_trades(
+        defenses.trades_attack(Linf(EPS), step_size=2 * EPS, steps=3, start=shifted), lam=LAM
+    )
     batch = Batch(jnp.asarray(X, jnp.float32), jnp.asarray(Y), jnp.arange(8))
 
     @jax.jit
@@ -60,10 +62,10 @@ def test_loss_and_gradient_match_the_closed_form() -> None:
 def test_mistakes_name_the_value() -> None:
     options = {"step_size": 0.1, "steps": 1}
     with pytest.raises(ValueError, match="lam must be finite and above 0, got 0"):
-        defenses.binary_trades(Linf(EPS), lam=0.0, **options)
+        defenses.binary_trades(defenses.trades_attack(Linf(EPS), **options), lam=0.0)
     model, batch = linear(), Batch(jnp.asarray(X, jnp.float32), jnp.asarray(Y), jnp.arange(8))
     params = {"w": jnp.zeros((SIZE, CLASSES)), "b": jnp.zeros(CLASSES)}
     with pytest.raises(ValueError, match="binary TRADES needs 2 logits, got 4"):
-        defenses.binary_trades(Linf(EPS), lam=1.0, **options).loss(
+        defenses.binary_trades(defenses.trades_attack(Linf(EPS), **options), lam=1.0).loss(
             jax.random.key(0), model, Variables(params), batch, defenses.Moment()
         )

@@ -25,7 +25,9 @@ X = DRAW.uniform(size=(BATCHES, 8, SIZE))
 Y = DRAW.integers(0, CLASSES, (BATCHES, 8))
 W = DRAW.normal(size=(SIZE, CLASSES)) / 2
 ONE_STEP = {"step_size": EPS, "steps": 1, "start": attacks.clean}
-CVAR = defenses.cvar(Linf(EPS), share=SHARE, learning_rate=CLIMB, **ONE_STEP)
+CVAR = defenses.cvar(
+    attacks.pgd(Linf(EPS), **ONE_STEP, keep="last"), share=SHARE, learning_rate=CLIMB
+)
 
 
 def probabilities(z: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -132,6 +134,6 @@ def test_the_threshold_survives_a_kill(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_name_the_value(changes: dict[str, Any], message: str) -> None:
-    settings = {"share": SHARE, "learning_rate": CLIMB, **ONE_STEP, **changes}
+    settings = {"share": SHARE, "learning_rate": CLIMB, **changes}
     with pytest.raises(ValueError, match=message):
-        defenses.cvar(Linf(EPS), **settings)
+        defenses.cvar(attacks.pgd(Linf(EPS), **ONE_STEP, keep="last"), **settings)

@@ -29,14 +29,18 @@ RHO = 0.5
 MAKE = {
     "fgsm": lambda mode: defenses.fgsm(THREAT, attack_mode=mode),
     "pgd": lambda mode: defenses.pgd(THREAT, attack_mode=mode, **OPTIONS),
-    "trades": lambda mode: defenses.trades(THREAT, beta=6.0, attack_mode=mode, **OPTIONS),
-    "dale": lambda mode: defenses.dale(
-        THREAT, rho=RHO, temperature=1e-3, attack_mode=mode, **OPTIONS
+    "trades": lambda mode: defenses.trades(
+        defenses.trades_attack(THREAT, **OPTIONS), beta=6.0, attack_mode=mode
     ),
-    "kl_dale": lambda mode: defenses.kl_dale(THREAT, rho=RHO, attack_mode=mode, **OPTIONS),
+    "dale": lambda mode: defenses.dale(
+        attacks.langevin(THREAT, temperature=1e-3, **OPTIONS), rho=RHO, attack_mode=mode
+    ),
+    "kl_dale": lambda mode: defenses.kl_dale(
+        defenses.trades_attack(THREAT, **OPTIONS), rho=RHO, attack_mode=mode
+    ),
     "n_fgsm": lambda mode: defenses.n_fgsm(THREAT, attack_mode=mode),
     "grad_align": lambda mode: defenses.grad_align(
-        defenses.dale(THREAT, rho=RHO, temperature=1e-3, **OPTIONS),
+        defenses.dale(attacks.langevin(THREAT, temperature=1e-3, **OPTIONS), rho=RHO),
         THREAT,
         weight=0.5,
         attack_mode=mode,
@@ -45,8 +49,10 @@ MAKE = {
 CASES: dict[str, Defense] = {
     "erm": defenses.erm(),
     "noisy_clp": defenses.noisy_clp(weight=0.5, sigma=0.1),
-    "mart": defenses.mart(THREAT, beta=5.0, **OPTIONS),
-    "sbeta_train": defenses.sbeta(THREAT, mu=2.0, attack_mode="train", **OPTIONS),
+    "mart": defenses.mart(defenses.trades_attack(THREAT, **OPTIONS), beta=5.0),
+    "sbeta_train": defenses.sbeta(
+        attacks.optimizer_steps(THREAT, **OPTIONS), mu=2.0, attack_mode="train"
+    ),
     "dynamic": defenses.dynamic(THREAT, **OPTIONS),
     "augmented": defenses.augmented([attacks.fgsm(THREAT), attacks.fgsm(L2(0.5))]),
     **{f"{name}_{mode}": make(mode) for name, make in MAKE.items() for mode in ("eval", "train")},
@@ -182,7 +188,9 @@ def test_running_statistics_see_the_clean_batch_then_the_adversarial_one() -> No
     model, batch = normalized(), batch_of()
     variables = start(model)
     (_, aux), _ = run(
-        defenses.dale(THREAT, rho=RHO, temperature=0.0, start=attacks.clean, **OPTIONS),
+        defenses.dale(
+            attacks.langevin(THREAT, temperature=0.0, start=attacks.clean, **OPTIONS), rho=RHO
+        ),
         jax.random.key(0),
         *variables,
         batch,
@@ -325,18 +333,18 @@ def test_a_ramp_needs_a_radius() -> None:
 def test_impossible_settings_are_refused() -> None:
     options = {**OPTIONS, "temperature": 0.0}
     with pytest.raises(ValueError, match="rho must be finite and at least 0, got -1"):
-        defenses.dale(THREAT, rho=-1.0, **options)
+        defenses.dale(attacks.langevin(THREAT, **options), rho=-1.0)
     with pytest.raises(ValueError, match="rho"):
-        defenses.kl_dale(THREAT, rho=-1.0, **OPTIONS)
+        defenses.kl_dale(defenses.trades_attack(THREAT, **OPTIONS), rho=-1.0)
     with pytest.raises(ValueError, match="beta must be finite and at least 0, got nan"):
-        defenses.trades(THREAT, beta=float("nan"), **OPTIONS)
+        defenses.trades(defenses.trades_attack(THREAT, **OPTIONS), beta=float("nan"))
     with pytest.raises(ValueError, match="steps"):
         defenses.pgd(THREAT, step_size=0.1, steps=0)
     for make in MAKE.values():
         with pytest.raises(ValueError, match=r"attack_mode 'tain'; did you mean 'train'"):
             make("tain")
     with pytest.raises(ValueError, match="noise 'laplac'"):
-        defenses.dale(THREAT, rho=0.5, noise="laplac", **options)
+        defenses.dale(attacks.langevin(THREAT, noise="laplac", **options), rho=0.5)
 
 
 def test_an_unknown_option_is_named() -> None:

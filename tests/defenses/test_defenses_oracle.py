@@ -187,27 +187,29 @@ CASES = {
     "fgsm": (defenses.fgsm(THREAT), cross_entropy(FGSM), None),
     "pgd": (defenses.pgd(THREAT, start=clean, **OPTIONS), cross_entropy(PGD), None),
     "trades": (
-        defenses.trades(THREAT, beta=BETA, start=shifted, **OPTIONS),
+        defenses.trades(defenses.trades_attack(THREAT, start=shifted, **OPTIONS), beta=BETA),
         combine((1, cross_entropy(X)), (BETA, divergence(X, KL))),
         None,
     ),
     "trades_0": (
-        defenses.trades(THREAT, beta=0.0, start=shifted, **OPTIONS),
+        defenses.trades(defenses.trades_attack(THREAT, start=shifted, **OPTIONS), beta=0.0),
         cross_entropy(X),
         None,
     ),
     "alp": (
-        defenses.alp(THREAT, weight=BETA, start=clean, **OPTIONS),
+        defenses.alp(defenses.trades_attack(THREAT, start=clean, **OPTIONS), weight=BETA),
         combine((1, cross_entropy(PGD)), (BETA, distance(X, PGD, 1))),
         None,
     ),
     "original alp": (
-        defenses.alp(THREAT, weight=BETA, original=True, start=clean, **OPTIONS),
+        defenses.alp(
+            defenses.trades_attack(THREAT, start=clean, **OPTIONS), weight=BETA, original=True
+        ),
         combine((0.5, cross_entropy(X)), (0.5, cross_entropy(PGD)), (BETA, distance(X, PGD, 2))),
         None,
     ),
     "clp": (
-        defenses.clp(THREAT, weight=BETA, start=clean, **OPTIONS),
+        defenses.clp(defenses.trades_attack(THREAT, start=clean, **OPTIONS), weight=BETA),
         combine((1, cross_entropy(X)), (BETA, distance(X, PGD, 1))),
         None,
     ),
@@ -217,20 +219,24 @@ CASES = {
         None,
     ),
     "mart": (
-        defenses.mart(THREAT, beta=BETA, start=clean, **OPTIONS),
+        defenses.mart(defenses.trades_attack(THREAT, start=clean, **OPTIONS), beta=BETA),
         combine((1, boosted(PGD)), (BETA, unsure_divergence(X, PGD))),
         None,
     ),
-    "beta": (defenses.beta(THREAT, **CLIMB), cross_entropy(TARGETED), None),
-    "sbeta": (defenses.sbeta(THREAT, mu=MU, **CLIMB), smoothed(True), None),
+    "beta": (defenses.beta(attacks.beta(THREAT, **CLIMB)), cross_entropy(TARGETED), None),
+    "sbeta": (
+        defenses.sbeta(attacks.optimizer_steps(THREAT, **CLIMB), mu=MU),
+        smoothed(True),
+        None,
+    ),
     "sbeta_constant": (
-        defenses.sbeta(THREAT, mu=MU, stop_weights=True, **CLIMB),
+        defenses.sbeta(attacks.optimizer_steps(THREAT, **CLIMB), mu=MU, stop_weights=True),
         smoothed(False),
         None,
     ),
     # At such a mu rounding drowns the gradient through the weights, which is 0 here.
     "sbeta_sharp": (
-        defenses.sbeta(THREAT, mu=1e6, stop_weights=True, **CLIMB),
+        defenses.sbeta(attacks.optimizer_steps(THREAT, **CLIMB), mu=1e6, stop_weights=True),
         cross_entropy(TARGETED),
         None,
     ),
@@ -246,7 +252,7 @@ CASES = {
         None,
     ),
     "msd": (
-        defenses.msd(Union((THREAT,)), step_sizes=(STEP,), steps=STEPS, keep="last"),
+        defenses.msd(attacks.msd(Union((THREAT,)), step_sizes=(STEP,), steps=STEPS, keep="last")),
         cross_entropy(PGD),
         None,
     ),
@@ -262,14 +268,16 @@ CASES = {
     ),
     # A threshold in the midst of the losses, as if it had moved there.
     "cvar": (
-        defenses.cvar(THREAT, share=SHARE, learning_rate=0.1, start=clean, **OPTIONS)._replace(
-            init=lambda: jnp.float32(LEVEL)
-        ),
+        defenses.cvar(
+            attacks.pgd(THREAT, start=clean, **OPTIONS, keep="last"), share=SHARE, learning_rate=0.1
+        )._replace(init=lambda: jnp.float32(LEVEL)),
         tail(PGD),
         None,
     ),
     "cvar_all": (
-        defenses.cvar(THREAT, share=1.0, learning_rate=0.1, start=clean, **OPTIONS),
+        defenses.cvar(
+            attacks.pgd(THREAT, start=clean, **OPTIONS, keep="last"), share=1.0, learning_rate=0.1
+        ),
         cross_entropy(PGD),
         None,
     ),
@@ -285,17 +293,19 @@ CASES = {
     ),
     # Without noise DALE climbs log(1 - p_y), whose gradient has the sign of the cross-entropy's.
     "dale": (
-        defenses.dale(THREAT, rho=RHO, temperature=0.0, start=clean, **OPTIONS),
+        defenses.dale(attacks.langevin(THREAT, temperature=0.0, start=clean, **OPTIONS), rho=RHO),
         combine((1, cross_entropy(PGD)), (NU, cross_entropy(X))),
         cross_entropy(X)[0] - RHO,
     ),
     "reverse_dale": (
-        defenses.dale(THREAT, rho=RHO, reverse=True, temperature=0.0, start=clean, **OPTIONS),
+        defenses.dale(
+            attacks.langevin(THREAT, temperature=0.0, start=clean, **OPTIONS), rho=RHO, reverse=True
+        ),
         combine((1, cross_entropy(X)), (NU, cross_entropy(PGD))),
         cross_entropy(PGD)[0] - RHO,
     ),
     "kl_dale": (
-        defenses.kl_dale(THREAT, rho=RHO, start=shifted, **OPTIONS),
+        defenses.kl_dale(defenses.trades_attack(THREAT, start=shifted, **OPTIONS), rho=RHO),
         combine((1, divergence(X, KL)), (NU, cross_entropy(X))),
         cross_entropy(X)[0] - RHO,
     ),

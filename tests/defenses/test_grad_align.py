@@ -230,7 +230,9 @@ def test_the_wrapped_defense_keeps_its_state_and_its_replays() -> None:
     free = defenses.free(Linf(EPS), shape=(4, 5), replays=3)
     wrapped = defenses.grad_align(free, Linf(EPS), weight=WEIGHT)
     assert wrapped._replace(loss=free.loss) == free
-    dale = defenses.dale(Linf(EPS), rho=0.5, step_size=0.05, steps=1, temperature=0.0)
+    dale = defenses.dale(
+        attacks.langevin(Linf(EPS), step_size=0.05, steps=1, temperature=0.0), rho=0.5
+    )
     assert defenses.grad_align(dale, Linf(EPS), weight=WEIGHT).constrained
 
 

@@ -65,7 +65,7 @@ def train() -> None:
     state, history, best = fit(
         0,
         normalized(),
-        defenses.dale(threat, rho=0.2, step_size=0.05, steps=1, temperature=1e-3),
+        defenses.dale(attacks.langevin(threat, step_size=0.05, steps=1, temperature=1e-3), rho=0.2),
         images(),
         sgd(),
         epochs=SETTINGS["epochs"],

@@ -36,13 +36,19 @@ CASES = {
     "erm": defenses.erm(),
     "pgd_eval": defenses.pgd(THREAT, **OPTIONS),
     "pgd_train": defenses.pgd(THREAT, attack_mode="train", **OPTIONS),
-    "trades_eval": defenses.trades(THREAT, beta=6.0, **OPTIONS),
-    "trades_train": defenses.trades(THREAT, beta=6.0, attack_mode="train", **OPTIONS),
-    "dale_eval": defenses.dale(THREAT, rho=0.2, temperature=1e-3, **OPTIONS),
-    "dale_train": defenses.dale(THREAT, rho=0.2, temperature=1e-3, attack_mode="train", **OPTIONS),
+    "trades_eval": defenses.trades(defenses.trades_attack(THREAT, **OPTIONS), beta=6.0),
+    "trades_train": defenses.trades(
+        defenses.trades_attack(THREAT, **OPTIONS), beta=6.0, attack_mode="train"
+    ),
+    "dale_eval": defenses.dale(attacks.langevin(THREAT, temperature=1e-3, **OPTIONS), rho=0.2),
+    "dale_train": defenses.dale(
+        attacks.langevin(THREAT, temperature=1e-3, **OPTIONS), rho=0.2, attack_mode="train"
+    ),
     "curriculum": defenses.curriculum(THREAT, threshold=1.0, mixed=True, **OPTIONS),
     "dual": defenses.dual(THREAT, clean_weight=0.3),
-    "cvar": defenses.cvar(THREAT, share=0.3, learning_rate=0.2, **OPTIONS),
+    "cvar": defenses.cvar(
+        attacks.pgd(THREAT, **OPTIONS, keep="last"), share=0.3, learning_rate=0.2
+    ),
     "awp_eval": defenses.awp(attacks.pgd(THREAT, keep="last", **OPTIONS), gamma=0.05),
     "awp_train": defenses.awp(
         attacks.pgd(THREAT, keep="last", **OPTIONS), gamma=0.05, attack_mode="train"

@@ -25,7 +25,7 @@ from training.training_cases import (
     untimed,
 )
 
-from jaxrobust import defenses
+from jaxrobust import attacks, defenses
 from jaxrobust.data import pseudo_labeled
 from jaxrobust.defenses import Aux, Defense, Moment
 from jaxrobust.identity import fingerprint
@@ -262,7 +262,9 @@ def test_what_fit_itself_sees_identifies_the_run(tmp_path: Path) -> None:
 
 
 def dale(steps: int = 1) -> Defense:
-    return defenses.dale(Linf(0.1), rho=0.5, step_size=0.1, steps=steps, temperature=0.0)
+    return defenses.dale(
+        attacks.langevin(Linf(0.1), step_size=0.1, steps=steps, temperature=0.0), rho=0.5
+    )
 
 
 def other_score(variables: Variables) -> dict[str, float]:
@@ -391,7 +393,9 @@ def test_a_foreign_checkpoint_is_refused(finished: Path) -> None:
         lambda variables, x, **options: narrow.apply(variables, twice(x), **options),
     )
     fresh = (jax.random.key(0), linear(), defenses.erm(), sgd(), None, jnp.zeros((1, 4, 4, 1)))
-    dale = defenses.dale(Linf(0.1), rho=0.5, step_size=0.1, steps=1, temperature=0.0)
+    dale = defenses.dale(
+        attacks.langevin(Linf(0.1), step_size=0.1, steps=1, temperature=0.0), rho=0.5
+    )
     others = {
         "structure": {1: normalized()},
         "optimizer": {3: optax.sgd(0.1)},

@@ -26,10 +26,10 @@ MODEL = MODELS["bfloat16"]
 METHODS = {
     "pgd": defenses.pgd(LINF, **PGD),
     "pgd_train": defenses.pgd(LINF, attack_mode="train", **PGD),
-    "trades": defenses.trades(LINF, beta=6.0, **PGD),
-    "dale": defenses.dale(LINF, rho=0.5, temperature=1e-3, **PGD),
+    "trades": defenses.trades(defenses.trades_attack(LINF, **PGD), beta=6.0),
+    "dale": defenses.dale(attacks.langevin(LINF, temperature=1e-3, **PGD), rho=0.5),
     "free": defenses.free(LINF, shape=(4, *SHAPE), replays=2),
-    "cvar": defenses.cvar(LINF, share=0.5, learning_rate=0.1, **PGD),
+    "cvar": defenses.cvar(attacks.pgd(LINF, **PGD, keep="last"), share=0.5, learning_rate=0.1),
     "awp": defenses.awp(attacks.pgd(LINF, **PGD), gamma=0.01),
 }
 
