@@ -66,7 +66,7 @@ class Plain:
 def dale(**changes: Any) -> defenses.Defense:
     options = {"step_size": 0.05, "steps": 7, "temperature": 1e-3, **changes}
     radius = options.pop("radius", 0.1)
-    own = {name: options.pop(name) for name in ("rho", "ramp") if name in options}
+    own = {name: options.pop(name) for name in ("rho", "ramp", "attack_mode") if name in options}
     return defenses.dale(attacks.langevin(Linf(radius), **options), **{"rho": 0.2, **own})
 
 
