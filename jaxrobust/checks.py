@@ -7,7 +7,8 @@ program.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -49,6 +50,26 @@ def share(name: str, value: Any) -> None:
     nonnegative(name, value)
     if is_concrete(value) and (np.asarray(value) > 1).any():
         raise ValueError(f"{name} is a share, at most 1, got {value}")
+
+
+def options(
+    kind: str,
+    name: str,
+    chosen: Mapping[str, object],
+    factory: Callable,
+    *,
+    given: Sequence[str] = (),
+) -> None:
+    """Raises TypeError unless `factory` has a parameter for each of the options chosen by name.
+
+    Args:
+      given: its parameters that are no options.
+    """
+    known = [n for n in inspect.signature(factory).parameters if n not in given]
+    for option in chosen:
+        if option not in known:
+            has = ", ".join(sorted(known)) or "none"
+            raise TypeError(f"{kind} {name!r} has no option {option!r}; it has: {has}")
 
 
 def at_least(name: str, value: Any, least: int) -> None:

@@ -70,7 +70,9 @@ def _network(
     name: str, dtype: str, num_classes: int, color: bool, given: tuple[tuple[str, Any], ...]
 ) -> Model:
     scaled = {"mean": CIFAR_MEAN, "std": CIFAR_STD} if color else {}
-    return from_linen(build(name, num_classes, dtype=jnp.dtype(dtype), **scaled | dict(given)))
+    return from_linen(
+        build(name, num_classes, {"dtype": jnp.dtype(dtype), **scaled, **dict(given)})
+    )
 
 
 def study(
@@ -87,7 +89,7 @@ def study(
         recipe.schedule,
         recipe.learning_rate,
         recipe.epochs * per_epoch,
-        **recipe.schedule_options,
+        recipe.schedule_options,
     )
     optimizer = training.optimizer(
         recipe.optimizer,

@@ -96,6 +96,6 @@ def load(config: Config, setting: Setting) -> Stream:
 def network(setting: Setting, stream: Stream) -> Model:
     """ResNet-50, as narrow and as short as the setting says."""
     options = {"mean": MEAN, "std": STD, "dtype": jnp.dtype(setting.dtype), **setting.network}
-    model = from_linen(build("resnet50", stream.num_classes, **options))
+    model = from_linen(build("resnet50", stream.num_classes, options))
     # Compiled, the initialization leaves out the forward pass that it shows the shapes by.
     return model._replace(init=jax.jit(model.init))

@@ -67,7 +67,7 @@ def network(setting: Setting, name: str, dataset: Dataset) -> Model:
     if dataset.name == "cifar10":
         options = {**options, "mean": CIFAR_MEAN, "std": CIFAR_STD}
     dtype = jnp.dtype(setting.recipe.dtype)
-    return from_linen(build(module, dataset.num_classes, dtype=dtype, **options))
+    return from_linen(build(module, dataset.num_classes, {"dtype": dtype, **options}))
 
 
 def defense(setting: Setting, row: Row) -> Defense:

@@ -53,34 +53,62 @@ class ConvNet(nn.Module):
         return as_logits(dense(self.num_classes, self.dtype, f"dense{len(self.widths) + 1}")(x))
 
 
-def wong_small(num_classes: int = 10, **options: Any) -> ConvNet:
+def wong_small(
+    num_classes: int = 10,
+    *,
+    dtype: Any = jnp.float32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> ConvNet:
     """Wong's small network: conv16 and conv32, 4 x 4 with stride 2, then 100 units.
 
-    166,406 parameters on 28 x 28 x 1 images; `options` are `ConvNet`'s.
+    166,406 parameters on 28 x 28 x 1 images; `dtype`, `mean` and `std` are `ConvNet`'s.
     """
-    return ConvNet(((16, 4, 2), (32, 4, 2)), (100,), num_classes, **options)
+    return ConvNet(((16, 4, 2), (32, 4, 2)), (100,), num_classes, dtype, mean, std)
 
 
-def wong_large(num_classes: int = 10, **options: Any) -> ConvNet:
+def wong_large(
+    num_classes: int = 10,
+    *,
+    dtype: Any = jnp.float32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> ConvNet:
     """Wong's large network (Wong et al. 2018, arXiv:1805.12514, appendix): 4 convs, 2 x 512 units.
 
-    1,974,762 parameters on 28 x 28 x 1 images; `options` are `ConvNet`'s.
+    1,974,762 parameters on 28 x 28 x 1 images; `dtype`, `mean` and `std` are `ConvNet`'s.
     """
     convs = ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2))
-    return ConvNet(convs, (512, 512), num_classes, **options)
+    return ConvNet(convs, (512, 512), num_classes, dtype, mean, std)
 
 
-def single_conv(num_classes: int = 10, *, filters: int = 4, **options: Any) -> ConvNet:
+def single_conv(
+    num_classes: int = 10,
+    *,
+    filters: int = 4,
+    dtype: Any = jnp.float32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> ConvNet:
     """One 3 x 3 convolution of `filters` features and a dense layer.
 
     As small as a network gets in which single-step training overfits catastrophically
-    (Andriushchenko and Flammarion 2020, arXiv:2007.02617, section 4.3, with 4 filters). `options`
-    are `ConvNet`'s. ValueError unless `filters` is at least 1.
+    (Andriushchenko and Flammarion 2020, arXiv:2007.02617, section 4.3, with 4 filters). `dtype`,
+    `mean` and `std` are `ConvNet`'s. ValueError unless `filters` is at least 1.
     """
     checks.at_least("filters", filters, 1)
-    return ConvNet(((filters, 3, 1),), (), num_classes, **options)
+    return ConvNet(((filters, 3, 1),), (), num_classes, dtype, mean, std)
 
 
-def digits_cnn(num_classes: int = 10, **options: Any) -> ConvNet:
-    """A network for 8 x 8 x 1 digits that trains in seconds on a CPU; `options` are `ConvNet`'s."""
-    return ConvNet(((16, 3, 1), (32, 4, 2)), (64,), num_classes, **options)
+def digits_cnn(
+    num_classes: int = 10,
+    *,
+    dtype: Any = jnp.float32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> ConvNet:
+    """A network for 8 x 8 x 1 digits that trains in seconds on a CPU.
+
+    `dtype`, `mean` and `std` are `ConvNet`'s.
+    """
+    return ConvNet(((16, 3, 1), (32, 4, 2)), (64,), num_classes, dtype, mean, std)

@@ -52,14 +52,29 @@ class FoscCNN(nn.Module):
         return as_logits(dense(self.num_classes, self.dtype, "dense2")(x))
 
 
-def fosc_mnist(num_classes: int = 10, **options: Any) -> FoscCNN:
-    """FOSC's 4-layer MNIST network: conv32, conv64, then 128 units; `options` are `FoscCNN`'s."""
-    return FoscCNN(((32,), (64,)), 128, num_classes, **options)
+def fosc_mnist(
+    num_classes: int = 10,
+    *,
+    dtype: Any = jnp.float32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> FoscCNN:
+    """FOSC's 4-layer MNIST network: conv32, conv64, then 128 units.
+
+    `dtype`, `mean` and `std` are `FoscCNN`'s.
+    """
+    return FoscCNN(((32,), (64,)), 128, num_classes, dtype, mean, std)
 
 
-def fosc_cifar(num_classes: int = 10, **options: Any) -> FoscCNN:
+def fosc_cifar(
+    num_classes: int = 10,
+    *,
+    dtype: Any = jnp.float32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> FoscCNN:
     """FOSC's 8-layer CIFAR network: 2 x 64, 2 x 128, 2 x 196 features, then 256 units.
 
-    Feature counts are from the released code; `options` are `FoscCNN`'s.
+    Feature counts are from the released code; `dtype`, `mean` and `std` are `FoscCNN`'s.
     """
-    return FoscCNN(((64, 64), (128, 128), (196, 196)), 256, num_classes, **options)
+    return FoscCNN(((64, 64), (128, 128), (196, 196)), 256, num_classes, dtype, mean, std)

@@ -96,12 +96,20 @@ class PreActResNet(nn.Module):
 
 
 def wide_resnet(
-    num_classes: int = 10, *, depth: int = 34, width: int = 10, **options: Any
+    num_classes: int = 10,
+    *,
+    depth: int = 34,
+    width: int = 10,
+    shortcut: str = "activated",
+    initialization: str = "he",
+    dtype: Any = jnp.float32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
 ) -> PreActResNet:
     """WideResNet-`depth`-`width` without dropout; 34-10 has 46,160,474 parameters.
 
-    Raises ValueError unless `depth` is 6 n + 4 with n >= 1 and `width` at least 1. `options` are
-    `PreActResNet`'s.
+    Raises ValueError unless `depth` is 6 n + 4 with n >= 1 and `width` at least 1. The other
+    arguments are `PreActResNet`'s.
     """
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(
@@ -110,4 +118,14 @@ def wide_resnet(
     if width < 1:
         raise ValueError(f"width must be at least 1, got {width}")
     features = (16 * width, 32 * width, 64 * width)
-    return PreActResNet(num_classes, 16, features, (depth - 4) // 6, **options)
+    return PreActResNet(
+        num_classes,
+        16,
+        features,
+        (depth - 4) // 6,
+        shortcut=shortcut,
+        initialization=initialization,
+        dtype=dtype,
+        mean=mean,
+        std=std,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -41,12 +41,20 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 """Every network `build` knows: name -> factory taking `num_classes` and its own options."""
 
 
-def build(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
-    """The network called `name` with `num_classes` logits and its factory's `options`.
+def build(name: str, num_classes: int = 10, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """The network called `name` with `num_classes` logits.
 
-    Raises ValueError for an unknown name, naming the nearest, and for fewer than 2 classes;
-    TypeError for an option the network does not have.
+    Args:
+      options: arguments of its factory (`NETWORKS[name]`) by name, such as
+        `{"depth": 28, "dtype": jnp.bfloat16}`.
+
+    Raises:
+      ValueError: an unknown name; the message names the nearest. Fewer than 2 classes.
+      TypeError: an option that the network does not have.
     """
     checks.choice("network", name, NETWORKS)
     checks.at_least("num_classes", num_classes, 2)
+    options = dict(options or {})
+    given = ("num_classes", "name", "parent")
+    checks.options("network", name, options, NETWORKS[name], given=given)
     return NETWORKS[name](num_classes=num_classes, **options)

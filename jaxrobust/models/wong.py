@@ -14,29 +14,43 @@ from jaxrobust.models.layers import as_logits, dense, flatten, he_fan_out, prepa
 from jaxrobust.types import Array
 
 
-def wong_wide(num_classes: int = 10, *, width: int = 1, **options: Any) -> ConvNet:
+def wong_wide(
+    num_classes: int = 10,
+    *,
+    width: int = 1,
+    dtype: Any = jnp.float32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> ConvNet:
     """Wide(k): convolutions of 4k and 8k features, 4 x 4 with stride 2, then 128k units.
 
-    Section 3.5.3 of Wong's thesis, `width` being k. `options` are `ConvNet`'s. ValueError unless
-    `width` is at least 1.
+    Section 3.5.3 of Wong's thesis, `width` being k. `dtype`, `mean` and `std` are
+    `ConvNet`'s. ValueError unless `width` is at least 1.
     """
     checks.at_least("width", width, 1)
     convs = ((4 * width, 4, 2), (8 * width, 4, 2))
-    return ConvNet(convs, (128 * width,), num_classes, **options)
+    return ConvNet(convs, (128 * width,), num_classes, dtype, mean, std)
 
 
-def wong_deep(num_classes: int = 10, *, depth: int = 1, **options: Any) -> ConvNet:
+def wong_deep(
+    num_classes: int = 10,
+    *,
+    depth: int = 1,
+    dtype: Any = jnp.float32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> ConvNet:
     """Deep(k): k convolutions of 8 features, k of 16, then 100 units; Wide's opposite.
 
     The last convolution of each group is 4 x 4 with stride 2, those before it 3 x 3. Section 3.5.3
-    of Wong's thesis, `depth` being k, the kernels after the released code. `options` are
-    `ConvNet`'s. ValueError unless `depth` is at least 1.
+    of Wong's thesis, `depth` being k, the kernels after the released code. `dtype`, `mean`
+    and `std` are `ConvNet`'s. ValueError unless `depth` is at least 1.
     """
     checks.at_least("depth", depth, 1)
     groups: list[ConvSpec] = []
     for features in (8, 16):
         groups += [(features, 3, 1)] * (depth - 1) + [(features, 4, 2)]
-    return ConvNet(tuple(groups), (100,), num_classes, **options)
+    return ConvNet(tuple(groups), (100,), num_classes, dtype, mean, std)
 
 
 class WongResNet(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -120,16 +121,24 @@ SCHEDULES: Mapping[str, Callable[..., optax.Schedule]] = {
 }
 
 
-def schedule(name: str, peak: float, steps: int, **options: float) -> optax.Schedule:
+def schedule(
+    name: str, peak: float, steps: int, options: Mapping[str, Any] | None = None
+) -> optax.Schedule:
     """The named schedule of a run of `steps` steps with the given peak rate.
+
+    Args:
+      options: further arguments of `SCHEDULES[name]` by name, such as `{"at": (0.5, 0.75)}`.
 
     Raises:
       ValueError: an unknown name, a negative rate, fewer than one step, an option out of its range,
         such as a fraction of the run above 1.
+      TypeError: an option that the schedule does not have.
     """
     checks.choice("schedule", name, SCHEDULES)
     checks.nonnegative("peak", peak)
     checks.at_least("steps", steps, 1)
+    options = dict(options or {})
+    checks.options("schedule", name, options, SCHEDULES[name], given=("peak", "steps"))
     rate = SCHEDULES[name](peak, steps, **options)
     # Optax mixes the integer count with floats, which strict dtype promotion forbids.
     return lambda count: rate(jnp.asarray(count, jnp.float32))

@@ -216,7 +216,7 @@ def test_every_part_makes_its_rows(tmp_path, digits):
     assert made["cyclic"].changes["learning_rate"] == 2 * settings.learning_rate
     for method in made.values():  # every name and option is one of the library's
         own = method.recipe(settings)
-        rate = training.schedule(own.schedule, own.learning_rate, 100, **own.schedule_options)
+        rate = training.schedule(own.schedule, own.learning_rate, 100, own.schedule_options)
         assert float(rate(20)) > 0
     made, _ = rows_of("widths", widths=(3,))
     assert made["width 3"].changes == {"model": "wong_wide", "model_options": {"width": 3}}

@@ -48,7 +48,7 @@ def test_settings_of_the_thesis():
     assert cifar.epsilons == (2 / 255, 8 / 255)
     # Of 60 epochs with 10 steps each, the rate halves after 30, 40 and 50.
     recipe = scaled.recipe
-    rate = training.schedule(recipe.schedule, 1.0, 600, **recipe.schedule_options)
+    rate = training.schedule(recipe.schedule, 1.0, 600, recipe.schedule_options)
     found = [float(rate(step)) for step in (0, 299, 301, 399, 401, 501, 599)]
     assert found == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.125, 0.125])
     for name, preset in PRESETS.items():

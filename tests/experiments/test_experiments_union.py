@@ -181,7 +181,7 @@ def test_settings_carry_the_thesis_numbers():
         (cifar.recipe, {0: 0, 20: 0.1, 40: 5e-3, 50: 0}),
     ):
         rate = training.schedule(
-            recipe.schedule, recipe.learning_rate, recipe.epochs, **recipe.schedule_options
+            recipe.schedule, recipe.learning_rate, recipe.epochs, recipe.schedule_options
         )
         for epoch, expected in rates.items():
             assert float(rate(np.int32(epoch))) == pytest.approx(expected, rel=1e-4, abs=1e-8)

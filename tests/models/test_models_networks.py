@@ -22,7 +22,7 @@ SMALL = ["dale_mnist", "mlp", "trades_small", "union_mnist", "wong_small", *NORM
 
 
 def small(name, **options):
-    return build(name, 5, **TINY.get(name, {}), **options)
+    return build(name, 5, {**TINY.get(name, {}), **options})
 
 
 def images(batch=3, side=17, channels=2, dtype=jnp.float32):
@@ -70,7 +70,7 @@ COUNTS = [
 
 @pytest.mark.parametrize(("name", "options", "shape", "count"), COUNTS)
 def test_parameter_count(name, options, shape, count):
-    model = from_linen(build(name, 10, **options))
+    model = from_linen(build(name, 10, options))
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) == count
 
@@ -226,7 +226,9 @@ def test_normalization_inside_equals_normalized_inputs(name):
 
 def test_wrong_normalization_length_is_refused():
     with pytest.raises(ValueError, match="mean has 3 entries for 2 channels"):
-        from_linen(build("wong_small", mean=(0.1, 0.2, 0.3))).init(jax.random.key(0), images())
+        from_linen(build("wong_small", options={"mean": (0.1, 0.2, 0.3)})).init(
+            jax.random.key(0), images()
+        )
 
 
 def test_registry_refuses_unknown_names_and_one_class():
@@ -235,7 +237,7 @@ def test_registry_refuses_unknown_names_and_one_class():
     with pytest.raises(ValueError, match="num_classes"):
         build("mlp", 1)
     with pytest.raises(TypeError):
-        build("mlp", 10, depth=3)
+        build("mlp", 10, {"depth": 3})
 
 
 @pytest.mark.parametrize("depth", [8, 27, 4])
@@ -284,7 +286,7 @@ def _relu_norm(x: np.ndarray) -> np.ndarray:
 def test_the_projection_shortcut_sees_what_it_is_said_to(shortcut: str) -> None:
     """With the blocks' convolutions at 0 only shortcuts are left; those are by hand."""
     options = {"stem": 4, "features": (4, 6), "blocks": 1, "shortcut": shortcut}
-    module = build("preact_resnet18", 3, **options)
+    module = build("preact_resnet18", 3, options)
     x = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype(np.float32)
     variables = jax.tree.map(np.asarray, module.init(jax.random.key(0), x))
     params = dict(variables["params"])
@@ -309,7 +311,7 @@ def test_torch_initialization_is_uniform_by_fan_in() -> None:
     x = jnp.zeros((1, 32, 32, 3))
     kernels = {}
     for name in ("torch", "he"):
-        module = build("preact_resnet18", 1000, initialization=name, shortcut="raw")
+        module = build("preact_resnet18", 1000, {"initialization": name, "shortcut": "raw"})
         params = jax.jit(module.init)(jax.random.key(1), x)["params"]
         kernels[name] = {
             key: np.asarray(layer["kernel"]) for key, layer in params.items() if "kernel" in layer
@@ -333,4 +335,4 @@ def test_torch_initialization_is_uniform_by_fan_in() -> None:
 def test_unknown_options_of_the_residual_network(options: dict) -> None:
     ((name, _),) = options.items()
     with pytest.raises(ValueError, match=f"unknown {name} .*did you mean"):
-        build("preact_resnet18", 10, **options)
+        build("preact_resnet18", 10, options)

@@ -23,7 +23,7 @@ X = jax.ShapeDtypeStruct((2, 28, 28, 1), FLOAT32)
 
 def abstract(name: str, half: str) -> tuple[Model, Variables]:
     small = {"depth": 10, "width": 1} if name == "wide_resnet" else {}
-    model = from_linen(build(name, 7, dtype=jnp.dtype(half), **small))
+    model = from_linen(build(name, 7, {"dtype": jnp.dtype(half), **small}))
     return model, jax.eval_shape(model.init, jax.random.key(0), X)
 
 

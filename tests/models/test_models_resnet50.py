@@ -11,7 +11,7 @@ from jaxrobust.models.resnet50 import overlapping_max_pool
 
 
 def shapes(num_classes=1000, **options):
-    model = from_linen(build("resnet50", num_classes, **options))
+    model = from_linen(build("resnet50", num_classes, options))
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
 
 
@@ -32,7 +32,7 @@ def test_layers_and_widths():
 
 
 def test_the_middle_convolution_has_the_stride():
-    module = build("resnet50", 10, width=4, blocks=(1, 1))
+    module = build("resnet50", 10, {"width": 4, "blocks": (1, 1)})
     x = jax.ShapeDtypeStruct((1, 64, 48, 3), jnp.float32)
 
     def intermediates(x):

@@ -23,7 +23,7 @@ COUNTS = [
 
 @pytest.mark.parametrize(("name", "options", "shape", "count"), COUNTS)
 def test_parameter_counts_of_the_thesis(name, options, shape, count):
-    model = from_linen(build(name, **options))
+    model = from_linen(build(name, options=options))
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) == count
 
@@ -63,4 +63,4 @@ def test_blocks_add_their_skips():
 @pytest.mark.parametrize(("name", "option"), [("wong_wide", "width"), ("wong_deep", "depth")])
 def test_no_network_of_size_zero(name, option):
     with pytest.raises(ValueError, match=f"{option} must be a whole number of at least 1, got 0"):
-        build(name, **{option: 0})
+        build(name, options={option: 0})

@@ -145,7 +145,7 @@ def test_what_float16_loses_of_a_confident_predictions_gradient(gap: float, half
     example's own loss from 17.3; the gradient of the margin does not depend on the gap.
     """
     count = 128
-    model = from_linen(build("mlp", 2, widths=(), dtype=jnp.dtype(half)))
+    model = from_linen(build("mlp", 2, {"widths": (), "dtype": jnp.dtype(half)}))
     x, y = jnp.ones((count, 1)), jnp.zeros(count, jnp.int32)
     params = {"dense1": {"kernel": jnp.asarray([[gap, 0.0]]), "bias": jnp.zeros(2)}}
 

@@ -36,18 +36,18 @@ KEY_VALUES = {
 @pytest.mark.parametrize("peak", [1.0, 0.02])
 def test_key_steps(name: str, peak: float) -> None:
     options, steps, values = KEY_VALUES[name]
-    rate = schedule(name, peak, steps, **options)
+    rate = schedule(name, peak, steps, options)
     for step, expected in values.items():
         found = float(rate(np.int32(step)))
         np.testing.assert_allclose(found, peak * expected, rtol=1e-5, atol=1e-7, err_msg=str(step))
 
 
 def test_options_reach_the_schedule() -> None:
-    dale = schedule("piecewise", 0.1, 1200, at=(75 / 120, 90 / 120, 100 / 120), factor=0.1)
+    dale = schedule("piecewise", 0.1, 1200, {"at": (75 / 120, 90 / 120, 100 / 120), "factor": 0.1})
     for step, expected in {749: 0.1, 750: 0.01, 900: 1e-3, 999: 1e-3, 1000: 1e-4}.items():
         np.testing.assert_allclose(float(dale(step)), expected, rtol=1e-5)
-    np.testing.assert_allclose(float(schedule("cyclic", 1.0, 10, top=0.5)(5)), 1.0)
-    part = schedule("linear", 0.1, 200, start=0.5, stop=0.75, end=0.1)
+    np.testing.assert_allclose(float(schedule("cyclic", 1.0, 10, {"top": 0.5})(5)), 1.0)
+    part = schedule("linear", 0.1, 200, {"start": 0.5, "stop": 0.75, "end": 0.1})
     for step, expected in {0: 0.1, 100: 0.1, 125: 0.055, 150: 0.01, 199: 0.01}.items():
         np.testing.assert_allclose(float(part(step)), expected, rtol=1e-5)
 
@@ -65,9 +65,9 @@ def test_wrong_schedules_are_refused() -> None:
     with pytest.raises(ValueError, match="steps"):
         schedule("cosine", 0.1, 0)
     with pytest.raises(ValueError, match=r"increasing fractions.*at=\(0.5, 0.4\)"):
-        schedule("piecewise_linear", 0.1, 10, at=(0.5, 0.4), levels=(1.0, 0.0))
+        schedule("piecewise_linear", 0.1, 10, {"at": (0.5, 0.4), "levels": (1.0, 0.0)})
     with pytest.raises(ValueError, match=r"a level for each.*levels=\(1.0,\)"):
-        schedule("piecewise_linear", 0.1, 10, at=(0.4, 1.0), levels=(1.0,))
+        schedule("piecewise_linear", 0.1, 10, {"at": (0.4, 1.0), "levels": (1.0,)})
     with pytest.raises(TypeError, match="tip"):
         schedule("cyclic", 0.1, 10, tip=0.3)
 
@@ -85,4 +85,4 @@ def test_wrong_schedules_are_refused() -> None:
 )
 def test_impossible_options_are_refused(name: str, options: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        schedule(name, 0.1, 10, **options)
+        schedule(name, 0.1, 10, options)
