@@ -1,5 +1,6 @@
 """Duals: certified bounds of any network over norm balls (AutoDual)."""
 
+from jaxrobust.duals.backward_bounds import Box, Region, Relaxed, prepare, relax
 from jaxrobust.duals.bounds import (
     METHODS,
     hidden_boxes,
@@ -23,6 +24,7 @@ from jaxrobust.duals.certificates import (
     robust_logits,
     robust_loss,
 )
+from jaxrobust.duals.concretize import support
 from jaxrobust.duals.exact import Exact, exact_margin, exact_margins
 from jaxrobust.duals.graph import Graph, Node, Ref, Step, pull, run
 from jaxrobust.duals.lines import Lines
@@ -34,9 +36,7 @@ from jaxrobust.duals.projections import (
     projected_margin_bounds,
 )
 from jaxrobust.duals.radius import Radius, certified_radius
-from jaxrobust.duals.region import Box, Region, Relaxed, prepare, relax
 from jaxrobust.duals.relaxations import Relaxation, register, relaxation
-from jaxrobust.duals.support import support
 from jaxrobust.duals.trace import UnsupportedOperation, trace
 
 __all__ = [

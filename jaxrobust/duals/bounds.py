@@ -9,10 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
+from jaxrobust.duals.backward_bounds import (
+    Box,
+    Region,
+    Relaxed,
+    live,
+    losses,
+    prepare,
+    relax,
+    rounded,
+)
 from jaxrobust.duals.graph import Node, Ref
-from jaxrobust.duals.locality import Sharing
-from jaxrobust.duals.region import Box, Region, Relaxed, live, losses, prepare, relax, rounded
 from jaxrobust.duals.rounding import SLACK, Noise, gamma, grown
+from jaxrobust.duals.row_coloring import RowColoring
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 METHODS = ("interval", "wong_kolter", "crown")
@@ -31,9 +40,9 @@ def hidden_boxes(
     """Bounds of every node's source, in order: at each the best of `methods`, on those before it.
 
     Nodes that see the input directly get the closed form of their affine map: eps times the dual
-    norm of its rows. Rows whose receptive fields are disjoint share a backward pass (`locality`).
-    `alphas`, one array of each node's shape, replace the methods' own slopes but the interval's;
-    boxes are intersected with `within` where given. `bucket`: see `lower_bounds`.
+    norm of its rows. Rows whose receptive fields are disjoint share a backward pass
+    (`row_coloring`). `alphas`, one array of each node's shape, replace the methods' own slopes but
+    the interval's; boxes are intersected with `within` where given. `bucket`: see `lower_bounds`.
     """
     boxes: list[Box] = []
     with jax.default_matmul_precision("highest"):
@@ -86,7 +95,7 @@ def _node_box(
 ) -> Box:
     seed = node.source
     size = int(np.prod(seed.shape))
-    shared = where.sharing.get(seed.id)
+    shared = where.coloring.get(seed.id)
     plan = _alone(size) if shared is None else shared
     color, rank, slot = (jnp.asarray(v) for v in (plan.color, plan.rank, plan.slot))
 
@@ -116,7 +125,7 @@ def _least(
     row: Array,
     fields: dict[int, Array] | None = None,
 ) -> tuple[Array, Array]:
-    """How far row . seed falls and rises by the best of several lines; see `region.losses`."""
+    """How far row . seed falls and rises by the best of several lines, as `losses` does by one."""
     found = [losses(where, by, seed, row, fields, both=True) for by in lines]
     fall, rise = (jnp.stack(side).min(axis=0) for side in zip(*found, strict=True))
     return fall, rise
@@ -125,7 +134,7 @@ def _least(
 def _worth_a_bucket(where: Region, node: Node, boxes: Sequence[Box], bucket: int | None) -> bool:
     """Whether most rows of this node may be spared: a wide ReLU layer behind others."""
     wide = bucket is not None and int(np.prod(node.source.shape)) > bucket
-    return wide and bool(boxes) and node.kind == "relu" and node.source.id not in where.sharing
+    return wide and bool(boxes) and node.kind == "relu" and node.source.id not in where.coloring
 
 
 def _open_box(
@@ -156,10 +165,10 @@ def _open_box(
     return Box(low.reshape(seed.shape), high.reshape(seed.shape))
 
 
-def _alone(size: int) -> Sharing:
+def _alone(size: int) -> RowColoring:
     """Every row in a pass of its own."""
     index, zero = np.arange(size, dtype=np.int32), np.zeros(size, np.int32)
-    return Sharing(index, zero, zero, {})
+    return RowColoring(index, zero, zero, {})
 
 
 def over(

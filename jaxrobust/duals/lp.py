@@ -11,12 +11,12 @@ import numpy as np
 from scipy import optimize, sparse
 
 from jaxrobust import checks
+from jaxrobust.duals.backward_bounds import Box, Region, Relaxed, prepare, relax
 from jaxrobust.duals.bounds import METHODS, check_request, hidden_boxes
 from jaxrobust.duals.graph import Node
 from jaxrobust.duals.lines import Lines
 from jaxrobust.duals.matrices import affine_maps, polyhedral, require_host
-from jaxrobust.duals.program import Band, Program, encode, goal
-from jaxrobust.duals.region import Box, Region, Relaxed, prepare, relax
+from jaxrobust.duals.milp import Band, Program, encode, goal
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 _ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -71,7 +71,7 @@ def _boxes(
 
 
 def _band(where: Region, node: Node, box: Box) -> Band:
-    """The lines of `region.relax`, with its allowance for rounding, at several alphas."""
+    """The lines of `backward_bounds.relax`, with its allowance for rounding, at several alphas."""
     z, h = where.values[node.source.id], where.values[node.target.id]
 
     @jax.jit

@@ -14,10 +14,10 @@ from jax.extend import core
 
 from jaxrobust import checks
 from jaxrobust.duals import relaxations
-from jaxrobust.duals.calls import called, constant_name, fingerprint, literal
+from jaxrobust.duals.decompositions import DECOMPOSITIONS
 from jaxrobust.duals.graph import Graph, Node, Ref, Step, ancestors, evaluate
-from jaxrobust.duals.piecewise import rewrite_select
-from jaxrobust.duals.rewrites import REWRITES
+from jaxrobust.duals.jaxpr_calls import called, constant_name, fingerprint, literal
+from jaxrobust.duals.piecewise import decompose_select
 from jaxrobust.duals.rounding import KNOWN
 from jaxrobust.types import Array, LogitsFn
 
@@ -109,7 +109,7 @@ class _Builder:
             values.update(zip(equation.outvars, results, strict=True))
         return [read(a) for a in jaxpr.outvars]
 
-    def rewrite(self, h: Callable[..., Array], operands: Sequence[Any]) -> list[Any]:
+    def decompose(self, h: Callable[..., Array], operands: Sequence[Any]) -> list[Any]:
         specs = [jax.ShapeDtypeStruct(jnp.shape(o), o.dtype) for o in operands]
         closed = jax.make_jaxpr(h)(*specs)
         return self.inline(closed.jaxpr, closed.consts, operands)
@@ -135,7 +135,9 @@ class _Builder:
         if name == "max" and constants:
             relu = _is_zero(constants[0])
             results = (
-                self.node("relu", *variables) if relu else self.rewrite(REWRITES["max"], operands)
+                self.node("relu", *variables)
+                if relu
+                else self.decompose(DECOMPOSITIONS["max"], operands)
             )
             self.maxima[results[0].id] = (variables[0], constants[0])
             return results
@@ -143,11 +145,13 @@ class _Builder:
             z, floor = self.maxima[variables[0].id]
             return self.node("clip", z, *(_spread(c, z) for c in (floor, constants[0])))
         if name == "select_n":
-            found = rewrite_select(self.producers, self.maxima, operands)
+            found = decompose_select(self.producers, self.maxima, operands)
             if found is not None:
-                return self.rewrite(*found)
-        if name in REWRITES:
-            return self.rewrite(functools.partial(REWRITES[name], **equation.params), operands)
+                return self.decompose(*found)
+        if name in DECOMPOSITIONS:
+            return self.decompose(
+                functools.partial(DECOMPOSITIONS[name], **equation.params), operands
+            )
         targets = tuple(self.fresh(v.aval) for v in equation.outvars)
         params = dict(equation.params)
         if "precision" in params:

@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.duals.concretize import check_ball, spread, support
 from jaxrobust.duals.graph import Graph, Node, Ref, pull, run
 from jaxrobust.duals.lines import Lines
-from jaxrobust.duals.locality import Sharing, locality
 from jaxrobust.duals.relaxations import relaxation
 from jaxrobust.duals.rounding import Noise, grown, noise, summed, tiny
-from jaxrobust.duals.support import check_ball, spread, support
+from jaxrobust.duals.row_coloring import RowColoring, row_coloring
 from jaxrobust.duals.trace import trace
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
@@ -37,7 +37,7 @@ class Region(NamedTuple):
     """A network on a ball around one example; made by `prepare`, alive within one trace."""
 
     graph: Graph
-    sharing: dict[int, Sharing]
+    coloring: dict[int, RowColoring]
     x: Array
     threat: ThreatModel
     boxed: bool
@@ -74,14 +74,14 @@ class Relaxed(NamedTuple):
 
 
 def prepare(f: LogitsFn, x: Array, threat: ThreatModel, *, boxed: bool = False) -> Region:
-    """Traces `f` and evaluates it at `x`; errors as `trace` and `support.check_ball`."""
+    """Traces `f` and evaluates it at `x`; errors as `trace` and `concretize.check_ball`."""
     check_ball(threat, x)
     graph = trace(f, x)
     with jax.default_matmul_precision("highest"):
         values = run(
             graph, x, lambda node, z: relaxation(node.kind).function(z, *node.args), summed
         )
-    return Region(graph, locality(graph), x, threat, boxed, values)
+    return Region(graph, row_coloring(graph), x, threat, boxed, values)
 
 
 def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None = None) -> Relaxed:
@@ -170,7 +170,7 @@ def losses(
 
     `relaxed` holds the lines of every node before `seed`, by target id. `row` has the seed's
     shape. Results are scalars; where `row` is a sum of rows over units that share a pass, `fields`
-    (`Sharing.fields` of its color) tells them apart, and results have shape `[slots]`.
+    (`RowColoring.fields` of its color) tells them apart, and results have shape `[slots]`.
     """
 
     def slope(node: Node, nu: Array) -> Array | None:
