@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.sinkhorn.curvature import along, curvature, dot, solve
+from jaxrobust.sinkhorn.budget_multiplier import budget_multiplier
 from jaxrobust.sinkhorn.dual import (
     Duals,
     Problem,
@@ -18,8 +18,8 @@ from jaxrobust.sinkhorn.dual import (
     spending,
     value,
 )
-from jaxrobust.sinkhorn.price import price
-from jaxrobust.sinkhorn.stopping import residuals
+from jaxrobust.sinkhorn.hessian import along, dot, hessian, solve
+from jaxrobust.sinkhorn.residuals import residuals
 from jaxrobust.sinkhorn.window import Layout
 from jaxrobust.types import Array
 
@@ -107,7 +107,7 @@ def maximize(
         base = Duals(duals.beta * growth, duals.psi * growth)
         wrong = (r.over != 0) & (jnp.abs(jnp.log(now.spent / problem.radius)) > jnp.log(_OFF))
         repriced = ~converged & (raised | wrong) & (not held)
-        psi = price(
+        psi = budget_multiplier(
             lambda psi: spending(layout, problem, Duals(base.beta, psi)),
             problem.radius,
             duals.psi,
@@ -117,7 +117,7 @@ def maximize(
 
         still = converged | raised | repriced
         gradient = Duals(jnp.where(still, 0, r.gap), jnp.where(still, 0, r.over))
-        h = curvature(layout, here, share, secant(here, duals.beta, r.gap), r.free)
+        h = hessian(layout, here, share, secant(here, duals.beta, r.gap), r.free)
         size = h.norm(gradient)
         wanted = jnp.maximum((size / s.size) ** 2, tolerance * r.moving / (4 * r.columns))
         direction, products = solve(layout, h, gradient, jnp.minimum(wanted, _FORCING))
