@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxrobust import losses
 from jaxrobust.duals.certificates import Certificate, certify
-from jaxrobust.evaluation.journal import guarded, journaled_pass, open_journal
-from jaxrobust.evaluation.passes import Examples, clean_pass, in_turn, prepare, progress_bars
+from jaxrobust.evaluation.batched_pass import Examples, clean_pass, in_turn, prepare, progress_bars
 from jaxrobust.evaluation.report import Metadata, Timing, accuracy, standard_error
+from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal
 from jaxrobust.files import PathLike
 from jaxrobust.types import (
     Array,

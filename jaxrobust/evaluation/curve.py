@@ -9,8 +9,7 @@ import jax
 import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.evaluation.journal import guarded, journaled_pass, open_journal
-from jaxrobust.evaluation.passes import (
+from jaxrobust.evaluation.batched_pass import (
     AttackLike,
     Examples,
     clean_pass,
@@ -19,6 +18,7 @@ from jaxrobust.evaluation.passes import (
     progress_bars,
 )
 from jaxrobust.evaluation.report import Report, standard_error
+from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal
 from jaxrobust.files import PathLike
 from jaxrobust.threats.covering import covering_is_meant, warn_of_covering
 from jaxrobust.types import Attack, Key, Model, PyTree

@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from jaxrobust.attacks.batch import Box
-from jaxrobust.evaluation.journal import guarded, journaled_pass, open_journal
-from jaxrobust.evaluation.passes import (
+from jaxrobust.evaluation.batched_pass import (
     AttackLike,
     Examples,
     attack_key,
@@ -21,6 +20,7 @@ from jaxrobust.evaluation.passes import (
     scattered,
 )
 from jaxrobust.evaluation.report import AttackReport, Metadata, Report
+from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal
 from jaxrobust.files import PathLike
 from jaxrobust.types import Key, Model, PyTree
 

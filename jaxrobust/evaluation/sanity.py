@@ -18,8 +18,8 @@ from rich.table import Table
 from jaxrobust import attacks, losses
 from jaxrobust import checks as require
 from jaxrobust.evaluation.audit import MASKED, UNEXPLAINED, Flag, attack_flags, audit
+from jaxrobust.evaluation.batched_pass import Examples
 from jaxrobust.evaluation.evaluate import evaluate
-from jaxrobust.evaluation.passes import Examples
 from jaxrobust.evaluation.report import Report, accuracy
 from jaxrobust.files import PathLike
 from jaxrobust.threats import L1, L2, Linf

@@ -15,7 +15,7 @@ from experiments.norms.suite import ATTACKS, steepest, suite, worst_cases
 from experiments.options import Options
 from experiments.union import Config, load, main, setting
 from jaxrobust import attacks, training
-from jaxrobust.evaluation import AttackReport, Report, Timing, programs
+from jaxrobust.evaluation import AttackReport, Report, Timing, compiled
 from jaxrobust.threats import L1, L2, Linf
 
 # The experiment itself runs under JAX's defaults: Adam's bias correction promotes dtypes.
@@ -74,7 +74,7 @@ def test_the_table_is_the_worst_case_of_the_reports_and_a_second_call_only_reads
     def attacked(*args, **options):
         raise AssertionError("a batch is attacked again")
 
-    monkeypatch.setattr(programs, "attack_program", attacked)
+    monkeypatch.setattr(compiled, "attack_program", attacked)
     assert main(small(tmp_path)) == [row]
     # Timings included: no epoch ran again.
     assert all(path.read_text() == text for path, text in metrics.items())

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from jaxrobust import checks
 from jaxrobust.attacks.batch import Box, in_boxes, per_example
 from jaxrobust.data import padded_batches
-from jaxrobust.evaluation import programs
+from jaxrobust.evaluation import compiled
 from jaxrobust.evaluation.report import Timing
 from jaxrobust.threats.covering import warn_of_covering
 from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Model, PyTree
@@ -63,18 +63,18 @@ def prepare(
         x = np.asarray(in_boxes(x, attacks, box))
     # NumPy's default is 64 bits, which JAX may be told not to use.
     x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
-    shape = programs.logits_shape(model, variables, x)
+    shape = compiled.logits_shape(model, variables, x)
     if len(shape) != 1:
         raise ValueError(f"the model must give logits [K] per example, got shape {shape}")
     if num_classes not in (None, shape[0]):
         raise ValueError(f"the model has {shape[0]} classes, the data {num_classes}")
     checks.labels(y, count=len(x), num_classes=shape[0])
 
-    mesh = programs.make_mesh(devices)
+    mesh = compiled.make_mesh(devices)
     rows = min(batch_size, len(x))
     rows = -(-rows // mesh.size) * mesh.size
     index, mask = (np.asarray(a) for a in padded_batches(len(x), rows))
-    placed = programs.place_whole(mesh, variables)
+    placed = compiled.place_whole(mesh, variables)
     # Labels take the width of `jnp.arange`, with which losses compare them.
     y = y.astype(jax.dtypes.canonicalize_dtype(np.int64))
     return Job(model, mesh, placed, x, y, index, mask)
@@ -115,7 +115,7 @@ def scattered(result: AttackResult, kept: np.ndarray) -> AttackResult:
 
 def clean_pass(job: Job, tick: Tick) -> tuple[np.ndarray, Timing]:
     """Which examples `[N]` are predicted as their label, strictly and without NaN."""
-    program = programs.clean_program(job.model, job.mesh)
+    program = compiled.clean_program(job.model, job.mesh)
     return _each_batch(job, lambda *rows: program(job.variables, *rows), tick)
 
 
@@ -126,8 +126,8 @@ def attack_pass(
     attack = attack if isinstance(attack, Attack) else Attack(run=attack)
     several = per_example(attack, job.x.shape[1:], len(job.x)) is not None
     count = len(job.x) if several else None
-    program = programs.attack_program(job.model, job.mesh, keep_examples, count)
-    attack, key = programs.place_whole(job.mesh, (attack, key))
+    program = compiled.attack_program(job.model, job.mesh, keep_examples, count)
+    attack, key = compiled.place_whole(job.mesh, (attack, key))
     return _each_batch(job, lambda *rows: program(job.variables, attack, key, *rows), tick)
 
 
@@ -164,8 +164,8 @@ def _each_batch(
     parts, seconds = [], []
     for index, mask in zip(job.index, job.mask, strict=True):
         start = time.perf_counter()
-        rows = (programs.place_rows(job.mesh, a) for a in (index, job.x[index], job.y[index]))
-        parts.append(programs.host(run(*rows), mask))
+        rows = (compiled.place_rows(job.mesh, a) for a in (index, job.x[index], job.y[index]))
+        parts.append(compiled.host(run(*rows), mask))
         seconds.append(time.perf_counter() - start)
         tick()
     timing = Timing(first=seconds[0], rest=sum(seconds[1:]), batches=len(seconds))

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from jaxrobust.archive import declared, read
-from jaxrobust.evaluation.passes import AttackLike, Job, Tick, attack_pass, in_turn
+from jaxrobust.evaluation.batched_pass import AttackLike, Job, Tick, attack_pass, in_turn
 from jaxrobust.evaluation.report import Metadata, Timing
 from jaxrobust.files import PathLike, sweep, write_bytes_atomic, write_text_atomic
 from jaxrobust.identity import describe, differences, fingerprint
