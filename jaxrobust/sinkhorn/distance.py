@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
+from jaxrobust.float_bisection import largest_where
 from jaxrobust.sinkhorn.dual import Duals, Problem, moves, shares
 from jaxrobust.sinkhorn.linear import respond
 from jaxrobust.sinkhorn.newton import maximize
 from jaxrobust.sinkhorn.problem import pose
 from jaxrobust.sinkhorn.window import Layout
-from jaxrobust.threats.search import largest_where
 from jaxrobust.types import Array, Scalar
 
 _SHARPNESS = {4: (100.0, 400.0), 8: (100.0, 400.0, 1600.0)}
