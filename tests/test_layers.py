@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"types"},
+    {"devices", "types"},
     {"checks", "files", "float_bisection", "identity", "losses", "processes", "signals"},
     {"archive", "contents", "lagrangian", "locks"},
     {"sinkhorn"},

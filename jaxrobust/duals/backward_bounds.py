@@ -92,8 +92,8 @@ def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None 
     eps, least = jnp.finfo(z.dtype).eps, tiny(z.dtype)
     values = jnp.maximum(jnp.maximum(jnp.abs(low), jnp.abs(high)), jnp.abs(h))
     if method == "interval" and alpha is None:
-        off = 2 * LINES * eps * values
-        return Relaxed(None, None, _gap(h - low) + off, _gap(high - h) + off, least * h.size)
+        miss = 2 * LINES * eps * values
+        return Relaxed(None, None, _gap(h - low) + miss, _gap(high - h) + miss, least * h.size)
     if alpha is None and method == "crown":
         alpha = kind.adaptive(l, u, *node.args)
     lines = kind.lines(l, u, alpha, *node.args)
@@ -175,7 +175,7 @@ def losses(
 
     def slope(node: Node, nu: Array) -> Array | None:
         r = relaxed[node.target.id]
-        if r.lower_slope is None:
+        if r.lower_slope is None or r.upper_slope is None:
             return None
         if r.parallel:
             return nu * r.lower_slope

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict, TypeVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,18 @@ from jaxrobust.types import Array, LogitsFn, ThreatModel
 METHODS = ("interval", "wong_kolter", "crown")
 """The relaxations that bounds are taken from."""
 
+Rows = TypeVar("Rows")
+Results = TypeVar("Results")
+
+
+class BoundOptions(TypedDict, total=False):
+    """The options of `lower_bounds`, as those that pass them on take them."""
+
+    methods: Sequence[str]
+    boxed: bool
+    chunk: int | None
+    bucket: int | None
+
 
 def hidden_boxes(
     where: Region,
@@ -48,7 +61,7 @@ def hidden_boxes(
     with jax.default_matmul_precision("highest"):
         for index, node in enumerate(where.graph.nodes):
             lines = relaxed_by(where, boxes, methods, alphas)
-            if _worth_a_bucket(where, node, boxes, bucket):
+            if bucket is not None and _worth_a_bucket(where, node, boxes, bucket):
                 loose = relaxed_by(where, boxes, ("interval",))
                 loose = _node_box(where, node, loose, chunk)
                 box = _open_box(where, node, lines, loose, bucket, chunk)
@@ -131,9 +144,9 @@ def _least(
     return fall, rise
 
 
-def _worth_a_bucket(where: Region, node: Node, boxes: Sequence[Box], bucket: int | None) -> bool:
+def _worth_a_bucket(where: Region, node: Node, boxes: Sequence[Box], bucket: int) -> bool:
     """Whether most rows of this node may be spared: a wide ReLU layer behind others."""
-    wide = bucket is not None and int(np.prod(node.source.shape)) > bucket
+    wide = int(np.prod(node.source.shape)) > bucket
     return wide and bool(boxes) and node.kind == "relu" and node.source.id not in where.coloring
 
 
@@ -171,9 +184,7 @@ def _alone(size: int) -> RowColoring:
     return RowColoring(index, zero, zero, {})
 
 
-def over(
-    function: Callable[..., Array], rows: Array, chunk: int | None
-) -> tuple[Array, ...] | Array:
+def over(function: Callable[[Rows], Results], rows: Rows, chunk: int | None) -> Results:
     """`vmap` over the leading axis, or `chunk` at a time, rematerialized in the backward pass."""
     if chunk is None:
         return jax.vmap(function)(rows)
@@ -270,7 +281,9 @@ def margin_rows(y: Array, num_classes: int, dtype: jnp.dtype) -> Array:
     return eye[y][None] - eye
 
 
-def margin_bounds(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object) -> Array:
+def margin_bounds(
+    f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+) -> Array:
     """Lower bounds `[K]` on f_y(x') - f_j(x') over the ball; 0 at j = y.
 
     Positive at every other class proves the label for the whole ball; their negatives are the

@@ -55,19 +55,16 @@ def lp_bounds(
     x = jnp.asarray(x)
     checks.images(x, lower=-np.inf, upper=np.inf)
     where = prepare(f, x, threat, boxed=boxed)
-    C = np.asarray(check_request(where, C, methods), np.float64)
-    if boxes is None:
-        bound = functools.partial(_boxes, f, threat=threat, methods=methods, boxed=boxed)
-        boxes = jax.jit(bound)(x)
+    rows = np.asarray(check_request(where, C, methods), np.float64)
+
+    @jax.jit
+    def bound(x: Array) -> tuple[Box, ...]:
+        return hidden_boxes(prepare(f, x, threat, boxed=boxed), methods=methods)
+
+    held: Sequence[Box] = bound(x) if boxes is None else boxes
     band = functools.partial(_band, where)
-    program = encode(where.graph, affine_maps(where.graph), x, threat, boxes, band)
-    return np.array([_dual_value(program, c) for c in C])
-
-
-def _boxes(
-    f: LogitsFn, x: Array, *, threat: ThreatModel, methods: Sequence[str], boxed: bool
-) -> tuple[Box, ...]:
-    return hidden_boxes(prepare(f, x, threat, boxed=boxed), methods=methods)
+    program = encode(where.graph, affine_maps(where.graph), x, threat, held, band)
+    return np.array([_dual_value(program, row) for row in rows])
 
 
 def _band(where: Region, node: Node, box: Box) -> Band:

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jaxrobust.duals.graph import Graph, Node, Ref, Step
 from jaxrobust.types import Array
@@ -66,7 +67,7 @@ class Noise(NamedTuple):
     """... and a scalar: what underflow adds to that, whatever the row."""
 
 
-def gamma(n: Array | float, dtype: Any) -> Array:
+def gamma(n: Array | np.ndarray | float, dtype: Any) -> Array:
     """n u / (1 - n u), rounded up: the relative error of n roundings; infinite from n u = 1/2."""
     nu = jnp.asarray(n, dtype) * (jnp.finfo(dtype).eps / 2)
     return jnp.where(nu < 0.5, 1.01 * nu / (1 - jnp.minimum(nu, 0.5)), jnp.inf)
@@ -149,7 +150,7 @@ def _between(graph: Graph, seed: Ref, ends: Mapping[int, Any]) -> list[Step]:
     return steps[::-1]
 
 
-def _filled(step: Step, constant: Callable[[Array], Array]) -> Step:
+def _filled(step: Step, constant: Callable[[Array], Array | np.ndarray]) -> Step:
     """The step with its floating-point constants replaced, and sums for differences."""
     if step.primitive is lax.sub_p:
         step = step._replace(primitive=lax.add_p)
@@ -188,14 +189,16 @@ def summed(step: Step, *variables: Array) -> tuple[Array, ...]:
     values = iter(variables)
     filled = [next(values) if isinstance(o, Ref) else o for o in step.operands]
     parts = [
-        _split(operand, *own, blocks)
-        for operand, own in zip(filled, zip(*_axes(step), strict=True), strict=True)
+        _split(operand, stays, contracted, blocks)
+        for operand, stays, contracted in zip(filled, *_axes(step), strict=True)
     ]
     _, (batch, _) = step.params["dimension_numbers"]
     batch = tuple(range(len(batch) + 1))
+    left, right = parts
     product = lax.dot_general(
-        *parts,
-        (tuple((part.ndim - 1,) for part in parts), (batch, batch)),
+        left,
+        right,
+        (((left.ndim - 1,), (right.ndim - 1,)), (batch, batch)),
         precision=step.params["precision"],
         preferred_element_type=step.targets[0].dtype,
     )
@@ -247,10 +250,10 @@ def _terms(step: Step, sources: list[Array]) -> tuple[Array | float, ...]:
         ones = _filled(step, lambda c: (c != 0).astype(c.dtype))
         return tuple(n + 1 for n in ones.apply(*given))
     # not by `_products`: in JAX 0.10 on CPUs the maximum of batched products can hold garbage
-    values, axes = iter(given), zip(*_axes(step), strict=True)
+    values = iter(given)
     parts = [
-        _split(next(values), *own, blocks)
-        for operand, own in zip(step.operands, axes, strict=True)
+        _split(next(values), stays, contracted, blocks)
+        for operand, stays, contracted in zip(step.operands, *_axes(step), strict=True)
         if isinstance(operand, Ref)
     ]
     longest = functools.reduce(jnp.minimum, [jnp.max(jnp.sum(p, axis=-1)) for p in parts])
@@ -279,7 +282,7 @@ def _used_by(steps: Sequence[Step], seed: Ref, live: Array) -> list[list[Array |
 class _Uses(NamedTuple):
     """How the numbers of a step are shared, whatever they are."""
 
-    back: list[np.ndarray | float]
+    back: Sequence[np.ndarray | float]
     """By source: the roundings that each entry's cotangent takes."""
     longest: float
     """The most roundings of anything here."""
@@ -290,7 +293,7 @@ def _uses(step: Step) -> _Uses:
     if name in ELEMENTWISE:
         return _Uses([float(SLACK)] * len(step.sources), SLACK)
     ones = _filled(step, lambda c: np.ones(np.shape(c), c.dtype))
-    if any(isinstance(o, jax.core.Tracer) for o in ones.operands):
+    if any(isinstance(o, Tracer) for o in ones.operands):
         # indices that are not known yet: as if every entry met every other
         most = float(max(math.prod(r.shape) for r in (*step.sources, *step.targets)) + SLACK)
         return _Uses([most] * len(step.sources), most)

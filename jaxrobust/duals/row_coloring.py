@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrobust.duals.graph import Graph, Node, Ref, Step, run
 
@@ -107,8 +108,7 @@ def _row_coloring(structure: _Structure) -> dict[int, RowColoring]:
 
 
 def _is_opaque(operand: object) -> bool:
-    traced = isinstance(operand, jax.core.Tracer)
-    return traced and not jnp.issubdtype(operand.dtype, jnp.floating)
+    return isinstance(operand, Tracer) and not jnp.issubdtype(operand.dtype, jnp.floating)
 
 
 def _bare(operation: Step | Node) -> Step | Node:

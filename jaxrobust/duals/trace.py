@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 
 from jaxrobust import checks
@@ -169,7 +170,7 @@ def _recognize(equation: core.JaxprEqn, inner: Any, operands: Sequence[Any]) -> 
 
 
 def _fold(equation: core.JaxprEqn, operands: Sequence[Array]) -> list[Array]:
-    if any(isinstance(o, jax.core.Tracer) for o in operands):
+    if any(isinstance(o, Tracer) for o in operands):
         return list(evaluate(equation.primitive, equation.params, operands))
     # also under an outer jit: thresholds and pads must be known while tracing
     with jax.ensure_compile_time_eval():

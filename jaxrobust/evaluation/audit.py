@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend import core
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.batch import Box
+from jaxrobust.devices import Device
 from jaxrobust.evaluation import compiled
-from jaxrobust.evaluation.batched_pass import Examples, Job, attack_pass, prepare
+from jaxrobust.evaluation.batched_pass import Examples, Job, every_example, prepare
 from jaxrobust.evaluation.report import Report, accuracy
-from jaxrobust.types import Array, Attack, Key, LogitsFn, Model, PyTree
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Model, PyTree
 
 PIXEL = 1 / 255
 """Largest coordinate of the step on which a gradient is put to the test."""
@@ -47,6 +49,11 @@ _EXACT = {"relu", "relu6", "_softmax", "log1mexp", "logaddexp", "logaddexp2", "l
 _EXACT |= {"xlogy", "xlog1py", "_xlogx", "_sinc_maclaurin"}
 _SHIFTS = {"max", "select_n", "broadcast_in_dim", "reshape", "squeeze", "convert_element_type"}
 
+Found = TypeVar("Found", bound=NamedTuple)
+Randomized = Callable[..., Array]
+"""A `LogitsFn` that takes a key as well, as those of `Model.logits_fn` do."""
+Severity = Literal["warning", "note"]
+
 
 class Flag(NamedTuple):
     """Something that can make an attacked accuracy too high: a reason to look, not a proof."""
@@ -54,7 +61,7 @@ class Flag(NamedTuple):
     name: str
     message: str
     """What was seen, with numbers."""
-    severity: Literal["warning", "note"]
+    severity: Severity
     """A note is worth knowing and needs no mending by itself."""
 
 
@@ -76,7 +83,7 @@ class _Slopes(NamedTuple):
     mispredicted: Array
 
 
-def _outputs(key: Key, f: LogitsFn, x: Array, y: Array) -> _Outputs:
+def _outputs(key: Key, f: Randomized, x: Array, y: Array) -> _Outputs:
     del y
     first, second = jax.random.split(key)
     return _Outputs(f(x), f(x, key=first), f(x, key=second))
@@ -114,7 +121,7 @@ def audit(
     key: Key,
     batch_size: int,
     limit: int = 100,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     box: Box | None = None,
 ) -> tuple[Flag, ...]:
     """Looks for what makes attacks fail without making a model robust; `()` if nothing is seen.
@@ -139,11 +146,11 @@ def audit(
       ValueError: `limit` below 1, or what `evaluate` raises.
     """
     checks.at_least("limit", limit, 1)
-    few = tuple(part[:limit] for part in examples)
+    x, y = examples
     job = prepare(
         model,
         variables,
-        few,
+        (x[:limit], y[:limit]),
         batch_size=batch_size,
         devices=devices,
         num_classes=None,
@@ -187,9 +194,10 @@ def attack_flags(report: Report) -> tuple[Flag, ...]:
     return tuple(flags)
 
 
-def _probe(job: Job, key: Key, run: object) -> NamedTuple:
-    """`run` on every example, through the machinery that runs attacks."""
-    return attack_pass(job, key, Attack(run), keep_examples=True, tick=lambda: None)[0]
+def _probe(job: Job, key: Key, run: Callable[..., Found]) -> Found:
+    """`run` on every example, through the machinery that runs attacks: arrays `[N, ...]`."""
+    attack = Attack(cast(Callable[..., AttackResult], run))
+    return every_example(job, key, attack, keep_examples=True, tick=lambda: None)[0]
 
 
 def _output_flags(job: Job, key: Key) -> Iterator[Flag]:
@@ -233,7 +241,7 @@ def _gradient_flags(job: Job, key: Key) -> Iterator[Flag]:
         yield Flag("no gradient", f"JAX cannot differentiate the model: {reason}", "warning")
         return
     found, count = _probe(job, key, _slopes), len(job.x)
-    kinds = {
+    kinds: dict[str, tuple[float, Severity, str]] = {
         "zero gradients": (0.0, "warning", "cross-entropy and margin both have none"),
         "gradients not finite": (0.0, "warning", "attacks count such entries as zero"),
         "cross-entropy underflows": (
@@ -270,7 +278,8 @@ def _suspicious_operations(job: Job) -> dict[str, set[str]]:
     """Names of the suspicious operations of the forward pass, by their kind in `_MEANING`."""
 
     def forward(variables: PyTree, key: Key, x: Array) -> Array:
-        return job.model.logits_fn(variables)(x, key=key)
+        f = cast(Randomized, job.model.logits_fn(variables))
+        return f(x, key=key)
 
     traced = jax.make_jaxpr(forward)(job.variables, jax.random.key(0), _example_shape(job)).jaxpr
     found: dict[str, set[str]] = {}
@@ -316,7 +325,7 @@ def _kinds(
     elif name == "select_n" and touched[0] and not any(touched[1:]):
         yield "flat operations", "a choice between constants"
     elif name == "convert_element_type":
-        before, after = eqn.invars[0].aval.dtype, eqn.outvars[0].aval.dtype
+        before, after = (cast(ShapedArray, v.aval).dtype for v in (eqn.invars[0], eqn.outvars[0]))
         if jnp.issubdtype(before, jnp.inexact) != jnp.issubdtype(after, jnp.inexact):
             yield "flat operations", f"{before} to {after}"
     elif name == "while":

@@ -109,8 +109,8 @@ def block_ascent(
     begin = Duals(pixels, one) if start is None else Duals(layout.lines(start.beta), start.psi)
     none = jnp.asarray(0, jnp.int32)
     logs = partition(layout, problem.cost, begin)
-    start = _State(begin, logs, 0 * one, posed.trivial, none)
-    end = jax.lax.while_loop(unfinished, advance, start)
+    state = _State(begin, logs, 0 * one, posed.trivial, none)
+    end = jax.lax.while_loop(unfinished, advance, state)
     return make_feasible(
         posed,
         end.duals,

@@ -21,7 +21,10 @@ class BudgetMultiplier(NamedTuple):
 
 
 def budget_multiplier(
-    spent: Callable[[Array], tuple[Array, Array]], radius: Array, start: Array, skip: Array = False
+    spent: Callable[[Array], tuple[Array, Array]],
+    radius: Array,
+    start: Array,
+    skip: Array | bool = False,
 ) -> BudgetMultiplier:
     """The least psi >= 0 at which `spent(psi)` is the radius, to a few units of rounding.
 

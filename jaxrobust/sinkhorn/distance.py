@@ -98,7 +98,8 @@ def distance(
         return prices, Distance(lower, estimate, jnp.sum(jnp.abs(missed)), end.converged)
 
     sharpness = np.asarray(_SHARPNESS[dtype.itemsize], dtype)
-    stages = (np.concatenate([np.asarray([_MILD], dtype), sharpness[:-1]]), sharpness)
+    before = np.concatenate([np.asarray([_MILD], dtype), sharpness[:-1]])
+    stages = jnp.asarray(before), jnp.asarray(sharpness)
     # A blurred plan's multipliers are the logarithms of its column sums.
     top = jnp.where(still, 1, jnp.max(z))
     logs = layout.lines(jnp.log(jnp.maximum(z / top, np.exp(-_MILD))))
