@@ -15,6 +15,9 @@ from jax.extend import core
 from jaxrobust import checks
 from jaxrobust.types import Array
 
+Program = tuple[core.Jaxpr, Sequence[Array]]
+"""A jaxpr and its constants."""
+
 _CALLS = {
     "jit",
     "pjit",
@@ -29,7 +32,7 @@ _CALLS = {
 }
 
 
-def called(equation: core.JaxprEqn) -> tuple[core.Jaxpr, Sequence[Array]] | None:
+def called(equation: core.JaxprEqn) -> Program | None:
     """The jaxpr and constants that a call-like equation runs, None for any other equation."""
     if equation.primitive.name not in _CALLS:
         return None
