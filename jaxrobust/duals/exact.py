@@ -14,10 +14,10 @@ from scipy import optimize, sparse
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import judge
-from jaxrobust.duals.backward_bounds import Box, prepare
 from jaxrobust.duals.bounds import METHODS, check_request, hidden_boxes, margin_rows, row_bounds
 from jaxrobust.duals.matrices import affine_maps, flat, polyhedral, require_host
 from jaxrobust.duals.milp import Program, encode, goal, refuse_smooth
+from jaxrobust.duals.relaxed_network import Box, prepare
 from jaxrobust.duals.trace import trace
 from jaxrobust.threats.box import numbers
 from jaxrobust.types import Array, AttackResult, LogitsFn, ThreatModel

@@ -11,11 +11,11 @@ from typing import NamedTuple, cast
 import numpy as np
 from scipy import sparse
 
-from jaxrobust.duals.backward_bounds import Box
 from jaxrobust.duals.graph import Graph, Node
 from jaxrobust.duals.lines import Lines
 from jaxrobust.duals.matrices import Map, flat
 from jaxrobust.duals.relaxations import relaxation
+from jaxrobust.duals.relaxed_network import Box
 from jaxrobust.threats import L1, Linf
 from jaxrobust.types import Array, ThreatModel
 

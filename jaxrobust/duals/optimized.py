@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import checks
-from jaxrobust.duals.backward_bounds import Box, Region, prepare
 from jaxrobust.duals.bounds import check_request, hidden_boxes, row_bounds
 from jaxrobust.duals.relaxations import relaxation
+from jaxrobust.duals.relaxed_network import Box, Region, prepare
 from jaxrobust.types import Array, LogitsFn, Scalar, ThreatModel
 
 

@@ -22,10 +22,11 @@ from jax.flatten_util import ravel_pytree
 
 from jaxrobust import checks
 from jaxrobust.duals import estimators
-from jaxrobust.duals.backward_bounds import Box, Region, Relaxed, prepare, relax, rounded
-from jaxrobust.duals.bounds import hidden_boxes, margin_rows, over, row_bounds, widened
+from jaxrobust.duals.backward_bounds import over
+from jaxrobust.duals.bounds import hidden_boxes, margin_rows, row_bounds
 from jaxrobust.duals.certificates import Certificate
 from jaxrobust.duals.graph import Graph, Node, Ref, ancestors, run
+from jaxrobust.duals.relaxed_network import Box, Region, Relaxed, prepare, relax, rounded, widened
 from jaxrobust.duals.rounding import grown
 from jaxrobust.threats import L2, Linf
 from jaxrobust.types import Array, Key, LogitsFn, ThreatModel

@@ -18,7 +18,7 @@ class Relaxation(NamedTuple):
     """What bounds need to know of an elementwise nonlinearity. All arrays have the node's shape.
 
     Values must hold for every l <= u, also for l = u and for |l|, |u| up to an eighth of the
-    largest float. NaN bounds are the caller's matter (`backward_bounds.relax`).
+    largest float. NaN bounds are the caller's matter (`relaxed_network.relax`).
     """
 
     function: Callable[..., Array]

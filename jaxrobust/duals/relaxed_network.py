@@ -1,0 +1,171 @@
+"""The relaxed network on a ball around one example: boxes, lines, and what they give away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.duals.concretize import check_ball, spread
+from jaxrobust.duals.graph import Graph, Node, Ref, run
+from jaxrobust.duals.lines import Lines
+from jaxrobust.duals.relaxations import relaxation
+from jaxrobust.duals.rounding import Noise, noise, summed, tiny
+from jaxrobust.duals.row_coloring import RowColoring, row_coloring
+from jaxrobust.duals.trace import trace
+from jaxrobust.types import Array, LogitsFn, ThreatModel
+
+LINES = 8
+"""Machine epsilons of their numbers by which a node's lines are widened: those of the arithmetic
+that makes them, of the activation's own values, and of a row's product with the slope."""
+
+
+class Region(NamedTuple):
+    """A network on a ball around one example; made by `prepare`, alive within one trace."""
+
+    graph: Graph
+    coloring: dict[int, RowColoring]
+    x: Array
+    threat: ThreatModel
+    boxed: bool
+    values: dict[int, Array]
+    """Every value of the network at `x`, by `Ref.id`."""
+
+
+class Box(NamedTuple):
+    """Elementwise bounds of one node's source over the region."""
+
+    lower: Array
+    upper: Array
+    noise: Noise | None = None
+    """What rounding can do on the way to the source; None where that is somebody else's matter."""
+
+
+class Relaxed(NamedTuple):
+    """A node's lines: slopes, and what they give away at the clean example (gaps, at least 0).
+
+    Slopes None stand for the constant lines of an interval, at which a row stops.
+    """
+
+    lower_slope: Array | None
+    upper_slope: Array | None
+    lower_gap: Array
+    upper_gap: Array
+    floor: Array | float = 0.0
+    """A scalar: what underflow can take from a row that comes by."""
+
+    @property
+    def parallel(self) -> bool:
+        """Whether a row and its negative share one backward pass."""
+        return self.lower_slope is self.upper_slope
+
+
+def prepare(f: LogitsFn, x: Array, threat: ThreatModel, *, boxed: bool = False) -> Region:
+    """Traces `f` and evaluates it at `x`; errors as `trace` and `concretize.check_ball`."""
+    check_ball(threat, x)
+    graph = trace(f, x)
+    with jax.default_matmul_precision("highest"):
+        values = run(
+            graph, x, lambda node, z: relaxation(node.kind).function(z, *node.args), summed
+        )
+    return Region(graph, row_coloring(graph), x, threat, boxed, values)
+
+
+def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None = None) -> Relaxed:
+    """A node's lines on `box`: "interval", "wong_kolter" or "crown", or those of a given alpha."""
+    kind = relaxation(node.kind)
+    z, h = where.values[node.source.id], where.values[node.target.id]
+    l, u, low, high = _ends(where, node, box)  # noqa: E741
+    eps, least = jnp.finfo(z.dtype).eps, tiny(z.dtype)
+    values = jnp.maximum(jnp.maximum(jnp.abs(low), jnp.abs(high)), jnp.abs(h))
+    if method == "interval" and alpha is None:
+        miss = 2 * LINES * eps * values
+        return Relaxed(None, None, _gap(h - low) + miss, _gap(high - h) + miss, least * h.size)
+    if alpha is None and method == "crown":
+        alpha = kind.adaptive(l, u, *node.args)
+    lines = kind.lines(l, u, alpha, *node.args)
+    reach = jnp.maximum(jnp.abs(l), jnp.abs(u))
+    bend = 0.0 if kind.polygonal else LINES * eps * (u - l)
+    bent = ~_straight(lines) if kind.polygonal else True
+
+    def off(slope: Array, intercept: Array) -> Array:
+        """How far the line, as computed, may miss the function and a row the line."""
+        steep = jnp.abs(slope)
+        size = jnp.where(bent, LINES * eps * (steep * reach + jnp.abs(intercept) + values), 0)
+        met = 0.0 if box.noise is None else steep * box.noise.size
+        return size + bend * jnp.maximum(steep, 1) + least * reach + met
+
+    below = _gap(h - (lines.lower_slope * z + lines.lower_intercept))
+    above = _gap(lines.upper_slope * z + lines.upper_intercept - h)
+    below += off(lines.lower_slope, lines.lower_intercept)
+    above += off(lines.upper_slope, lines.upper_intercept)
+    floor = 4 * least * jnp.sum(1 + reach + below + above)
+    if box.noise is not None:
+        floor += box.noise.floor
+    return Relaxed(lines.lower_slope, lines.upper_slope, below, above, jax.lax.stop_gradient(floor))
+
+
+def _straight(lines: Lines) -> Array:
+    """Where the function is z or 0 on its box, and both lines are: nothing is rounded."""
+    slope, intercept = lines.lower_slope, lines.lower_intercept
+    same = (slope == lines.upper_slope) & (intercept == lines.upper_intercept)
+    return same & (intercept == 0) & ((slope == 0) | (slope == 1))
+
+
+def _ends(where: Region, node: Node, box: Box) -> tuple[Array, Array, Array, Array]:
+    """The box of a node's source, finite, and that of its target."""
+    # infinite bounds would make NaN of 0 * inf; no finite value lies beyond the largest float
+    most = jnp.finfo(node.source.dtype).max / 8
+    l, u = (jnp.clip(b, -most, most) for b in (box.lower, box.upper))  # noqa: E741
+    return l, u, *relaxation(node.kind).interval(l, u, *node.args)
+
+
+def live(where: Region, node: Node, box: Box) -> Array | None:
+    """Where a row that comes by the node can be other than 0 at its source; None: anywhere."""
+    if not relaxation(node.kind).polygonal:
+        return None
+    l, u, low, high = _ends(where, node, box)  # noqa: E741
+    # neither NaN nor a box that is one point must look like a unit that is constant
+    return ~((low == high) & (l < u))
+
+
+def rounded(where: Region, boxes: Sequence[Box], seed: Ref, live: Array | None = None) -> Noise:
+    """What rounding can do to `seed`, given the boxes of the nodes before it; see `noise`."""
+    far = {where.graph.input.id: spread(where.threat, where.x, boxed=where.boxed)}
+    for node, box in zip(where.graph.nodes, boxes, strict=False):
+        _, _, low, high = _ends(where, node, box)
+        h = where.values[node.target.id]
+        least = LINES * jnp.finfo(h.dtype).eps * (jnp.abs(low) + jnp.abs(high))
+        far[node.target.id] = jnp.maximum(high - h, h - low) + least
+    return noise(where.graph, where.values, far, seed, live)
+
+
+def widened(box: Box, noise: Noise) -> Box:
+    """The box of computed values as one of exact values."""
+    off = noise.size + noise.floor
+    last = 2 * jnp.finfo(off.dtype).eps
+    lower, upper = box.lower - off, box.upper + off
+    return Box(lower - last * jnp.abs(lower), upper + last * jnp.abs(upper), noise)
+
+
+def relaxed_by(
+    where: Region,
+    boxes: Sequence[Box],
+    methods: Sequence[str],
+    alphas: Sequence[Array] | None = None,
+) -> list[dict[int, Relaxed]]:
+    """The lines of the nodes that have boxes, by target id, for each method."""
+    slopes = [None] * len(boxes) if alphas is None else alphas
+    return [
+        {
+            node.target.id: relax(where, node, box, m, None if m == "interval" else alpha)
+            for node, box, alpha in zip(where.graph.nodes, boxes, slopes, strict=False)
+        }
+        for m in methods
+    ]
+
+
+def _gap(gap: Array) -> Array:
+    return jnp.maximum(gap, 0)
