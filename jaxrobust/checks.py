@@ -13,17 +13,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 
 def is_concrete(value: Any) -> bool:
     """Whether `value` is a number (or array) known on the host now."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return False
     return isinstance(value, int | float | np.ndarray | np.generic | jax.Array)
 
 
 def _require_number(name: str, value: Any) -> None:
-    if not isinstance(value, jax.core.Tracer) and not is_concrete(value):
+    if not isinstance(value, Tracer) and not is_concrete(value):
         raise ValueError(f"{name} must be a number or an array of numbers, got {value!r}")
 
 

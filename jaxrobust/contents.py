@@ -15,9 +15,10 @@ import math
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.identity import KIND, fingerprint
@@ -63,7 +64,7 @@ def _told(value: Any, above: tuple[int, ...]) -> Any:
 
 def _parts(value: Any, tell: Tell) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {KIND: type(value).__qualname__, **_named(value._asdict(), tell)}
+        return {KIND: type(value).__qualname__, **_named(cast(Any, value)._asdict(), tell)}
     if isinstance(value, tuple | list):
         return {str(place): tell(part) for place, part in enumerate(value)}
     if isinstance(value, set | frozenset):
@@ -96,7 +97,7 @@ def _array(value: Any) -> Any:
         if not value.is_fully_replicated:
             return f"{value.dtype}{list(value.shape)}"
         value = value.addressable_data(0)
-    is_key = jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     if value.ndim == 0 and not is_key:
         return _told(value.item(), ())
     return f"{value.dtype}{list(value.shape)} {fingerprint(value)}"
@@ -149,8 +150,9 @@ def _object(value: Any, tell: Tell) -> Any:
 def _public_name(value: Any) -> str | None:
     """Of a library's callable object, such as a compiled function; None where it has none."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    shown = callable(value) and isinstance(module, str) and isinstance(name, str)
-    return f"{module}.{name}" if shown and "<" not in name and _is_library(module) else None
+    if not (callable(value) and isinstance(module, str) and isinstance(name, str)):
+        return None
+    return f"{module}.{name}" if "<" not in name and _is_library(module) else None
 
 
 def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:

@@ -282,7 +282,7 @@ def examples_grid(
     name = (lambda k: str(int(k))) if names is None else (lambda k: names[int(k)])
     deltas = [after - before for before, after in zip(clean, perturbed, strict=True)]
     return picture_grid(
-        [clean, perturbed, [magnified(delta) for delta in deltas]],
+        [list(clean), list(perturbed), [magnified(delta) for delta in deltas]],
         titles=[
             [f"label {name(k)}" for k in labels],
             [f"predicted {name(k)}" for k in predictions],

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.types import Attack, PyTree
@@ -27,7 +28,7 @@ def fingerprint(tree: PyTree) -> str:
         array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
         # By bytes, which types of extensions such as bfloat16 do not give otherwise.
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:16]
 
 
@@ -71,7 +72,7 @@ def differences(held: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _changes(there: Any, here: Any, name: str) -> Iterator[tuple[str, str, str]]:
@@ -82,8 +83,8 @@ def _changes(there: Any, here: Any, name: str) -> Iterator[tuple[str, str, str]]
     kinds = there.get(KIND) != here.get(KIND)
     for key in (KIND,) if kinds else there | here:
         if there.get(key) != here.get(key):
-            pair = (side.get(key, "nothing") for side in (there, here))
-            yield from _changes(*pair, f"{name}.{key}" if name else key)
+            held, ours = (side.get(key, "nothing") for side in (there, here))
+            yield from _changes(held, ours, f"{name}.{key}" if name else key)
 
 
 def _shown(value: Any) -> str:

@@ -59,10 +59,9 @@ def stoppable(safe: Callable[[], str], *, together: bool = True) -> Iterator[Che
       safe: tells what of the work is saved.
       together: whether all JAX processes enter the block and call `check` equally often.
     """
-    asked = signal.getsignal(signal.SIGTERM)
-    outermost = not isinstance(asked, _Asked)
-    if outermost:
-        asked = _Asked()
+    handler = signal.getsignal(signal.SIGTERM)
+    outermost = not isinstance(handler, _Asked)
+    asked = handler if isinstance(handler, _Asked) else _Asked()
 
     def check() -> None:
         if not outermost and not together and jax.process_count() > 1:

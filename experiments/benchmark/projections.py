@@ -120,7 +120,7 @@ def entrants(
 
     sides = [
         ours("jaxrobust", sinkhorn.projected),
-        ours("ours, published", sinkhorn.iteration, same=False),
+        ours("ours, published", sinkhorn.block_ascent, same=False),
     ]
     if device is None:
         return sides, [torch_sinkhorn.ABSENT]

@@ -14,7 +14,7 @@ from jaxrobust import losses
 from jaxrobust.attacks import example_keys
 from jaxrobust.data import Split
 from jaxrobust.data.batches import padded_batches
-from jaxrobust.evaluation.programs import as_float
+from jaxrobust.evaluation.compiled import as_float
 from jaxrobust.types import Array, Key, LogitsFn, Model, PyTree, Variables
 
 

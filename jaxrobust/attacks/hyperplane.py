@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import losses
+from jaxrobust.float_bisection import largest_where
 from jaxrobust.threats import L1, L2, Linf
 from jaxrobust.threats.box import numbers
-from jaxrobust.threats.search import largest_where
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 

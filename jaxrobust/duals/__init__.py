@@ -23,6 +23,7 @@ from jaxrobust.duals.certificates import (
     robust_logits,
     robust_loss,
 )
+from jaxrobust.duals.concretize import support
 from jaxrobust.duals.exact import Exact, exact_margin, exact_margins
 from jaxrobust.duals.graph import Graph, Node, Ref, Step, pull, run
 from jaxrobust.duals.lines import Lines
@@ -34,9 +35,8 @@ from jaxrobust.duals.projections import (
     projected_margin_bounds,
 )
 from jaxrobust.duals.radius import Radius, certified_radius
-from jaxrobust.duals.region import Box, Region, Relaxed, prepare, relax
 from jaxrobust.duals.relaxations import Relaxation, register, relaxation
-from jaxrobust.duals.support import support
+from jaxrobust.duals.relaxed_network import Box, Region, Relaxed, prepare, relax
 from jaxrobust.duals.trace import UnsupportedOperation, trace
 
 __all__ = [

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.duals.graph import Node, Ref
-from jaxrobust.duals.locality import Sharing
-from jaxrobust.duals.region import Box, Region, Relaxed, live, losses, prepare, relax, rounded
-from jaxrobust.duals.rounding import SLACK, Noise, gamma, grown
+from jaxrobust.duals.backward_bounds import node_box, over, row_losses
+from jaxrobust.duals.buckets import bucket_box, worth_a_bucket
+from jaxrobust.duals.relaxed_network import Box, Region, live, prepare, relaxed_by, rounded, widened
+from jaxrobust.duals.rounding import SLACK, gamma, grown
+from jaxrobust.duals.shared_rows import shared_box
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 METHODS = ("interval", "wong_kolter", "crown")
 """The relaxations that bounds are taken from."""
+
+
+class BoundOptions(TypedDict, total=False):
+    """The options of `lower_bounds`, as those that pass them on take them."""
+
+    methods: Sequence[str]
+    boxed: bool
+    chunk: int | None
+    bucket: int | None
 
 
 def hidden_boxes(
@@ -31,20 +41,21 @@ def hidden_boxes(
     """Bounds of every node's source, in order: at each the best of `methods`, on those before it.
 
     Nodes that see the input directly get the closed form of their affine map: eps times the dual
-    norm of its rows. Rows whose receptive fields are disjoint share a backward pass (`locality`).
-    `alphas`, one array of each node's shape, replace the methods' own slopes but the interval's;
-    boxes are intersected with `within` where given. `bucket`: see `lower_bounds`.
+    norm of its rows. Rows whose receptive fields are disjoint share a backward pass
+    (`shared_rows`). `alphas`, one array of each node's shape, replace the methods' own slopes but
+    the interval's; boxes are intersected with `within` where given. `bucket`: see `lower_bounds`.
     """
     boxes: list[Box] = []
     with jax.default_matmul_precision("highest"):
         for index, node in enumerate(where.graph.nodes):
             lines = relaxed_by(where, boxes, methods, alphas)
-            if _worth_a_bucket(where, node, boxes, bucket):
-                loose = relaxed_by(where, boxes, ("interval",))
-                loose = _node_box(where, node, loose, chunk)
-                box = _open_box(where, node, lines, loose, bucket, chunk)
+            coloring = where.coloring.get(node.source.id)
+            if bucket is not None and worth_a_bucket(where, node, boxes, bucket):
+                box = bucket_box(where, node, lines, boxes, bucket, chunk)
+            elif coloring is not None:
+                box = shared_box(where, node, lines, coloring, chunk)
             else:
-                box = _node_box(where, node, lines, chunk)
+                box = node_box(where, node, lines, chunk)
             box = widened(box, rounded(where, boxes, node.source))
             if within is not None:
                 lower, upper = within[index][:2]
@@ -54,121 +65,6 @@ def hidden_boxes(
             own = rounded(where, boxes, node.source, live(where, node, box))
             boxes.append(box._replace(noise=own))
     return tuple(boxes)
-
-
-def widened(box: Box, noise: Noise) -> Box:
-    """The box of computed values as one of exact values."""
-    off = noise.size + noise.floor
-    last = 2 * jnp.finfo(off.dtype).eps
-    lower, upper = box.lower - off, box.upper + off
-    return Box(lower - last * jnp.abs(lower), upper + last * jnp.abs(upper), noise)
-
-
-def relaxed_by(
-    where: Region,
-    boxes: Sequence[Box],
-    methods: Sequence[str],
-    alphas: Sequence[Array] | None = None,
-) -> list[dict[int, Relaxed]]:
-    """The lines of the nodes that have boxes, by target id, for each method."""
-    slopes = [None] * len(boxes) if alphas is None else alphas
-    return [
-        {
-            node.target.id: relax(where, node, box, m, None if m == "interval" else alpha)
-            for node, box, alpha in zip(where.graph.nodes, boxes, slopes, strict=False)
-        }
-        for m in methods
-    ]
-
-
-def _node_box(
-    where: Region, node: Node, lines: Sequence[dict[int, Relaxed]], chunk: int | None
-) -> Box:
-    seed = node.source
-    size = int(np.prod(seed.shape))
-    shared = where.sharing.get(seed.id)
-    plan = _alone(size) if shared is None else shared
-    color, rank, slot = (jnp.asarray(v) for v in (plan.color, plan.rank, plan.slot))
-
-    def passes(c: Array) -> tuple[Array, Array]:
-        fields = None
-        if shared is not None:
-            fields = {i: jnp.asarray(field)[c] for i, field in plan.fields.items()}
-
-        def one(r: Array) -> tuple[Array, Array]:
-            row = ((color == c) & (rank == r)).astype(seed.dtype).reshape(seed.shape)
-            fall, rise = _least(where, lines, seed, row, fields)
-            return fall.reshape(plan.slots), rise.reshape(plan.slots)
-
-        return jax.vmap(one)(jnp.arange(plan.ranks, dtype=rank.dtype))
-
-    width = None if chunk is None else max(1, chunk // plan.ranks)
-    fall, rise = over(passes, jnp.arange(plan.colors, dtype=color.dtype), width)
-    z = where.values[seed.id]
-    fall, rise = (v[color, rank, slot].reshape(seed.shape) for v in (fall, rise))
-    return Box(z - fall, z + rise)
-
-
-def _least(
-    where: Region,
-    lines: Sequence[dict[int, Relaxed]],
-    seed: Ref,
-    row: Array,
-    fields: dict[int, Array] | None = None,
-) -> tuple[Array, Array]:
-    """How far row . seed falls and rises by the best of several lines; see `region.losses`."""
-    found = [losses(where, by, seed, row, fields, both=True) for by in lines]
-    fall, rise = (jnp.stack(side).min(axis=0) for side in zip(*found, strict=True))
-    return fall, rise
-
-
-def _worth_a_bucket(where: Region, node: Node, boxes: Sequence[Box], bucket: int | None) -> bool:
-    """Whether most rows of this node may be spared: a wide ReLU layer behind others."""
-    wide = bucket is not None and int(np.prod(node.source.shape)) > bucket
-    return wide and bool(boxes) and node.kind == "relu" and node.source.id not in where.sharing
-
-
-def _open_box(
-    where: Region,
-    node: Node,
-    lines: Sequence[dict[int, Relaxed]],
-    loose: Box,
-    bucket: int,
-    chunk: int | None,
-) -> Box:
-    """`loose`, improved for the `bucket` units that it leaves crossing by most.
-
-    A ReLU that does not cross needs no better box: its relaxation is exact.
-    """
-    seed = node.source
-    low, high = loose.lower.reshape(-1), loose.upper.reshape(-1)
-    crossing = (low < 0) & (high > 0)
-    chosen = jax.lax.top_k(jnp.where(crossing, high - low, 0), bucket)[1]
-
-    def one(unit: Array) -> tuple[Array, Array]:
-        row = jax.nn.one_hot(unit, low.size, dtype=seed.dtype).reshape(seed.shape)
-        return _least(where, lines, seed, row)
-
-    fall, rise = over(one, chosen, chunk)
-    z = where.values[seed.id].reshape(-1)[chosen]
-    low = low.at[chosen].max(z - fall)
-    high = high.at[chosen].min(z + rise)
-    return Box(low.reshape(seed.shape), high.reshape(seed.shape))
-
-
-def _alone(size: int) -> Sharing:
-    """Every row in a pass of its own."""
-    index, zero = np.arange(size, dtype=np.int32), np.zeros(size, np.int32)
-    return Sharing(index, zero, zero, {})
-
-
-def over(
-    function: Callable[..., Array], rows: Array, chunk: int | None
-) -> tuple[Array, ...] | Array:
-    """`vmap` over the leading axis, or `chunk` at a time, rematerialized in the backward pass."""
-    if chunk is None:
-        return jax.vmap(function)(rows)
-    return jax.lax.map(jax.checkpoint(function), rows, batch_size=chunk)
 
 
 def row_bounds(
@@ -190,7 +86,7 @@ def row_bounds(
     def one(args: tuple[Array, Sequence[Array] | None]) -> Array:
         row, slopes = args
         lines = relaxed_by(where, boxes, methods, slopes)
-        return jnp.stack([losses(where, by, seed, row, both=False)[0] for by in lines]).min()
+        return jnp.stack([row_losses(where, by, seed, row, both=False)[0] for by in lines]).min()
 
     with jax.default_matmul_precision("highest"):
         fall = over(one, (C, None if alphas is None else tuple(alphas)), chunk)
@@ -261,7 +157,9 @@ def margin_rows(y: Array, num_classes: int, dtype: jnp.dtype) -> Array:
     return eye[y][None] - eye
 
 
-def margin_bounds(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object) -> Array:
+def margin_bounds(
+    f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+) -> Array:
     """Lower bounds `[K]` on f_y(x') - f_j(x') over the ball; 0 at j = y.
 
     Positive at every other class proves the label for the whole ball; their negatives are the

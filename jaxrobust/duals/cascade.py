@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxrobust import checks
 from jaxrobust.data.batches import padded_batches, to_float
 from jaxrobust.data.types import Split
-from jaxrobust.duals.bounds import METHODS
+from jaxrobust.devices import Device
+from jaxrobust.duals.bounds import METHODS, BoundOptions
 from jaxrobust.duals.certificates import Certificate, certify
 from jaxrobust.types import Array, LogitsFn, Model, ThreatModel, Variables
 
@@ -81,7 +82,7 @@ def cascade_predict(
     threat: ThreatModel,
     *,
     rule: str = "strict",
-    **options: object,
+    **options: Unpack[BoundOptions],
 ) -> Decision:
     """The decision of the cascade `fs`, first stage to last, for one example `x`, and its worth.
 
@@ -111,7 +112,7 @@ def cascade_verdict(
     threat: ThreatModel,
     *,
     rule: str = "strict",
-    **options: object,
+    **options: Unpack[BoundOptions],
 ) -> Array:
     """bool: the cascade's label at `x` is `y`, and counts as certified under the rule.
 
@@ -124,7 +125,9 @@ def cascade_verdict(
     return decision.certified & (decision.label == y)
 
 
-def _own(f: LogitsFn, x: Array, threat: ThreatModel, **options: object) -> Certificate:
+def _own(
+    f: LogitsFn, x: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+) -> Certificate:
     """The certificate of `f`'s own prediction."""
     # in the precision of the bounds, which are about the same logits
     with jax.default_matmul_precision("highest"):
@@ -165,7 +168,7 @@ def uncertified(
 @functools.lru_cache(maxsize=8)
 def _program(
     model: Model,
-    devices: tuple[jax.Device, ...],
+    devices: tuple[Device, ...],
     methods: tuple[str, ...],
     boxed: bool,
     chunk: int | None,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import checks, losses
-from jaxrobust.duals.bounds import METHODS, margin_bounds
+from jaxrobust.duals.bounds import METHODS, BoundOptions, margin_bounds
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 KINDS = ("deterministic", "probabilistic", "estimate")
@@ -81,19 +81,22 @@ def certify(
     Raises:
       ValueError: also for fewer than two classes, of which nothing could be proved.
     """
-    options = {"methods": methods, "boxed": boxed, "chunk": chunk, "bucket": bucket}
-    lower = margin_bounds(f, x, y, threat, **options)
+    lower = margin_bounds(f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket)
     if lower.shape[0] < 2:
         raise ValueError(f"a certificate needs at least 2 logits, got {lower.shape[0]}")
     return Certificate(lower, jnp.asarray(y), jnp.zeros((), lower.dtype), "deterministic")
 
 
-def robust_logits(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object) -> Array:
+def robust_logits(
+    f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+) -> Array:
     """`certify(...).robust_logits`, `[K]`; 0 at the label. `options` are those of `certify`."""
     return certify(f, x, y, threat, **options).robust_logits
 
 
-def robust_loss(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object) -> Array:
+def robust_loss(
+    f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+) -> Array:
     """Cross-entropy of the robust logits, a scalar: above that of every point of the ball.
 
     The objective of certified training (Wong's thesis, theorem 2 and eq. 3.26). Differentiable in
@@ -102,7 +105,9 @@ def robust_loss(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options:
     return losses.cross_entropy(robust_logits(f, x, y, threat, **options), y)
 
 
-def robust_error(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object) -> Array:
+def robust_error(
+    f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+) -> Array:
     """bool: the label is not certified. Its mean bounds every attack's error from above.
 
     Also True where `f` is wrong at `x`, and for NaN. `options`: as in `certify`.
@@ -110,7 +115,7 @@ def robust_error(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options
     return ~certify(f, x, y, threat, **options).certified
 
 
-def detect(f: LogitsFn, x: Array, threat: ThreatModel, **options: object) -> Array:
+def detect(f: LogitsFn, x: Array, threat: ThreatModel, **options: Unpack[BoundOptions]) -> Array:
     """bool: whether `x` may be adversarial, since its prediction is not certified around it.
 
     Wong's thesis, corollary 2. Where it is False, all points of the ball around `x` have `x`'s

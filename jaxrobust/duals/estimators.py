@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,12 @@ def cauchy_inflation(samples: int, failure: float) -> float:
     lies below the largest of its parts.
     """
     rate = -math.log(failure) / samples
-    z = brentq(lambda z: z * math.atan(z) - math.log1p(z * z) / 2 - rate, 0, 2 + 2 * rate)
+
+    def excess(z: float) -> float:
+        return z * math.atan(z) - math.log1p(z * z) / 2 - rate
+
+    # a number, unless `full_output` is asked for
+    z = cast(float, brentq(excess, 0, 2 + 2 * rate))
     return math.exp(math.pi * z / 2)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import judge
 from jaxrobust.duals.bounds import METHODS, check_request, hidden_boxes, margin_rows, row_bounds
 from jaxrobust.duals.matrices import affine_maps, flat, polyhedral, require_host
-from jaxrobust.duals.program import Program, encode, goal, refuse_smooth
-from jaxrobust.duals.region import Box, prepare
+from jaxrobust.duals.milp import Program, encode, goal, refuse_smooth
+from jaxrobust.duals.relaxed_network import Box, prepare
 from jaxrobust.duals.trace import trace
 from jaxrobust.threats.box import numbers
 from jaxrobust.types import Array, AttackResult, LogitsFn, ThreatModel
@@ -53,7 +53,19 @@ class Exact(NamedTuple):
         return "certified" if self.certified else "undecided"
 
 
-def exact_margin(f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object) -> Exact:
+class ExactOptions(TypedDict, total=False):
+    """The options of `exact_margins`."""
+
+    boxed: bool
+    sign_only: bool
+    time_limit: float
+    methods: Sequence[str]
+    chunk: int | None
+
+
+def exact_margin(
+    f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[ExactOptions]
+) -> Exact:
     """`exact_margins` of one example."""
     return next(exact_margins(f, jnp.asarray(x)[None], jnp.asarray(y)[None], threat, **options))
 
@@ -128,6 +140,7 @@ def exact_margins(
         others = [j for j in np.argsort(lower) if j != y and not (sign_only and proved[j])]
         if sign_only and worst.success:
             others = []
+        program, tolerance = None, TOLERANCE
         if others:
             program = encode(graph, maps, x, threat, boxes)
             _require_reproduction(program, flat(logits))
@@ -137,6 +150,7 @@ def exact_margins(
             left = time_limit - (time.monotonic() - began)
             if left <= 0 or (sign_only and (proved[j] or worst.success)):
                 continue
+            assert program is not None  # made above: `others` holds j
             cutoff = tolerance if sign_only else None
             found = _minimize(program, flat(rows[j]), cutoff=cutoff, gap=gap, limit=left)
             nodes += found.nodes
@@ -179,17 +193,14 @@ def _minimize(
 ) -> _Minimum:
     """The minimum of row . logits, or that of `cutoff` and it: nothing above is searched."""
     cost, offset = goal(program, row)
-    matrix, low, high = program.matrix, program.low, program.high
     if cutoff is not None:
-        matrix = sparse.vstack([matrix, sparse.csr_array(cost[None])], format="csr")
-        low, high = np.append(low, -np.inf), np.append(high, cutoff - offset)
-    found = optimize.milp(
-        cost,
-        integrality=program.integral.astype(int),
-        bounds=optimize.Bounds(program.lower, program.upper),
-        constraints=optimize.LinearConstraint(matrix, low, high),
-        options={"time_limit": limit, "mip_rel_gap": gap},
-    )
+        rows = sparse.vstack([program.matrix, sparse.csr_array(cost[None])], format="csr")
+        program = program._replace(
+            matrix=cast(sparse.csr_array, rows),
+            low=np.append(program.low, -np.inf),
+            high=np.append(program.high, cutoff - offset),
+        )
+    found = _solved(program, cost, {"time_limit": limit, "mip_rel_gap": gap})
     nodes = int(found.mip_node_count or 0)
     if found.status == 2 and cutoff is not None:
         return _Minimum(cutoff, None, nodes)
@@ -201,6 +212,17 @@ def _minimize(
     if found.x is None:
         return _Minimum(lower, None, nodes)
     return _Minimum(lower, program.input.matrix @ found.x + program.input.constant, nodes)
+
+
+def _solved(program: Program, cost: np.ndarray, options: dict[str, float]) -> Any:
+    """HiGHS's answer to: minimize cost . v over the program's columns v."""
+    # SciPy's types take single numbers for bounds
+    box = optimize.Bounds(cast(Any, program.lower), cast(Any, program.upper))
+    rows = optimize.LinearConstraint(
+        program.matrix, cast(Any, program.low), cast(Any, program.high)
+    )
+    integral = program.integral.astype(int)
+    return optimize.milp(cost, integrality=integral, bounds=box, constraints=rows, options=options)
 
 
 def _largest(program: Program) -> float:
@@ -217,12 +239,7 @@ def _require_reproduction(program: Program, logits: np.ndarray) -> None:
     lower, upper = program.lower.copy(), program.upper.copy()
     inputs = len(program.clean)
     lower[:inputs] = upper[:inputs] = program.clean
-    found = optimize.milp(
-        np.zeros(len(lower)),
-        integrality=program.integral.astype(int),
-        bounds=optimize.Bounds(lower, upper),
-        constraints=optimize.LinearConstraint(program.matrix, program.low, program.high),
-    )
+    found = _solved(program._replace(lower=lower, upper=upper), np.zeros(len(lower)), {})
     own = None if found.x is None else program.output.matrix @ found.x + program.output.constant
     if own is None or not np.allclose(own, logits, rtol=0, atol=1e-4 * (1 + abs(logits).max())):
         raise RuntimeError(

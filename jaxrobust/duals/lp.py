@@ -15,8 +15,8 @@ from jaxrobust.duals.bounds import METHODS, check_request, hidden_boxes
 from jaxrobust.duals.graph import Node
 from jaxrobust.duals.lines import Lines
 from jaxrobust.duals.matrices import affine_maps, polyhedral, require_host
-from jaxrobust.duals.program import Band, Program, encode, goal
-from jaxrobust.duals.region import Box, Region, Relaxed, prepare, relax
+from jaxrobust.duals.milp import Band, Program, encode, goal
+from jaxrobust.duals.relaxed_network import Box, Region, Relaxed, prepare, relax
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 _ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -55,23 +55,20 @@ def lp_bounds(
     x = jnp.asarray(x)
     checks.images(x, lower=-np.inf, upper=np.inf)
     where = prepare(f, x, threat, boxed=boxed)
-    C = np.asarray(check_request(where, C, methods), np.float64)
-    if boxes is None:
-        bound = functools.partial(_boxes, f, threat=threat, methods=methods, boxed=boxed)
-        boxes = jax.jit(bound)(x)
+    rows = np.asarray(check_request(where, C, methods), np.float64)
+
+    @jax.jit
+    def bound(x: Array) -> tuple[Box, ...]:
+        return hidden_boxes(prepare(f, x, threat, boxed=boxed), methods=methods)
+
+    held: Sequence[Box] = bound(x) if boxes is None else boxes
     band = functools.partial(_band, where)
-    program = encode(where.graph, affine_maps(where.graph), x, threat, boxes, band)
-    return np.array([_dual_value(program, c) for c in C])
-
-
-def _boxes(
-    f: LogitsFn, x: Array, *, threat: ThreatModel, methods: Sequence[str], boxed: bool
-) -> tuple[Box, ...]:
-    return hidden_boxes(prepare(f, x, threat, boxed=boxed), methods=methods)
+    program = encode(where.graph, affine_maps(where.graph), x, threat, held, band)
+    return np.array([_dual_value(program, row) for row in rows])
 
 
 def _band(where: Region, node: Node, box: Box) -> Band:
-    """The lines of `region.relax`, with its allowance for rounding, at several alphas."""
+    """The lines of `relaxed_network.relax`, with its allowance for rounding, at several alphas."""
     z, h = where.values[node.source.id], where.values[node.target.id]
 
     @jax.jit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -63,10 +63,11 @@ def _rows(graph: Graph, seed: Ref) -> dict[int, sparse.csr_array]:
         blocks.append(
             {k: sparse.csr_array(np.asarray(v[:kept], np.float64)) for k, v in made.items()}
         )
-    return {k: sparse.vstack([b[k] for b in blocks], format="csr") for k in blocks[0]}
+    stacked = {k: sparse.vstack([b[k] for b in blocks], format="csr") for k in blocks[0]}
+    return cast(dict[int, sparse.csr_array], stacked)
 
 
-def flat(value: Array) -> np.ndarray:
+def flat(value: Array | np.ndarray) -> np.ndarray:
     """A vector of float64 on the host."""
     return np.asarray(value, np.float64).ravel()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,8 +11,8 @@ import optax
 
 from jaxrobust import checks
 from jaxrobust.duals.bounds import check_request, hidden_boxes, row_bounds
-from jaxrobust.duals.region import Box, Region, prepare
 from jaxrobust.duals.relaxations import relaxation
+from jaxrobust.duals.relaxed_network import Box, Region, prepare
 from jaxrobust.types import Array, LogitsFn, Scalar, ThreatModel
 
 
@@ -97,7 +97,9 @@ def _adaptive(where: Region, boxes: Sequence[Box]) -> list[Array]:
     ]
 
 
-def _summed(bounds: object) -> object:
+def _summed(
+    bounds: Callable[[tuple[Array, ...]], Array],
+) -> Callable[[tuple[Array, ...]], tuple[Array, Array]]:
     def negative(alphas: tuple[Array, ...]) -> tuple[Array, Array]:
         lower = bounds(alphas)
         return -jnp.sum(lower), lower

@@ -16,12 +16,12 @@ from jaxrobust.types import Array
 _ABOVE = {"gt": True, "ge": True, "lt": False, "le": False}
 
 Producers = Mapping[int, Step | Node]
-Rewriting = tuple[Callable[..., Array], tuple[Any, ...]]
+Decomposition = tuple[Callable[..., Array], tuple[Any, ...]]
 
 
-def rewrite_select(
+def decompose_select(
     producers: Producers, maxima: Mapping[int, tuple[Ref, Array]], operands: Sequence[Any]
-) -> Rewriting | None:
+) -> Decomposition | None:
     """A continuous two-piece `select_n` as a function without one, and that function's operands.
 
     Knows, for a threshold t known on the host: slopes on either side of t = 0 (leaky ReLU, PReLU),

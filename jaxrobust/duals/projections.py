@@ -22,10 +22,11 @@ from jax.flatten_util import ravel_pytree
 
 from jaxrobust import checks
 from jaxrobust.duals import estimators
-from jaxrobust.duals.bounds import hidden_boxes, margin_rows, over, row_bounds, widened
+from jaxrobust.duals.backward_bounds import over
+from jaxrobust.duals.bounds import hidden_boxes, margin_rows, row_bounds
 from jaxrobust.duals.certificates import Certificate
 from jaxrobust.duals.graph import Graph, Node, Ref, ancestors, run
-from jaxrobust.duals.region import Box, Region, Relaxed, prepare, relax, rounded
+from jaxrobust.duals.relaxed_network import Box, Region, Relaxed, prepare, relax, rounded, widened
 from jaxrobust.duals.rounding import grown
 from jaxrobust.threats import L2, Linf
 from jaxrobust.types import Array, Key, LogitsFn, ThreatModel
@@ -131,8 +132,9 @@ def certify_randomly(
     one certifies, or reading several certificates together, adds their chances up. ValueError also
     for fewer than two classes.
     """
-    options = {"samples": samples, "delta": delta, "chunk": chunk}
-    lower = probabilistic_margin_bounds(key, f, x, y, threat, **options)
+    lower = probabilistic_margin_bounds(
+        key, f, x, y, threat, samples=samples, delta=delta, chunk=chunk
+    )
     if lower.shape[0] < 2:
         raise ValueError(f"a certificate needs at least 2 logits, got {lower.shape[0]}")
     return Certificate(lower, jnp.asarray(y), jnp.asarray(delta, lower.dtype), "probabilistic")
@@ -170,7 +172,7 @@ def _boxes(
             keys = jax.random.split(jax.random.fold_in(key, index), (2, samples))
             with jax.default_matmul_precision("highest"):
                 box = _box(keys, where, lines, node.source, norms, chunk)
-                known = [boxes.get(n.target.id) for n in nodes[:index]]
+                known = [boxes[n.target.id] for n in nodes[:index]]
                 boxes[i] = widened(box, rounded(where, known, node.source))
         lines[i] = relax(where, node, boxes[i], *_METHODS)
         if not lines[i].parallel:
@@ -191,7 +193,7 @@ def _box(
 ) -> Box:
     part = _before(where.graph, seed)
     own = {n.target.id: lines[n.target.id] for n in part.nodes}
-    slopes = {i: r.lower_slope for i, r in own.items()}
+    slopes = {i: r.lower_slope for i, r in own.items() if r.lower_slope is not None}
     push = functools.partial(_push, part, where.x, slopes, seed)
 
     def project(keys: Key, draw: Callable[..., Array], weights: Mapping[int, Array]) -> Array:

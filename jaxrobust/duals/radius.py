@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple, Unpack, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
+from jaxrobust.duals.bounds import BoundOptions
 from jaxrobust.duals.certificates import Certificate, certify
 from jaxrobust.types import Array, LogitsFn, Scalar, ThreatModel
 
@@ -31,7 +32,7 @@ def certified_radius(
     *,
     upper: Scalar,
     steps: int = 20,
-    **options: object,
+    **options: Unpack[BoundOptions],
 ) -> Radius:
     """The largest radius, up to `upper`, at which `certify` proves that `f` predicts `y`.
 
@@ -82,4 +83,5 @@ def certified_radius(
 def _resized(threat: ThreatModel, radius: Array) -> ThreatModel:
     if np.shape(threat.radius):
         radius = radius * jnp.asarray(threat.radius, radius.dtype)
-    return dataclasses.replace(threat, radius=radius)
+    # threat models are dataclasses, which their protocol cannot say
+    return dataclasses.replace(cast(Any, threat), radius=radius)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.duals import sigmoidal
-from jaxrobust.duals.calls import function_fingerprint
+from jaxrobust.duals.jaxpr_calls import function_fingerprint
 from jaxrobust.duals.lines import Lines, chord, thin
 from jaxrobust.types import Array
 
@@ -18,7 +18,7 @@ class Relaxation(NamedTuple):
     """What bounds need to know of an elementwise nonlinearity. All arrays have the node's shape.
 
     Values must hold for every l <= u, also for l = u and for |l|, |u| up to an eighth of the
-    largest float. NaN bounds are the caller's matter (`region.relax`).
+    largest float. NaN bounds are the caller's matter (`relaxed_network.relax`).
     """
 
     function: Callable[..., Array]

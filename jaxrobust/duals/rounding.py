@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jaxrobust.duals.graph import Graph, Node, Ref, Step
 from jaxrobust.types import Array
@@ -67,7 +68,7 @@ class Noise(NamedTuple):
     """... and a scalar: what underflow adds to that, whatever the row."""
 
 
-def gamma(n: Array | float, dtype: Any) -> Array:
+def gamma(n: Array | np.ndarray | float, dtype: Any) -> Array:
     """n u / (1 - n u), rounded up: the relative error of n roundings; infinite from n u = 1/2."""
     nu = jnp.asarray(n, dtype) * (jnp.finfo(dtype).eps / 2)
     return jnp.where(nu < 0.5, 1.01 * nu / (1 - jnp.minimum(nu, 0.5)), jnp.inf)
@@ -169,7 +170,7 @@ def _between(graph: Graph, seed: Ref, ends: Mapping[int, Any]) -> list[Step]:
     return steps[::-1]
 
 
-def _filled(step: Step, constant: Callable[[Array], Array]) -> Step:
+def _filled(step: Step, constant: Callable[[Array], Array | np.ndarray]) -> Step:
     """The step with its floating-point constants replaced, and sums for differences."""
     if step.primitive is lax.sub_p:
         step = step._replace(primitive=lax.add_p)
@@ -211,14 +212,16 @@ def summed(step: Step, *variables: Array) -> tuple[Array, ...]:
     values = iter(variables)
     filled = [next(values) if isinstance(o, Ref) else o for o in step.operands]
     parts = [
-        _split(operand, *own, blocks)
-        for operand, own in zip(filled, zip(*_axes(step), strict=True), strict=True)
+        _split(operand, stays, contracted, blocks)
+        for operand, stays, contracted in zip(filled, *_axes(step), strict=True)
     ]
     _, (batch, _) = step.params["dimension_numbers"]
     batch = tuple(range(len(batch) + 1))
+    left, right = parts
     product = lax.dot_general(
-        *parts,
-        (tuple((part.ndim - 1,) for part in parts), (batch, batch)),
+        left,
+        right,
+        (((left.ndim - 1,), (right.ndim - 1,)), (batch, batch)),
         precision=step.params["precision"],
         preferred_element_type=step.targets[0].dtype,
     )
@@ -262,7 +265,7 @@ def _split(
 class _Shared(NamedTuple):
     """How the numbers of a step are shared, whatever they are; no count is too small."""
 
-    back: list[np.ndarray | float]
+    back: Sequence[np.ndarray | float]
     """By source: the roundings that each entry's cotangent takes."""
     forth: np.ndarray | float
     """The roundings that each entry of the targets takes in `summed`."""
@@ -315,7 +318,7 @@ def _convolution(step: Step) -> tuple[int, int]:
 def _counted(step: Step) -> _Shared:
     """By running the step on ones."""
     ones = _filled(step, lambda c: np.ones(np.shape(c), c.dtype))
-    if any(isinstance(o, jax.core.Tracer) for o in ones.operands):
+    if any(isinstance(o, Tracer) for o in ones.operands):
         # indices that are not known yet: as if every entry met every other
         most = float(max(math.prod(r.shape) for r in (*step.sources, *step.targets)) + SLACK)
         return _Shared([most] * len(step.sources), most, most)

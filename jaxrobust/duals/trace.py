@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray, Tracer
 from jax.extend import core
 
 from jaxrobust import checks
 from jaxrobust.duals import relaxations
-from jaxrobust.duals.calls import called, constant_name, fingerprint, literal
+from jaxrobust.duals.decompositions import DECOMPOSITIONS
 from jaxrobust.duals.graph import Graph, Node, Ref, Step, ancestors, evaluate
-from jaxrobust.duals.piecewise import rewrite_select
-from jaxrobust.duals.rewrites import REWRITES
+from jaxrobust.duals.jaxpr_calls import Program, called, constant_name, fingerprint, literal
+from jaxrobust.duals.piecewise import decompose_select
 from jaxrobust.duals.rounding import KNOWN
 from jaxrobust.types import Array, LogitsFn
 
@@ -109,63 +110,112 @@ class _Builder:
             values.update(zip(equation.outvars, results, strict=True))
         return [read(a) for a in jaxpr.outvars]
 
-    def rewrite(self, h: Callable[..., Array], operands: Sequence[Any]) -> list[Any]:
+    def decompose(self, h: Callable[..., Array], operands: Sequence[Any]) -> list[Any]:
         specs = [jax.ShapeDtypeStruct(jnp.shape(o), o.dtype) for o in operands]
         closed = jax.make_jaxpr(h)(*specs)
         return self.inline(closed.jaxpr, closed.consts, operands)
 
     def equation(self, equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
-        variables = [o for o in operands if isinstance(o, Ref)]
         inner = called(equation)
         if inner is not None:
-            kind = _recognize(equation, inner, operands) if len(variables) == 1 else None
-            if kind is not None:
-                return self.node(kind, *variables)
-            named = [str(equation.params["name"])] if "name" in equation.params else []
-            self.calls += named
-            results = self.inline(*inner, operands)
-            del self.calls[len(self.calls) - len(named) :]
-            return results
-        name = equation.primitive.name
-        if not variables:
+            return self.call(equation, inner, operands)
+        if not any(isinstance(o, Ref) for o in operands):
             return _fold(equation, operands)
-        constants = [o for o in operands if not isinstance(o, Ref)]
-        if name == "tanh":
-            return self.node("tanh", *variables)
-        if name == "max" and constants:
-            relu = _is_zero(constants[0])
-            results = (
-                self.node("relu", *variables) if relu else self.rewrite(REWRITES["max"], operands)
-            )
-            self.maxima[results[0].id] = (variables[0], constants[0])
-            return results
-        if name == "min" and constants and variables[0].id in self.maxima:
-            z, floor = self.maxima[variables[0].id]
-            return self.node("clip", z, *(_spread(c, z) for c in (floor, constants[0])))
-        if name == "select_n":
-            found = rewrite_select(self.producers, self.maxima, operands)
-            if found is not None:
-                return self.rewrite(*found)
-        if name in REWRITES:
-            return self.rewrite(functools.partial(REWRITES[name], **equation.params), operands)
-        targets = tuple(self.fresh(v.aval) for v in equation.outvars)
-        params = dict(equation.params)
-        if "precision" in params:
-            params["precision"] = _HIGHEST
-        return self.record(Step(equation.primitive, params, tuple(operands), targets))
+        return _HANDLERS.get(equation.primitive.name, _affine)(self, equation, operands)
+
+    def call(self, equation: core.JaxprEqn, inner: Program, operands: list[Any]) -> list[Any]:
+        variables = [o for o in operands if isinstance(o, Ref)]
+        kind = _recognize(equation, inner, operands) if len(variables) == 1 else None
+        if kind is not None:
+            return self.node(kind, variables[0])
+        named = [str(equation.params["name"])] if "name" in equation.params else []
+        self.calls += named
+        results = self.inline(*inner, operands)
+        del self.calls[len(self.calls) - len(named) :]
+        return results
 
 
-def _recognize(equation: core.JaxprEqn, inner: Any, operands: Sequence[Any]) -> str | None:
+Handler = Callable[[_Builder, core.JaxprEqn, list[Any]], list[Any]]
+"""(builder, equation, operands, one of them a `Ref` at least) -> the equation's results."""
+
+
+def _affine(builder: _Builder, equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
+    """A step as it stands; whether it is affine is asked of those steps alone that are needed."""
+    targets = tuple(builder.fresh(v.aval) for v in equation.outvars)
+    params = dict(equation.params)
+    if "precision" in params:
+        params["precision"] = _HIGHEST
+    return builder.record(Step(equation.primitive, params, tuple(operands), targets))
+
+
+def _decomposed(builder: _Builder, equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
+    same = functools.partial(DECOMPOSITIONS[equation.primitive.name], **equation.params)
+    return builder.decompose(same, operands)
+
+
+def _tanh(builder: _Builder, equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
+    return builder.node("tanh", *operands)
+
+
+def _max(builder: _Builder, equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
+    """ReLU is the maximum with 0; what is max(z, constant) may become a clip later."""
+    variables, constants = _sides(operands)
+    if not constants:
+        return _decomposed(builder, equation, operands)
+    relu = _is_zero(constants[0])
+    results = (
+        builder.node("relu", variables[0])
+        if relu
+        else builder.decompose(DECOMPOSITIONS["max"], operands)
+    )
+    builder.maxima[results[0].id] = (variables[0], constants[0])
+    return results
+
+
+def _min(builder: _Builder, equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
+    """A minimum after a maximum, both with constants, is a clip."""
+    variables, constants = _sides(operands)
+    if not constants or variables[0].id not in builder.maxima:
+        return _decomposed(builder, equation, operands)
+    z, floor = builder.maxima[variables[0].id]
+    return builder.node("clip", z, *(_spread(c, z) for c in (floor, constants[0])))
+
+
+def _select_n(builder: _Builder, equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
+    """Two continuous pieces are ReLUs; any other choice is affine where its predicate is known."""
+    found = decompose_select(builder.producers, builder.maxima, operands)
+    if found is None:
+        return _affine(builder, equation, operands)
+    return builder.decompose(*found)
+
+
+_HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(DECOMPOSITIONS, _decomposed),
+    "tanh": _tanh,
+    "max": _max,
+    "min": _min,
+    "select_n": _select_n,
+}
+"""Primitive -> how it is recorded; all others are taken for affine."""
+
+
+def _sides(operands: list[Any]) -> tuple[list[Ref], list[Array]]:
+    """The operands that depend on the input, and the constants."""
+    variables = [o for o in operands if isinstance(o, Ref)]
+    return variables, [o for o in operands if not isinstance(o, Ref)]
+
+
+def _recognize(equation: core.JaxprEqn, inner: Program, operands: Sequence[Any]) -> str | None:
     """The registered activation whose program this call runs on its one variable operand."""
     (z,) = (o for o in operands if isinstance(o, Ref))
-    if len(equation.outvars) != 1 or equation.outvars[0].aval.shape != z.shape:
+    if len(equation.outvars) != 1 or cast(ShapedArray, equation.outvars[0].aval).shape != z.shape:
         return None
     names = [("operand",) if isinstance(o, Ref) else constant_name(o) for o in operands]
     return relaxations.recognize(fingerprint(*inner, names), z.shape, z.dtype)
 
 
 def _fold(equation: core.JaxprEqn, operands: Sequence[Array]) -> list[Array]:
-    if any(isinstance(o, jax.core.Tracer) for o in operands):
+    if any(isinstance(o, Tracer) for o in operands):
         return list(evaluate(equation.primitive, equation.params, operands))
     # also under an outer jit: thresholds and pads must be known while tracing
     with jax.ensure_compile_time_eval():

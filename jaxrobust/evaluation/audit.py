@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
+from jax.extend import core
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.batch import Box
-from jaxrobust.evaluation.passes import Examples, Job, attack_pass, prepare
+from jaxrobust.devices import Device
+from jaxrobust.evaluation import compiled
+from jaxrobust.evaluation.batched_pass import Examples, Job, every_example, prepare
 from jaxrobust.evaluation.report import Report, accuracy
-from jaxrobust.evaluation.trace import example_shape, suspicious_operations
-from jaxrobust.types import Array, Attack, Key, LogitsFn, Model, PyTree
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Model, PyTree
 
 PIXEL = 1 / 255
 """Largest coordinate of the step on which a gradient is put to the test."""
@@ -38,6 +41,19 @@ _MEANING: Mapping[str, str] = {
     "wrong",
 }
 
+_RANDOM = {"random_bits", "random_gamma", "threefry2x32", "rng_bit_generator", "rng_uniform"}
+_FLAT = {"round", "floor", "ceil", "sign", "rem", "argmax", "argmin", "nextafter"}
+_CUSTOM = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+# Functions of jax.nn, jax.numpy and jax.scipy, whose own rules are exact.
+_EXACT = {"relu", "relu6", "_softmax", "log1mexp", "logaddexp", "logaddexp2", "logit", "log_ndtr"}
+_EXACT |= {"xlogy", "xlog1py", "_xlogx", "_sinc_maclaurin"}
+_SHIFTS = {"max", "select_n", "broadcast_in_dim", "reshape", "squeeze", "convert_element_type"}
+
+Found = TypeVar("Found", bound=NamedTuple)
+Randomized = Callable[..., Array]
+"""A `LogitsFn` that takes a key as well, as those of `Model.logits_fn` do."""
+Severity = Literal["warning", "note"]
+
 
 class Flag(NamedTuple):
     """Something that can make an attacked accuracy too high: a reason to look, not a proof."""
@@ -45,7 +61,7 @@ class Flag(NamedTuple):
     name: str
     message: str
     """What was seen, with numbers."""
-    severity: Literal["warning", "note"]
+    severity: Severity
     """A note is worth knowing and needs no mending by itself."""
 
 
@@ -67,7 +83,7 @@ class _Slopes(NamedTuple):
     mispredicted: Array
 
 
-def _outputs(key: Key, f: LogitsFn, x: Array, y: Array) -> _Outputs:
+def _outputs(key: Key, f: Randomized, x: Array, y: Array) -> _Outputs:
     del y
     first, second = jax.random.split(key)
     return _Outputs(f(x), f(x, key=first), f(x, key=second))
@@ -105,7 +121,7 @@ def audit(
     key: Key,
     batch_size: int,
     limit: int = 100,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     box: Box | None = None,
 ) -> tuple[Flag, ...]:
     """Looks for what makes attacks fail without making a model robust; `()` if nothing is seen.
@@ -130,11 +146,11 @@ def audit(
       ValueError: `limit` below 1, or what `evaluate` raises.
     """
     checks.at_least("limit", limit, 1)
-    few = tuple(part[:limit] for part in examples)
+    x, y = examples
     job = prepare(
         model,
         variables,
-        few,
+        (x[:limit], y[:limit]),
         batch_size=batch_size,
         devices=devices,
         num_classes=None,
@@ -142,7 +158,7 @@ def audit(
     )
     traced = [
         Flag(kind, _MEANING[kind].format(", ".join(sorted(names))), "warning")
-        for kind, names in suspicious_operations(job).items()
+        for kind, names in _suspicious_operations(job).items()
     ]
     return (*_output_flags(job, key), *_gradient_flags(job, key), *traced)
 
@@ -178,9 +194,10 @@ def attack_flags(report: Report) -> tuple[Flag, ...]:
     return tuple(flags)
 
 
-def _probe(job: Job, key: Key, run: object) -> NamedTuple:
-    """`run` on every example, through the machinery that runs attacks."""
-    return attack_pass(job, key, Attack(run), keep_examples=True, tick=lambda: None)[0]
+def _probe(job: Job, key: Key, run: Callable[..., Found]) -> Found:
+    """`run` on every example, through the machinery that runs attacks: arrays `[N, ...]`."""
+    attack = Attack(cast(Callable[..., AttackResult], run))
+    return every_example(job, key, attack, keep_examples=True, tick=lambda: None)[0]
 
 
 def _output_flags(job: Job, key: Key) -> Iterator[Flag]:
@@ -218,13 +235,13 @@ def _output_flags(job: Job, key: Key) -> Iterator[Flag]:
 def _gradient_flags(job: Job, key: Key) -> Iterator[Flag]:
     f = job.model.logits_fn(job.variables)
     try:
-        jax.eval_shape(jax.grad(lambda x: f(x)[0]), example_shape(job))
+        jax.eval_shape(jax.grad(lambda x: f(x)[0]), _example_shape(job))
     except (TypeError, ValueError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         yield Flag("no gradient", f"JAX cannot differentiate the model: {reason}", "warning")
         return
     found, count = _probe(job, key, _slopes), len(job.x)
-    kinds = {
+    kinds: dict[str, tuple[float, Severity, str]] = {
         "zero gradients": (0.0, "warning", "cross-entropy and margin both have none"),
         "gradients not finite": (0.0, "warning", "attacks count such entries as zero"),
         "cross-entropy underflows": (
@@ -249,3 +266,98 @@ def _gradient_flags(job: Job, key: Key) -> Iterator[Flag]:
     for (name, (share, severity, meaning)), mask in zip(kinds.items(), found, strict=True):
         if mask.mean() > share:
             yield Flag(name, f"on {mask.sum()} of {count} examples: {meaning}", severity)
+
+
+def _example_shape(job: Job) -> jax.ShapeDtypeStruct:
+    """One input of the job as the model sees it."""
+    raw = jax.ShapeDtypeStruct(job.x.shape[1:], job.x.dtype)
+    return jax.eval_shape(compiled.as_float, raw)
+
+
+def _suspicious_operations(job: Job) -> dict[str, set[str]]:
+    """Names of the suspicious operations of the forward pass, by their kind in `_MEANING`."""
+
+    def forward(variables: PyTree, key: Key, x: Array) -> Array:
+        f = cast(Randomized, job.model.logits_fn(variables))
+        return f(x, key=key)
+
+    traced = jax.make_jaxpr(forward)(job.variables, jax.random.key(0), _example_shape(job)).jaxpr
+    found: dict[str, set[str]] = {}
+    for kind, name in _walk(traced, [False] * (len(traced.invars) - 1) + [True]):
+        found.setdefault(kind, set()).add(name)
+    return found
+
+
+def _walk(jaxpr: core.Jaxpr, depends: Sequence[bool]) -> Iterator[tuple[str, str]]:
+    """(kind, name) of what feeds the output; `depends` says which inputs depend on the example."""
+    reached = {v for v, d in zip(jaxpr.invars, depends, strict=True) if d}
+    made: dict[core.Var, core.JaxprEqn] = {}
+    for eqn in jaxpr.eqns:
+        made.update(dict.fromkeys(eqn.outvars, eqn))
+        if not reached.isdisjoint(_variables(eqn)):
+            reached.update(eqn.outvars)
+    live = {v for v in jaxpr.outvars if isinstance(v, core.Var)}
+    for eqn in reversed(jaxpr.eqns):
+        if live.isdisjoint(eqn.outvars):
+            continue
+        live.update(_variables(eqn))
+        touched = [isinstance(v, core.Var) and v in reached for v in eqn.invars]
+        yield from _kinds(eqn, touched, made)
+        for inner in _inner(eqn):
+            # The operands of calls and branches come last; what a loop carries may mix with all.
+            mixed = eqn.primitive.name in ("scan", "while") or len(inner.invars) > len(touched)
+            last = touched[len(touched) - len(inner.invars) :]
+            yield from _walk(inner, [any(touched)] * len(inner.invars) if mixed else last)
+
+
+def _kinds(
+    eqn: core.JaxprEqn, touched: Sequence[bool], made: Mapping[core.Var, core.JaxprEqn]
+) -> Iterator[tuple[str, str]]:
+    name = eqn.primitive.name
+    if name in _RANDOM:
+        yield "random numbers", name
+    elif "callback" in name:
+        yield "callback", name
+    elif not any(touched):
+        return
+    elif name in _FLAT:
+        yield "flat operations", name
+    elif name == "select_n" and touched[0] and not any(touched[1:]):
+        yield "flat operations", "a choice between constants"
+    elif name == "convert_element_type":
+        before, after = (cast(ShapedArray, v.aval).dtype for v in (eqn.invars[0], eqn.outvars[0]))
+        if jnp.issubdtype(before, jnp.inexact) != jnp.issubdtype(after, jnp.inexact):
+            yield "flat operations", f"{before} to {after}"
+    elif name == "while":
+        yield "while loop", name
+    elif name == "stop_gradient" and not _is_maximum(eqn.invars[0], made):
+        yield "stopped gradient", name
+    elif name in _CUSTOM and (called := _called(eqn)) not in _EXACT:
+        yield "custom derivative", called
+
+
+def _called(eqn: core.JaxprEqn) -> str:
+    """The name of the function that has a derivative rule of its own."""
+    body = next(_inner(eqn), None)
+    return eqn.primitive.name if body is None else body.debug_info.func_src_info.split()[0]
+
+
+def _is_maximum(variable: object, made: Mapping[core.Var, core.JaxprEqn]) -> bool:
+    """Whether it is a maximum up to its shape, by which a stable softmax shifts its input."""
+    eqn = made.get(variable) if isinstance(variable, core.Var) else None
+    if eqn is None:
+        return False
+    passed_on = eqn.primitive.name in _SHIFTS and any(_is_maximum(v, made) for v in eqn.invars)
+    return eqn.primitive.name == "reduce_max" or passed_on
+
+
+def _variables(eqn: core.JaxprEqn) -> list[core.Var]:
+    return [v for v in eqn.invars if isinstance(v, core.Var)]
+
+
+def _inner(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+    for value in eqn.params.values():
+        for part in value if isinstance(value, tuple) else (value,):
+            part = part.jaxpr if isinstance(part, core.ClosedJaxpr) else part
+            if isinstance(part, core.Jaxpr):
+                yield part

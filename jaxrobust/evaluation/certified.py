@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import losses
+from jaxrobust.devices import Device
+from jaxrobust.duals.bounds import BoundOptions
 from jaxrobust.duals.certificates import Certificate, certify
-from jaxrobust.evaluation.journal import guarded, journaled_pass, open_journal
-from jaxrobust.evaluation.passes import Examples, clean_pass, in_turn, prepare, progress_bars
+from jaxrobust.evaluation.batched_pass import Examples, clean_pass, in_turn, prepare, progress_bars
 from jaxrobust.evaluation.report import Metadata, Timing, accuracy, standard_error
+from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal
 from jaxrobust.files import PathLike
 from jaxrobust.types import (
     Array,
@@ -77,7 +80,7 @@ class CertifiedReport:
 
 
 def deterministic(
-    key: Key, f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: object
+    key: Key, f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
 ) -> Certificate:
     """`duals.certify` in the form of a `Certifier`; `key` is not used."""
     del key
@@ -93,12 +96,12 @@ def certified(
     batch_size: int,
     certifier: Certifier = deterministic,
     key: Key | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     progress: bool = True,
     num_classes: int | None = None,
     metadata: Metadata | None = None,
     folder: PathLike | None = None,
-    **options: object,
+    **options: Any,
 ) -> CertifiedReport:
     """Certifies the label of every example over the set around it; counts exactly.
 
@@ -121,7 +124,9 @@ def certified(
       ValueError: what `evaluate` raises, or the certifier (a set or a network without bounds).
       OSError: the folder cannot be written.
     """
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    settings: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in options.items()
+    }
     bound = make_attack(_as_result, {"threat": threat}, certifier=certifier, **settings)
     job = prepare(
         model,
@@ -133,13 +138,14 @@ def certified(
         attacks=[bound],
     )
     key = jax.random.key(0) if key is None else key
-    with guarded(folder, job) as check, progress_bars(progress, len(job.index)) as bar:
+    with guarded(folder, job) as check, progress_bars(progress, len(job.rows)) as bar:
         named = {NAME: (key, bound)}
         journal = None if folder is None else open_journal(folder, job, named, metadata)
         clean, _ = clean_pass(job, in_turn(bar("clean"), check))
         result, timing = journaled_pass(
             journal, NAME, job, key, bound, keep_examples=True, tick=bar(NAME), check=check
         )
+    assert result.x is not None  # its bounds, kept by `keep_examples`
     return CertifiedReport(
         clean=clean,
         certified=~result.success,
@@ -162,7 +168,7 @@ def _as_result(
     *,
     threat: ThreatModel,
     certifier: Certifier,
-    **options: object,
+    **options: Any,
 ) -> AttackResult:
     """A certificate in the fields of an attack's result, which the passes and the journal keep.
 

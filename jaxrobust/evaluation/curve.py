@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.evaluation.journal import guarded, journaled_pass, open_journal
-from jaxrobust.evaluation.passes import (
+from jaxrobust.devices import Device
+from jaxrobust.evaluation.batched_pass import (
     AttackLike,
     Examples,
     clean_pass,
@@ -19,6 +18,7 @@ from jaxrobust.evaluation.passes import (
     progress_bars,
 )
 from jaxrobust.evaluation.report import Report, standard_error
+from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal
 from jaxrobust.files import PathLike
 from jaxrobust.threats.covering import covering_is_meant, warn_of_covering
 from jaxrobust.types import Attack, Key, Model, PyTree
@@ -55,7 +55,7 @@ def curve(
     radii: Sequence[float],
     *,
     batch_size: int,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     progress: bool = True,
     num_classes: int | None = None,
     folder: PathLike | None = None,
@@ -78,11 +78,11 @@ def curve(
       ValueError: radii empty, negative or not increasing, an attack without a `threat`, or what
         `evaluate` raises.
     """
-    radii = _checked(radii)
+    grid = _checked(radii)
     at_radius = _with_radius(attack) if isinstance(attack, Attack) else attack
-    named = {f"radius {radius!r}": (key, at_radius(radius)) for radius in radii.tolist()}
+    named = {f"radius {radius!r}": (key, at_radius(radius)) for radius in grid.tolist()}
     # A curve may well end where nothing is left: only one that starts there is a mistake.
-    least = next((made for r, (_, made) in zip(radii, named.values(), strict=True) if r > 0), None)
+    least = next((made for r, (_, made) in zip(grid, named.values(), strict=True) if r > 0), None)
     warn_of_covering(getattr(least, "threats", ()), np.shape(examples[0])[1:])
     with covering_is_meant():
         job = prepare(
@@ -95,10 +95,10 @@ def curve(
             attacks=[made for _, made in named.values()],
         )
     robust = []
-    with guarded(folder, job) as check, progress_bars(progress, len(job.index)) as bar:
+    with guarded(folder, job) as check, progress_bars(progress, len(job.rows)) as bar:
         journal = None if folder is None else open_journal(folder, job, named, None)
         clean, _ = clean_pass(job, in_turn(bar("clean"), check))
-        for radius, (name, (_, made)) in zip(radii, named.items(), strict=True):
+        for radius, (name, (_, made)) in zip(grid, named.items(), strict=True):
             result, _ = journaled_pass(
                 journal,
                 name,
@@ -110,7 +110,7 @@ def curve(
                 check=check,
             )
             robust.append(clean & ~result.success)
-    return Curve(radii, clean, np.logical_and.accumulate(robust))
+    return Curve(grid, clean, np.logical_and.accumulate(robust))
 
 
 def curve_of_norms(report: Report, name: str, radii: Sequence[float]) -> Curve:
@@ -129,7 +129,7 @@ def curve_of_norms(report: Report, name: str, radii: Sequence[float]) -> Curve:
       ValueError: radii that make no curve, an attack that the report does not hold, or norms that
         are NaN: with `survivors=True` an attack never sees what those before it broke.
     """
-    radii = _checked(radii)
+    grid = _checked(radii)
     checks.choice("attack", name, report.attacks)
     attack = report.attacks[name]
     if np.isnan(attack.norm).any():
@@ -138,16 +138,16 @@ def curve_of_norms(report: Report, name: str, radii: Sequence[float]) -> Curve:
             "examples, which an attack before it had broken; evaluate it with survivors=False"
         )
     fooled = ~(attack.margin < 0)
-    robust = report.clean & ~(fooled & (attack.norm <= radii[:, None]))
-    return Curve(radii, report.clean, robust)
+    robust = report.clean & ~(fooled & (attack.norm <= grid[:, None]))
+    return Curve(grid, report.clean, robust)
 
 
 def _checked(radii: Sequence[float]) -> np.ndarray:
-    radii = np.asarray(radii, np.float64)
-    increasing = radii.ndim == 1 and radii.size and radii[0] >= 0 and (np.diff(radii) > 0).all()
-    if not (increasing and np.isfinite(radii).all()):
-        raise ValueError(f"radii must be finite, at least 0 and strictly increasing, got {radii}")
-    return radii
+    grid = np.asarray(radii, np.float64)
+    increasing = grid.ndim == 1 and grid.size and grid[0] >= 0 and (np.diff(grid) > 0).all()
+    if not (increasing and np.isfinite(grid).all()):
+        raise ValueError(f"radii must be finite, at least 0 and strictly increasing, got {grid}")
+    return grid
 
 
 def _with_radius(attack: Attack) -> Callable[[float], Attack]:

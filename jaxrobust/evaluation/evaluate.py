@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from jaxrobust.attacks.batch import Box
-from jaxrobust.evaluation.journal import guarded, journaled_pass, open_journal
-from jaxrobust.evaluation.passes import (
+from jaxrobust.devices import Device
+from jaxrobust.evaluation.batched_pass import (
     AttackLike,
     Examples,
     attack_key,
@@ -21,6 +21,7 @@ from jaxrobust.evaluation.passes import (
     scattered,
 )
 from jaxrobust.evaluation.report import AttackReport, Metadata, Report
+from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal
 from jaxrobust.files import PathLike
 from jaxrobust.types import Key, Model, PyTree
 
@@ -33,7 +34,7 @@ def evaluate(
     attacks: Mapping[str, AttackLike],
     *,
     batch_size: int,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     survivors: bool = False,
     keep_examples: bool = False,
     progress: bool = True,
@@ -105,7 +106,7 @@ def evaluate(
     )
     keyed = {name: (attack_key(key, name), attack) for name, attack in attacks.items()}
     outcomes = {}
-    with guarded(folder, job) as check, progress_bars(progress, len(job.index)) as bar:
+    with guarded(folder, job) as check, progress_bars(progress, len(job.rows)) as bar:
         journal = None if folder is None else open_journal(folder, job, keyed, metadata)
         clean, clean_timing = clean_pass(job, in_turn(bar("clean"), check))
         standing = clean
@@ -138,7 +139,7 @@ def evaluate(
     about = {
         **(metadata or {}),
         "devices": f"{job.mesh.size} x {job.mesh.devices.flat[0].device_kind}",
-        "batch size": job.index.shape[1],
+        "batch size": job.rows.shape[1],
         "jax": jax.__version__,
     }
     return Report(clean=clean, clean_timing=clean_timing, attacks=outcomes, metadata=about)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from rich import box
@@ -17,14 +16,17 @@ from rich.table import Table
 
 from jaxrobust import attacks, losses
 from jaxrobust import checks as require
+from jaxrobust.devices import Device
 from jaxrobust.evaluation.audit import MASKED, UNEXPLAINED, Flag, attack_flags, audit
+from jaxrobust.evaluation.batched_pass import Examples
 from jaxrobust.evaluation.evaluate import evaluate
-from jaxrobust.evaluation.passes import Examples
 from jaxrobust.evaluation.report import Report, accuracy
 from jaxrobust.files import PathLike
 from jaxrobust.threats import L1, L2, Linf
 from jaxrobust.threats.covering import covering_is_meant, warn_of_covering
 from jaxrobust.types import Attack, Key, Model, PyTree
+
+Ball = Linf | L2 | L1
 
 RISING = 0.95
 """Share of examples whose margin must be higher after the attack than before."""
@@ -85,13 +87,13 @@ def sanity(
     model: Model,
     variables: PyTree,
     examples: Examples,
-    threat: Linf | L2 | L1,
+    threat: Ball,
     *,
     batch_size: int,
     steps: int = 40,
     restarts: int = 3,
     queries: int = 200,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     progress: bool = True,
     folder: PathLike | None = None,
 ) -> Sanity:
@@ -161,7 +163,7 @@ def sanity(
     return Sanity(rows, report)
 
 
-def _covering(threat: Linf | L2 | L1, shape: tuple[int, ...]) -> float:
+def _covering(threat: Ball, shape: tuple[int, ...]) -> float:
     """The radius at which the ball around any example covers the box; checks the threat."""
     if not isinstance(threat, Linf | L2 | L1):
         raise TypeError(f"sanity needs a Linf, L2 or L1 threat, got {type(threat).__name__}")
@@ -178,9 +180,7 @@ def _name(radius: float) -> str:
     return f"PGD at {radius:.4g}"
 
 
-def _pgd(
-    threat: Linf | L2 | L1, steps: int, *, radius: float | None = None, **options: Any
-) -> Attack:
+def _pgd(threat: Ball, steps: int, *, radius: float | None = None, **options: Any) -> Attack:
     """PGD that crosses the ball 1.25 times, on the threat or on it with another radius."""
     threat = threat if radius is None else dataclasses.replace(threat, radius=radius)
     options = {"loss": losses.error_log_odds, **options}
@@ -188,7 +188,7 @@ def _pgd(
 
 
 def _base_attacks(
-    threat: Linf | L2 | L1, ndim: int, steps: int, restarts: int, queries: int
+    threat: Ball, ndim: int, steps: int, restarts: int, queries: int
 ) -> dict[str, Attack]:
     """The attacks at the threat's own radius, by the names that the checks know."""
     pgd = _pgd(threat, steps)

@@ -7,9 +7,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxrobust.sinkhorn.budget_multiplier import budget_multiplier
 from jaxrobust.sinkhorn.dual import Duals, partition, spending
-from jaxrobust.sinkhorn.finish import finish
-from jaxrobust.sinkhorn.price import price
+from jaxrobust.sinkhorn.feasibility import make_feasible
 from jaxrobust.sinkhorn.problem import Projection, pose
 from jaxrobust.types import Array, Scalar
 
@@ -36,14 +36,16 @@ def conjugate(x: Array, y: Array, *, radius: Scalar, lam: Scalar, cost: Array) -
     def spent(psi: Array) -> tuple[Array, Array]:
         return spending(layout, problem, Duals(beta, psi))
 
-    found = price(spent, problem.radius, jnp.ones_like(problem.radius), skip=posed.trivial)
+    found = budget_multiplier(
+        spent, problem.radius, jnp.ones_like(problem.radius), skip=posed.trivial
+    )
     cost_then, _ = spent(found.psi)
     near = jnp.abs(cost_then - problem.radius) <= 1e-3 * problem.radius
     nearby = functools.reduce(jnp.maximum, layout.shifts(jnp.abs(beta)))
     blind = ~jnp.any((problem.x > 0) & ~(nearby == 0))
     none = jnp.asarray(0, jnp.int32)
     end = Duals(beta, found.psi)
-    return finish(
+    return make_feasible(
         posed._replace(trivial=posed.trivial | blind),
         end,
         partition(layout, problem.cost, end),

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
+from jaxrobust.float_bisection import largest_where
 from jaxrobust.sinkhorn.dual import Duals, Problem, moves, shares
 from jaxrobust.sinkhorn.linear import respond
 from jaxrobust.sinkhorn.newton import maximize
 from jaxrobust.sinkhorn.problem import pose
 from jaxrobust.sinkhorn.window import Layout
-from jaxrobust.threats.search import largest_where
 from jaxrobust.types import Array, Scalar
 
 _SHARPNESS = {4: (100.0, 400.0), 8: (100.0, 400.0, 1600.0)}
@@ -98,7 +98,8 @@ def distance(
         return prices, Distance(lower, estimate, jnp.sum(jnp.abs(missed)), end.converged)
 
     sharpness = np.asarray(_SHARPNESS[dtype.itemsize], dtype)
-    stages = (np.concatenate([np.asarray([_MILD], dtype), sharpness[:-1]]), sharpness)
+    before = np.concatenate([np.asarray([_MILD], dtype), sharpness[:-1]])
+    stages = jnp.asarray(before), jnp.asarray(sharpness)
     # A blurred plan's multipliers are the logarithms of its column sums.
     top = jnp.where(still, 1, jnp.max(z))
     logs = layout.lines(jnp.log(jnp.maximum(z / top, np.exp(-_MILD))))

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrobust import checks
 from jaxrobust.sinkhorn.dual import Problem, shortfall
-from jaxrobust.sinkhorn.finish import finish
+from jaxrobust.sinkhorn.feasibility import make_feasible
 from jaxrobust.sinkhorn.linear import vertices
 from jaxrobust.sinkhorn.newton import maximize
 from jaxrobust.sinkhorn.problem import ProjectionInfo, pose
@@ -68,7 +68,7 @@ def exact_projection(
         steps=steps,
         skip=posed.trivial,
     )
-    found = finish(
+    found = make_feasible(
         posed._replace(problem=entropic),
         end.dual.at,
         end.dual.logs,

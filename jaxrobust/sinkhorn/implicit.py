@@ -7,8 +7,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.sinkhorn.curvature import Curvature, curvature, product, solve
 from jaxrobust.sinkhorn.dual import Duals, Moves, Problem, moves, partition, shares, shortfall
+from jaxrobust.sinkhorn.hessian import Hessian, hessian, product, solve
 from jaxrobust.sinkhorn.window import Layout
 
 
@@ -31,7 +31,7 @@ def _implicit_jvp(layout: Layout, primals: tuple, tangents: tuple) -> tuple[Move
         to = problem.step - shortfall(problem, duals.beta)
         return Duals(to - at.moved, at.spent - problem.radius)
 
-    h = _curvature(layout, problem, duals, now)
+    h = _hessian_at(layout, problem, duals, now)
     _, change = jax.jvp(gradient, (problem,), tangents[:1])
     change = Duals(change.beta, jnp.where(h.free, change.psi, 0))
     accuracy = jnp.sqrt(jnp.finfo(problem.x.dtype).eps)
@@ -45,7 +45,7 @@ def _implicit_jvp(layout: Layout, primals: tuple, tangents: tuple) -> tuple[Move
     return now, moved
 
 
-def _curvature(layout: Layout, problem: Problem, duals: Duals, now: Moves) -> Curvature:
+def _hessian_at(layout: Layout, problem: Problem, duals: Duals, now: Moves) -> Hessian:
     problem, duals, now = jax.lax.stop_gradient((problem, duals, now))
     logs = partition(layout, problem.cost, duals)
     share = shares(layout, problem.cost, duals, logs)
@@ -53,4 +53,4 @@ def _curvature(layout: Layout, problem: Problem, duals: Duals, now: Moves) -> Cu
     ridge = jnp.finfo(problem.x.dtype).eps ** 0.5
     own = jnp.where(clear, 1, ridge).astype(share.dtype) / problem.lam
     binds = duals.psi > 0
-    return curvature(layout, problem, share, own, binds)
+    return hessian(layout, problem, share, own, binds)

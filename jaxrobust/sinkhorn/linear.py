@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrobust.float_bisection import largest_where
 from jaxrobust.sinkhorn.dual import Duals, Moves, Problem, exponents, moves
 from jaxrobust.sinkhorn.problem import pose
 from jaxrobust.sinkhorn.window import Layout
-from jaxrobust.threats.search import largest_where
 from jaxrobust.types import Array, Scalar
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.sinkhorn.curvature import along, curvature, dot, solve
+from jaxrobust.sinkhorn.budget_multiplier import budget_multiplier
 from jaxrobust.sinkhorn.dual import (
     Duals,
+    Moves,
     Problem,
     moves,
     partition,
@@ -18,8 +20,8 @@ from jaxrobust.sinkhorn.dual import (
     spending,
     value,
 )
-from jaxrobust.sinkhorn.price import price
-from jaxrobust.sinkhorn.stopping import residuals
+from jaxrobust.sinkhorn.hessian import along, dot, hessian, solve
+from jaxrobust.sinkhorn.residuals import Residuals, residuals
 from jaxrobust.sinkhorn.window import Layout
 from jaxrobust.types import Array
 
@@ -60,6 +62,48 @@ class Ascent(NamedTuple):
     products: Array
 
 
+class Task(NamedTuple):
+    """What the ascent works on, the same in every step; `held` (static) keeps psi where it is."""
+
+    layout: Layout
+    problem: Problem
+    tolerance: Array
+    held: bool
+
+
+class Plan(NamedTuple):
+    """The plan of a step's start, what it does, and how far that is from optimal."""
+
+    share: Array
+    moves: Moves
+    residuals: Residuals
+
+
+class Base(NamedTuple):
+    """Where a step leads away from: the last point, or one of a raised lam or another psi."""
+
+    at: Duals
+    lam: Array
+    converged: Array
+    raised: Array
+    repriced: Array
+
+    @property
+    def still(self) -> Array:
+        """bool: the step ends here; lam or psi has changed, or nothing has to."""
+        return self.converged | self.raised | self.repriced
+
+
+class Direction(NamedTuple):
+    """A Newton direction, and the gradient's slope along it."""
+
+    v: Duals
+    slope: Array
+    size: Array
+    """The gradient's norm, as in `Ascent`."""
+    products: Array
+
+
 def maximize(
     layout: Layout,
     problem: Problem,
@@ -73,92 +117,118 @@ def maximize(
 ) -> Ascent:
     """Maximizes the semi-dual over beta and psi >= 0, or with psi `held` over beta.
 
-    Each step solves the Newton system to a tolerance that falls with the square of the
-    gradient's decrease (Eisenstat and Walker, 1996, "Choosing the forcing terms in an inexact
-    Newton method", choice 2), then halves the step until the dual value rises, up to rounding.
-    Where the transport cost is far from the radius, psi alone is moved first: in it the dual is
-    exponential, where Newton steps go astray. lam starts at `first` and grows to the problem's;
-    the multipliers grow with it, so that prices beta / lam carry over.
+    A step sets lam and psi (`rebase`), solves the Newton system (`solve_newton`) and walks along
+    the solution (`search_line`). lam starts at `first` and grows to the problem's.
 
     Ends when `Residuals.within(tolerance)` holds, after `steps` steps, or where the value no
     longer rises. Where `skip` holds nothing is done. Not differentiable.
     """
-    eps = jnp.finfo(problem.x.dtype).eps
-
-    def measure(problem: Problem, duals: Duals) -> Dual:
-        logs = partition(layout, problem.cost, duals)
-        height, scale = value(layout, problem, duals, logs)
-        return Dual(duals, logs, height, 8 * eps * scale)
+    task = Task(layout, problem, tolerance, held)
 
     def unfinished(s: Ascent) -> Array:
         return ~(s.converged | s.stalled) & (s.iterations < steps)
 
-    def advance(s: Ascent) -> Ascent:
-        here, duals = problem._replace(lam=s.lam), s.dual.at
-        share = shares(layout, problem.cost, duals, s.dual.logs)
-        now = moves(layout, problem, share)
-        r = residuals(layout, here, duals, share, now, held)
-        final = s.lam == problem.lam
-        converged = final & r.within(tolerance)
-        raised = ~final & r.within(jnp.maximum(tolerance, _LOOSE))
-
-        lam = jnp.where(raised, jnp.minimum(_GROWTH * s.lam, problem.lam), s.lam)
-        growth = lam / s.lam
-        base = Duals(duals.beta * growth, duals.psi * growth)
-        wrong = (r.over != 0) & (jnp.abs(jnp.log(now.spent / problem.radius)) > jnp.log(_OFF))
-        repriced = ~converged & (raised | wrong) & (not held)
-        psi = price(
-            lambda psi: spending(layout, problem, Duals(base.beta, psi)),
-            problem.radius,
-            duals.psi,
-            skip=~repriced,
-        ).psi
-        base = Duals(base.beta, jnp.where(repriced, psi, base.psi))
-
-        still = converged | raised | repriced
-        gradient = Duals(jnp.where(still, 0, r.gap), jnp.where(still, 0, r.over))
-        h = curvature(layout, here, share, secant(here, duals.beta, r.gap), r.free)
-        size = h.norm(gradient)
-        wanted = jnp.maximum((size / s.size) ** 2, tolerance * r.moving / (4 * r.columns))
-        direction, products = solve(layout, h, gradient, jnp.minimum(wanted, _FORCING))
-        slope = dot(gradient, direction)
-
-        change = jnp.maximum(
-            jnp.max(direction.beta) - jnp.min(direction.beta),
-            jnp.abs(direction.psi) * jnp.max(problem.cost),
-        )
-        longest = jnp.minimum(1, _REACH / change)
-
-        def falls(tried: tuple[Array, Dual]) -> Array:
-            t, there = tried
-            enough = s.dual.value + 1e-4 * t * slope - s.dual.rounding
-            short = (slope > 0) & ~(there.value >= enough) & (t > _LEAST_STEP)
-            return (t > longest) | short
-
-        def shorten(tried: tuple[Array, Dual]) -> tuple[Array, Dual]:
-            t = tried[0] / 2
-            beta, psi = along(base, t, direction)
-            return t, measure(here._replace(lam=lam), Duals(beta, jnp.maximum(psi, 0)))
-
-        t, there = jax.lax.while_loop(falls, shorten, (2 * longest, s.dual))
-        return Ascent(
-            lam,
-            there,
-            r.columns,
-            converged,
-            ~(raised | repriced) & (~(slope > 0) | (t <= _LEAST_STEP)),
-            jnp.where(still, jnp.inf, size),
-            s.iterations + jnp.where(converged, 0, 1),
-            s.products + products,
-        )
-
     first = jnp.minimum(first, problem.lam)
     begin = Duals(start.beta * (first / problem.lam), start.psi)
     zero, none = jnp.zeros_like(first), jnp.asarray(0, jnp.int32)
-    dual = measure(problem._replace(lam=first), begin)
+    dual = measure(layout, problem._replace(lam=first), begin)
     no = jnp.asarray(False)
     state = Ascent(first, dual, zero, skip, no, zero + jnp.inf, none, none)
-    return jax.lax.while_loop(unfinished, advance, state)
+    return jax.lax.while_loop(unfinished, functools.partial(advance, task), state)
+
+
+def measure(layout: Layout, problem: Problem, duals: Duals) -> Dual:
+    """The dual at these multipliers."""
+    logs = partition(layout, problem.cost, duals)
+    height, scale = value(layout, problem, duals, logs)
+    return Dual(duals, logs, height, 8 * jnp.finfo(problem.x.dtype).eps * scale)
+
+
+def advance(task: Task, s: Ascent) -> Ascent:
+    """One step of the ascent."""
+    here, duals = task.problem._replace(lam=s.lam), s.dual.at
+    share = shares(task.layout, here.cost, duals, s.dual.logs)
+    now = moves(task.layout, task.problem, share)
+    plan = Plan(share, now, residuals(task.layout, here, duals, share, now, task.held))
+    base = rebase(task, s, plan)
+    direction = solve_newton(task, s, plan, still=base.still)
+    t, there = search_line(task, s.dual, base, direction)
+    return Ascent(
+        base.lam,
+        there,
+        plan.residuals.columns,
+        base.converged,
+        ~(base.raised | base.repriced) & (~(direction.slope > 0) | (t <= _LEAST_STEP)),
+        jnp.where(base.still, jnp.inf, direction.size),
+        s.iterations + jnp.where(base.converged, 0, 1),
+        s.products + direction.products,
+    )
+
+
+def rebase(task: Task, s: Ascent, plan: Plan) -> Base:
+    """Raises lam once its problem is loosely solved; sets psi anew where the budget is far off.
+
+    The multipliers grow with lam, so that prices beta / lam carry over. Where the transport cost
+    is far from the radius, psi alone is moved first: in it the dual is exponential, where Newton
+    steps go astray.
+    """
+    problem, duals, r = task.problem, s.dual.at, plan.residuals
+    final = s.lam == problem.lam
+    converged = final & r.within(task.tolerance)
+    raised = ~final & r.within(jnp.maximum(task.tolerance, _LOOSE))
+
+    lam = jnp.where(raised, jnp.minimum(_GROWTH * s.lam, problem.lam), s.lam)
+    growth = lam / s.lam
+    base = Duals(duals.beta * growth, duals.psi * growth)
+    wrong = (r.over != 0) & (jnp.abs(jnp.log(plan.moves.spent / problem.radius)) > jnp.log(_OFF))
+    repriced = ~converged & (raised | wrong) & (not task.held)
+    psi = budget_multiplier(
+        lambda psi: spending(task.layout, problem, Duals(base.beta, psi)),
+        problem.radius,
+        duals.psi,
+        skip=~repriced,
+    ).psi
+    at = Duals(base.beta, jnp.where(repriced, psi, base.psi))
+    return Base(at, lam, converged, raised, repriced)
+
+
+def solve_newton(task: Task, s: Ascent, plan: Plan, *, still: Array) -> Direction:
+    """The Newton direction at the step's start; 0 where it stays `still`.
+
+    The system is solved to a tolerance that falls with the square of the gradient's decrease
+    (Eisenstat and Walker, 1996, "Choosing the forcing terms in an inexact Newton method", choice
+    2), and no further than the columns need.
+    """
+    here, r = task.problem._replace(lam=s.lam), plan.residuals
+    gradient = Duals(jnp.where(still, 0, r.gap), jnp.where(still, 0, r.over))
+    h = hessian(task.layout, here, plan.share, secant(here, s.dual.at.beta, r.gap), r.free)
+    size = h.norm(gradient)
+    wanted = jnp.maximum((size / s.size) ** 2, task.tolerance * r.moving / (4 * r.columns))
+    v, products = solve(task.layout, h, gradient, jnp.minimum(wanted, _FORCING))
+    return Direction(v, dot(gradient, v), size, products)
+
+
+def search_line(task: Task, last: Dual, base: Base, d: Direction) -> tuple[Array, Dual]:
+    """Halves the step until the dual value rises, up to rounding: the step, and where it leads."""
+    problem = task.problem
+    change = jnp.maximum(
+        jnp.max(d.v.beta) - jnp.min(d.v.beta), jnp.abs(d.v.psi) * jnp.max(problem.cost)
+    )
+    longest = jnp.minimum(1, _REACH / change)
+
+    def falls(tried: tuple[Array, Dual]) -> Array:
+        t, there = tried
+        enough = last.value + 1e-4 * t * d.slope - last.rounding
+        short = (d.slope > 0) & ~(there.value >= enough) & (t > _LEAST_STEP)
+        return (t > longest) | short
+
+    def shorten(tried: tuple[Array, Dual]) -> tuple[Array, Dual]:
+        t = tried[0] / 2
+        beta, psi = along(base.at, t, d.v)
+        there = Duals(beta, jnp.maximum(psi, 0))
+        return t, measure(task.layout, problem._replace(lam=base.lam), there)
+
+    return jax.lax.while_loop(falls, shorten, (2 * longest, last))
 
 
 def secant(problem: Problem, beta: Array, gap: Array) -> Array:

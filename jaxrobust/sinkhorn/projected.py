@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
+from jaxrobust.sinkhorn.budget_multiplier import resting_multiplier
 from jaxrobust.sinkhorn.dual import Duals, Problem
-from jaxrobust.sinkhorn.finish import finish
+from jaxrobust.sinkhorn.feasibility import make_feasible
 from jaxrobust.sinkhorn.implicit import implicit
 from jaxrobust.sinkhorn.newton import maximize
-from jaxrobust.sinkhorn.price import resting_price
 from jaxrobust.sinkhorn.problem import Projection, pose
 from jaxrobust.types import Array, Scalar
 
@@ -41,7 +41,7 @@ def projected(
     P moving mass only within the window `cost` around each pixel (`window`) and within its
     channel: Wong's thesis, equation 5.4 and section 5.1.5 (Wong, Schmidt and Kolter, 2019,
     "Wasserstein adversarial examples via projected Sinkhorn iterations", arXiv:1902.07906). The
-    thesis maximizes the dual by block ascent (`iteration`); here the row multipliers are eliminated
+    thesis maximizes the dual by `block_ascent`; here the row multipliers are eliminated
     and a damped Newton method with conjugate gradients maximizes the rest, in a few steps where the
     blocks take hundreds of rounds. Problems with a large `lam` |w - x| are approached from smaller
     `lam`.
@@ -86,7 +86,7 @@ def projected(
         steps=steps,
         skip=posed.trivial,
     )
-    return finish(
+    return make_feasible(
         posed,
         end.dual.at,
         end.dual.logs,
@@ -100,7 +100,7 @@ def projected(
 
 def cold(problem: Problem) -> Duals:
     """Multipliers to start from: every pixel free of its bound, and the price of a plan at rest."""
-    return Duals(problem.lam * _prices(problem), resting_price(problem.cost, problem.radius))
+    return Duals(problem.lam * _prices(problem), resting_multiplier(problem.cost, problem.radius))
 
 
 def spread(problem: Problem) -> Array:

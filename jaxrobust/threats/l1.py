@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
+from jaxrobust.float_bisection import largest_where
 from jaxrobust.threats.box import (
     from_radii,
     in_box,
@@ -25,7 +26,6 @@ from jaxrobust.threats.box import (
     validate,
     within,
 )
-from jaxrobust.threats.search import largest_where
 from jaxrobust.types import Array, Key, Scalar
 
 

@@ -210,10 +210,10 @@ def test_rows_that_share_a_pass_give_what_rows_alone_give():
     @jax.jit
     def boxes(x):
         where = duals.prepare(f, x, Linf(radius), boxed=True)
-        shared.append(where.sharing)
+        shared.append(where.coloring)
         return [
             duals.hidden_boxes(w, methods=("interval", "crown"))
-            for w in (where, where._replace(sharing={}))
+            for w in (where, where._replace(coloring={}))
         ]
 
     together, alone = boxes(x)

@@ -11,7 +11,7 @@ from jax import lax
 from scipy.optimize import linprog
 
 from jaxrobust import duals
-from jaxrobust.duals import exact, program
+from jaxrobust.duals import exact, milp
 from jaxrobust.duals.exact import exact_margin, exact_margins
 from jaxrobust.duals.lp import lp_bounds
 from jaxrobust.threats import L1, L2, Linf, Union
@@ -169,7 +169,7 @@ def test_no_time_leaves_the_dual_bound_and_no_verdict():
 def test_planted_errors_are_caught(monkeypatch, fault):
     parameters = cases.weights(37, SIZES)
     f, x, threat = cases.mlp(jax.nn.relu, parameters), jnp.asarray(X), Linf(0.3)
-    good = program.encode
+    good = milp.encode
 
     def encode(*arguments):
         made = good(*arguments)
@@ -178,7 +178,7 @@ def test_planted_errors_are_caught(monkeypatch, fault):
         return made._replace(matrix=-made.matrix) if fault == "a row negated" else made
 
     if fault == "a kink's slopes swapped":
-        monkeypatch.setitem(program._KINKS, "relu", lambda: ((0.0,), (1.0, 0.0)))
+        monkeypatch.setitem(milp._KINKS, "relu", lambda: ((0.0,), (1.0, 0.0)))
     monkeypatch.setattr(exact, "encode", encode)
     y = int(jnp.argmax(f(x)))
     if fault == "half of the ball":

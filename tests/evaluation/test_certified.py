@@ -7,7 +7,7 @@ import pytest
 from evaluation_models import data, exact_robust, linear, weights
 
 from jaxrobust.duals.certificates import Certificate, certify
-from jaxrobust.evaluation import certified, journal
+from jaxrobust.evaluation import certified, resume
 from jaxrobust.threats import L2, Linf
 
 MODEL, CALLS = linear()  # one object: its programs are compiled once for the whole file
@@ -93,7 +93,7 @@ def test_other_certifiers_keep_their_kind_and_their_randomness(kind):
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    count, kill, real = 0, 2, journal.attack_pass
+    count, kill, real = 0, 2, resume.attack_pass
 
     def counted(job, **options):
         nonlocal count
@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
         count += 1
         return real(job, **options)
 
-    monkeypatch.setattr(journal, "attack_pass", counted)
+    monkeypatch.setattr(resume, "attack_pass", counted)
     with pytest.raises(KeyboardInterrupt):
         run(folder=tmp_path)
     kill = None

@@ -10,7 +10,7 @@ from evaluation_models import data, linear, weights
 
 from jaxrobust import losses
 from jaxrobust.attacks import fgsm, pgd, targeted
-from jaxrobust.evaluation import curve, evaluate, journal
+from jaxrobust.evaluation import curve, evaluate, resume
 from jaxrobust.identity import describe, fingerprint
 from jaxrobust.threats import L2, Linf
 
@@ -39,8 +39,8 @@ def passes(monkeypatch):
         Passes.count += 1
         return real(job, **options)
 
-    real = journal.attack_pass
-    monkeypatch.setattr(journal, "attack_pass", counted)
+    real = resume.attack_pass
+    monkeypatch.setattr(resume, "attack_pass", counted)
     return Passes
 
 
@@ -130,7 +130,7 @@ def test_attacks_that_may_hide_numbers_are_refused(tmp_path):
         run(tmp_path, {"mine": lambda key, f, x, y: WEAK(key, f, x, y)})
     with pytest.raises(ValueError, match="cannot be resumed"):
         run(tmp_path, {"mine": pgd(Linf(0.1), step_size=0.1, steps=1, loss=lambda z, y: z[y])})
-    assert not (tmp_path / journal.IDENTITY).exists()
+    assert not (tmp_path / resume.IDENTITY).exists()
 
 
 @pytest.mark.parametrize(
@@ -170,10 +170,10 @@ def test_broken_folders_say_what_to_do(tmp_path):
         run(tmp_path)
     file.unlink()
     assert_same(run(tmp_path), run(None))
-    (tmp_path / journal.IDENTITY).write_text("[]")
+    (tmp_path / resume.IDENTITY).write_text("[]")
     with pytest.raises(ValueError, match="not the identity of an evaluation"):
         run(tmp_path)
-    (tmp_path / journal.IDENTITY).unlink()
+    (tmp_path / resume.IDENTITY).unlink()
     with pytest.raises(ValueError, match="nothing tells whose they are"):
         run(tmp_path)
 

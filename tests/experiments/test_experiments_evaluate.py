@@ -19,7 +19,7 @@ from experiments.evaluate.__main__ import main
 from experiments.evaluate.config import Config, default_folder
 from experiments.evaluate.plots import draw_grid
 from jaxrobust import data, defenses, training
-from jaxrobust.evaluation import Report, journal
+from jaxrobust.evaluation import Report, resume
 from jaxrobust.identity import describe
 from jaxrobust.training.folder import begin, identify
 from jaxrobust.types import Attack, Variables
@@ -74,7 +74,7 @@ def test_a_run_that_was_killed_goes_on_and_writes_everything(
     trained, tmp_path, monkeypatch, capsys
 ):
     options = {"grid": 3, "curve": ("0.02 0.1", "51/255"), "curve_attack": "deepfool"}
-    computed, real = [], journal.attack_pass
+    computed, real = [], resume.attack_pass
 
     def killed(job, **passed):
         if len(computed) == 4:
@@ -82,11 +82,11 @@ def test_a_run_that_was_killed_goes_on_and_writes_everything(
         computed.append(1)
         return real(job, **passed)
 
-    monkeypatch.setattr(journal, "attack_pass", killed)
+    monkeypatch.setattr(resume, "attack_pass", killed)
     with pytest.raises(KeyboardInterrupt):
         main(small(trained, tmp_path, **options))
     assert not (tmp_path / "report.json").exists()
-    monkeypatch.setattr(journal, "attack_pass", lambda *a, **k: computed.append(1) or real(*a, **k))
+    monkeypatch.setattr(resume, "attack_pass", lambda *a, **k: computed.append(1) or real(*a, **k))
     report = main(small(trained, tmp_path, **options))
     # The digits that FGSM leaves take PGD at most 3 batches; the curve takes 3.
     assert len(computed) == 3 + report.attacks["pgd"].timing.batches + 3

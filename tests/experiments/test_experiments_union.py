@@ -16,7 +16,7 @@ from experiments.union.methods import ROWS, rows_of, training_attacks
 from experiments.union.recipes import SETTINGS
 from experiments.union.suite import ATTACKS, steepest, suite, worst_cases
 from jaxrobust import attacks, training
-from jaxrobust.evaluation import AttackReport, Report, Timing, programs
+from jaxrobust.evaluation import AttackReport, Report, Timing, compiled
 from jaxrobust.threats import L1, L2, Linf
 
 # The experiment itself runs under JAX's defaults: Adam's bias correction promotes dtypes.
@@ -75,7 +75,7 @@ def test_the_table_is_the_worst_case_of_the_reports_and_a_second_call_only_reads
     def attacked(*args, **options):
         raise AssertionError("a batch is attacked again")
 
-    monkeypatch.setattr(programs, "attack_program", attacked)
+    monkeypatch.setattr(compiled, "attack_program", attacked)
     assert main(small(tmp_path)) == [row]
     # Timings included: no epoch ran again.
     assert all(path.read_text() == text for path, text in metrics.items())

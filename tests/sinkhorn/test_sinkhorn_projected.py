@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sinkhorn_oracles import distance
 
-from jaxrobust.sinkhorn import Duals, iteration, projected, window
+from jaxrobust.sinkhorn import Duals, block_ascent, projected, window
 
 WIDE, NARROW = window(5), window(3)
 
@@ -132,7 +132,7 @@ def test_newton_and_published_iteration_agree():
 
     def published(radius, lam, upper):
         setting = {"radius": radius, "lam": lam, "cost": NARROW, "upper": upper}
-        return iteration(x, w, tolerance=1e-8, steps=20_000, **setting)
+        return block_ascent(x, w, tolerance=1e-8, steps=20_000, **setting)
 
     def newton(radius, lam, upper, start):
         setting = {"radius": radius, "lam": lam, "cost": NARROW, "upper": upper}

@@ -13,7 +13,6 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
 
 from jaxrobust.threats import L1
-from jaxrobust.threats.search import largest_where
 
 SIZE = 8
 project = jax.jit(lambda threat, x, z: threat.project(x, z))
@@ -161,11 +160,3 @@ def test_coordinates_may_be_drawn_inside_a_compiled_program():
 def test_bad_coordinates_are_refused(coordinates):
     with pytest.raises(ValueError, match="coordinates must be a whole number"):
         L1(1.0, coordinates=coordinates)
-
-
-@pytest.mark.parametrize("edge", [0.0, 1e-30, 0.3, 1.0, 1e30])
-def test_search_finds_the_last_float(edge):
-    edge = jnp.float32(edge)
-    assert largest_where(lambda t: t <= edge, jnp.float32(1e30)) == edge
-    assert largest_where(lambda t: t < 0, jnp.float32(1.0)) == 0
-    assert largest_where(lambda t: t >= 0, jnp.float32(0.7)) == jnp.float32(0.7)

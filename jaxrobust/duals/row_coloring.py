@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrobust.duals.graph import Graph, Node, Ref, Step, run
 
@@ -22,7 +23,7 @@ _LARGEST = 1 << 29
 """Receptive-field entries above which no sharing is looked for: half a gigabyte of booleans."""
 
 
-class Sharing(NamedTuple):
+class RowColoring(NamedTuple):
     """How the rows of one node share backward passes: unit -> (color, rank), slot.
 
     A pass is a color (a set of places whose receptive fields are disjoint) and a rank (which of
@@ -53,7 +54,7 @@ class Sharing(NamedTuple):
         return int(self.rank.max()) + 1
 
 
-def locality(graph: Graph) -> dict[int, Sharing]:
+def row_coloring(graph: Graph) -> dict[int, RowColoring]:
     """What rows can share, by the `Ref.id` of a node's source; other nodes share nothing.
 
     Finds the receptive fields of all nodes by sending NaN through the affine steps with ones for
@@ -69,7 +70,7 @@ def locality(graph: Graph) -> dict[int, Sharing]:
     if opaque or not graph.nodes or size * units > _LARGEST:
         return {}
     bare = graph._replace(operations=tuple(_bare(o) for o in graph.operations))
-    return _locality(_Structure(_key(bare), bare))
+    return _row_coloring(_Structure(_key(bare), bare))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class _Structure:
 
 
 @functools.lru_cache(maxsize=64)
-def _locality(structure: _Structure) -> dict[int, Sharing]:
+def _row_coloring(structure: _Structure) -> dict[int, RowColoring]:
     graph = structure.graph
     size = int(np.prod(graph.input.shape))
     sources = [n.source.id for n in graph.nodes]
@@ -99,16 +100,15 @@ def _locality(structure: _Structure) -> dict[int, Sharing]:
     found = {}
     before = {graph.input.id: np.eye(size, dtype=bool)}
     for node, field in zip(graph.nodes, seen, strict=True):
-        sharing = _share(field, before)
-        if sharing is not None:
-            found[node.source.id] = sharing
+        coloring = _color(field, before)
+        if coloring is not None:
+            found[node.source.id] = coloring
         before[node.target.id] = field
     return found
 
 
 def _is_opaque(operand: object) -> bool:
-    traced = isinstance(operand, jax.core.Tracer)
-    return traced and not jnp.issubdtype(operand.dtype, jnp.floating)
+    return isinstance(operand, Tracer) and not jnp.issubdtype(operand.dtype, jnp.floating)
 
 
 def _bare(operation: Step | Node) -> Step | Node:
@@ -145,7 +145,7 @@ def _key(graph: Graph) -> tuple[Any, ...]:
     return tuple(lines)
 
 
-def _share(field: np.ndarray, before: dict[int, np.ndarray]) -> Sharing | None:
+def _color(field: np.ndarray, before: dict[int, np.ndarray]) -> RowColoring | None:
     """Colors a node's places greedily; `field` is bool `[inputs, units]`, `before` the same.
 
     None where at most half of the passes would be saved.
@@ -164,7 +164,7 @@ def _share(field: np.ndarray, before: dict[int, np.ndarray]) -> Sharing | None:
     rank = np.empty(len(place), np.int32)
     rank[np.argsort(place, kind="stable")] = _count_up(counts)
     color = color.astype(np.int32)
-    return Sharing(
+    return RowColoring(
         color[place],
         rank,
         slot[place],

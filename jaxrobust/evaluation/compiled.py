@@ -12,12 +12,14 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust.attacks import batched, fooled
 from jaxrobust.attacks.batch import example_keys, per_example, side_by_side
 from jaxrobust.data import to_float
+from jaxrobust.devices import Device
 from jaxrobust.types import Array, Attack, AttackResult, Key, Model, PyTree
 
 AXIS = "examples"
@@ -26,7 +28,7 @@ PROGRAMS = 32
 Program = Callable[..., PyTree]
 
 
-def make_mesh(devices: Sequence[jax.Device] | None) -> Mesh:
+def make_mesh(devices: Sequence[Device] | None) -> Mesh:
     """A 1-D mesh over `devices` (default: all of them, of every process)."""
     devices = jax.devices() if devices is None else list(devices)
     if not devices:
@@ -125,7 +127,7 @@ def place_whole(mesh: Mesh, tree: PyTree) -> PyTree:
             return leaf
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return jax.device_put(leaf, whole)
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             data = place(jax.random.key_data(leaf))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         # Not `device_put`, which over several processes refuses keys and scalars (JAX 0.10).

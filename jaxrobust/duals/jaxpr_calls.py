@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend import core
 
 from jaxrobust import checks
 from jaxrobust.types import Array
+
+Program = tuple[core.Jaxpr, Sequence[Array]]
+"""A jaxpr and its constants."""
 
 _CALLS = {
     "jit",
@@ -28,7 +32,7 @@ _CALLS = {
 }
 
 
-def called(equation: core.JaxprEqn) -> tuple[core.Jaxpr, Sequence[Array]] | None:
+def called(equation: core.JaxprEqn) -> Program | None:
     """The jaxpr and constants that a call-like equation runs, None for any other equation."""
     if equation.primitive.name not in _CALLS:
         return None
@@ -43,7 +47,7 @@ def called(equation: core.JaxprEqn) -> tuple[core.Jaxpr, Sequence[Array]] | None
 
 def literal(value: core.Literal) -> np.ndarray:
     """A literal as an array of its type (weak types stripped)."""
-    return np.asarray(value.val, value.aval.dtype)
+    return np.asarray(value.val, cast(ShapedArray, value.aval).dtype)
 
 
 def fingerprint(
@@ -78,7 +82,7 @@ def fingerprint(
     return tuple(lines), tuple(results)
 
 
-def constant_name(value: Array) -> tuple[Any, ...]:
+def constant_name(value: Array | np.ndarray) -> tuple[Any, ...]:
     """A constant's name in a fingerprint: its value where it is a scalar on the host."""
     if checks.is_concrete(value) and np.ndim(value) == 0:
         return ("constant", str(jnp.result_type(value)), float(value))
@@ -87,7 +91,8 @@ def constant_name(value: Array) -> tuple[Any, ...]:
 
 def function_fingerprint(h: Callable[[Array], Array], shape: tuple[int, ...], dtype: Any) -> Any:
     """The fingerprint of a function of one array; cached."""
-    return _function_fingerprint(h, shape, np.dtype(dtype), jax.config.jax_enable_x64)
+    x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    return _function_fingerprint(h, shape, np.dtype(dtype), x64)
 
 
 @lru_cache(maxsize=1024)

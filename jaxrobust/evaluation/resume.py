@@ -22,13 +22,20 @@ import jax
 import numpy as np
 
 from jaxrobust.archive import declared, read
-from jaxrobust.evaluation.passes import AttackLike, Job, Tick, attack_pass, in_turn
+from jaxrobust.evaluation.batched_pass import (
+    AttackLike,
+    HostResult,
+    Job,
+    Tick,
+    attack_pass,
+    in_turn,
+)
 from jaxrobust.evaluation.report import Metadata, Timing
 from jaxrobust.files import PathLike, sweep, write_bytes_atomic, write_text_atomic
 from jaxrobust.identity import describe, differences, fingerprint
 from jaxrobust.locks import claimed
 from jaxrobust.signals import Check, stoppable
-from jaxrobust.types import Attack, AttackResult, Key
+from jaxrobust.types import Attack, Key
 
 IDENTITY = "identity.json"
 
@@ -74,7 +81,7 @@ def open_journal(
     identity = {
         "weights": fingerprint(job.variables),
         "data": {"examples": len(job.x), "fingerprint": fingerprint((job.x, job.y))},
-        "batch_size": job.index.shape[1],
+        "batch_size": job.rows.shape[1],
         "metadata": json.loads(json.dumps(dict(metadata or {}), default=str)),
         "attacks": {
             name: {"key": fingerprint(key), **_settings(name, attack)}
@@ -110,7 +117,7 @@ def journaled_pass(
     keep_examples: bool,
     tick: Tick,
     check: Check,
-) -> tuple[AttackResult, Timing]:
+) -> tuple[HostResult, Timing]:
     """`attack_pass`, batch by batch: reads those that `journal` holds and adds the others.
 
     Without a journal it is `attack_pass`. The seconds of a batch are those it took when computed.
@@ -125,13 +132,13 @@ def journaled_pass(
     slug = re.sub(r"[^\w.-]+", "-", name)
     folder = journal / f"{slug}-{zlib.crc32(name.encode()):08x}"
     parts, seconds = [], []
-    for index, mask in zip(job.index, job.mask, strict=True):
+    for index, mask in zip(job.rows, job.mask, strict=True):
         rows = index[mask]
         file = folder / f"{rows[0]:08d}.npz"
         found = _read(file, rows, keep_examples)
         if found is None:
             began = time.perf_counter()
-            result, _ = run(job._replace(index=index[None], mask=mask[None]), tick=tick)
+            result, _ = run(job._replace(rows=index[None], mask=mask[None]), tick=tick)
             found = result, time.perf_counter() - began
             if jax.process_index() == 0:
                 _write(file, rows, *found)
@@ -171,14 +178,14 @@ def _held(folder: Path) -> dict[str, Any] | None:
     return held
 
 
-def _write(file: Path, rows: np.ndarray, result: AttackResult, seconds: float) -> None:
+def _write(file: Path, rows: np.ndarray, result: HostResult, seconds: float) -> None:
     fields = {name: value for name, value in result._asdict().items() if value is not None}
     data = io.BytesIO()
     np.savez(data, index=rows, seconds=seconds, **fields)
     write_bytes_atomic(file, data.getvalue())
 
 
-def _read(file: Path, rows: np.ndarray, keep_examples: bool) -> tuple[AttackResult, float] | None:
+def _read(file: Path, rows: np.ndarray, keep_examples: bool) -> tuple[HostResult, float] | None:
     """The saved results of exactly these examples; None where the file cannot give them."""
     if not file.exists():
         return None
@@ -186,7 +193,7 @@ def _read(file: Path, rows: np.ndarray, keep_examples: bool) -> tuple[AttackResu
         told = declared(file)
         if keep_examples and "x" not in told:
             return None
-        wanted = {"index", "seconds", *AttackResult._fields} - (set() if keep_examples else {"x"})
+        wanted = {"index", "seconds", *HostResult._fields} - (set() if keep_examples else {"x"})
         missing = sorted(wanted - set(told))
         if missing:
             raise ValueError(f"{missing[0]!r} is missing")
@@ -200,7 +207,7 @@ def _read(file: Path, rows: np.ndarray, keep_examples: bool) -> tuple[AttackResu
         if not 0 <= seconds < np.inf:
             raise ValueError(f"'seconds' is {seconds}")
         del saved["index"]
-        result = AttackResult(**{"x": None, **saved})
+        result = HostResult(**{"x": None, **saved})
         _check_numbers(result)
         return result, seconds
     except ValueError as error:
@@ -222,7 +229,7 @@ def _check(name: str, shape: tuple[int, ...], dtype: np.dtype, count: tuple[int,
         raise ValueError(f"{name!r} holds {dtype}")
 
 
-def _check_numbers(result: AttackResult) -> None:
+def _check_numbers(result: HostResult) -> None:
     """Raises ValueError for numbers that no attack reports."""
     for name in ("forwards", "backwards"):
         if (getattr(result, name) < 0).any():

@@ -1,4 +1,4 @@
-"""Exact search over the nonnegative floats."""
+"""Bisection over the bit patterns of the nonnegative floats: exact at every scale."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ _INTEGERS = {2: jnp.int16, 4: jnp.int32, 8: jnp.int64}
 def largest_where(holds: Callable[[Array], Array], most: Array) -> Array:
     """The largest float t in [0, most] for which `holds(t)`, or 0 where none does.
 
-    `holds` must turn from true to false at most once as t grows; it is called once per bit of
-    the dtype. Bisects the bit pattern, which orders nonnegative floats as integers: the answer
-    is exact at every scale, and on a CPU about thirty sums are much cheaper than one sort. Not
-    differentiable: close over stopped gradients.
+    Bisects the bit pattern, which orders nonnegative floats as integers: the answer is exact at
+    every scale, and on a CPU about thirty sums are much cheaper than one sort. Not differentiable:
+    close over stopped gradients.
+
+    Args:
+      holds: scalar t -> scalar bool, which must turn from true to false at most once as t grows.
+        It is called once per bit of the dtype.
+      most: the largest float tried, a scalar >= 0; its dtype is that of the answer.
     """
     integer = _INTEGERS[most.dtype.itemsize]
 

@@ -14,7 +14,7 @@ from jaxrobust.types import Array
 _MOST_PRODUCTS = 100
 
 
-class Curvature(NamedTuple):
+class Hessian(NamedTuple):
     """The negative Hessian at a plan: lines `[C, N]` unless noted.
 
     What stays at its pixel cancels from it, exactly: where next to all mass does, the rest is
@@ -57,13 +57,13 @@ def along(a: Duals, t: Array, b: Duals) -> Duals:
     return Duals(a.beta + t * b.beta, a.psi + t * b.psi)
 
 
-def curvature(
+def hessian(
     layout: Layout,
     problem: Problem,
     share: Array,
     own: Array,
     free: Array,
-) -> Curvature:
+) -> Hessian:
     """The negative Hessian at multipliers whose plan is `share` and moves `now`.
 
     `own` is the curvature of each pixel's own term: 1/lam, or 0 at its upper bound. `free` says
@@ -84,7 +84,7 @@ def curvature(
     diagonal = problem.x * here[center] * leaving + total(
         there[k] * (1 - arrives[k]) for k in moving
     )
-    return Curvature(
+    return Hessian(
         share,
         problem.x,
         own,
@@ -97,7 +97,7 @@ def curvature(
     )
 
 
-def product(layout: Layout, h: Curvature, v: Duals) -> Duals:
+def product(layout: Layout, h: Hessian, v: Duals) -> Duals:
     """The negative Hessian times `v`; the identity on a psi that is not free."""
     psi = jnp.where(h.free, v.psi, 0)
     center = len(h.share) // 2
@@ -113,7 +113,7 @@ def product(layout: Layout, h: Curvature, v: Duals) -> Duals:
     return Duals(beta, jnp.where(h.free, own, v.psi))
 
 
-def solve(layout: Layout, h: Curvature, b: Duals, reduction: Array) -> tuple[Duals, Array]:
+def solve(layout: Layout, h: Hessian, b: Duals, reduction: Array) -> tuple[Duals, Array]:
     """Conjugate gradients, preconditioned by the diagonal, and the number of products spent.
 
     Stops when the residual's norm has fallen by `reduction`.

@@ -1,14 +1,4 @@
-"""One example's region: a traced network, a ball around the example, and what rows lose over it.
-
-The dual network is the vjp of the relaxed network. With h a node's value at the clean example and
-nu the cotangent that a row c leaves there, the linear lower bound of c.f differs from c.f at the
-clean example by what its lines give away, so that over the ball
-
-  c.f(x') >= c.f(x) - max_d <-nu_x, d> - sum_j relu(nu_j) (h - lower)_j + relu(-nu_j) (upper - h)_j.
-
-This needs no biases and adds non-negative terms only. With Wong-Kolter's slopes it is the dual
-objective J of Wong's thesis (theorem 1 and algorithm 1, with the signs corrected).
-"""
+"""The relaxed network on a ball around one example: boxes, lines, and what they give away."""
 
 from __future__ import annotations
 
@@ -17,14 +7,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxrobust.duals.graph import Graph, Node, Ref, pull, run
+from jaxrobust.duals.concretize import check_ball, spread
+from jaxrobust.duals.graph import Graph, Node, Ref, run
 from jaxrobust.duals.lines import Lines
-from jaxrobust.duals.locality import Sharing, locality
 from jaxrobust.duals.relaxations import relaxation
-from jaxrobust.duals.rounding import Noise, grown, noise, summed, tiny
-from jaxrobust.duals.support import check_ball, spread, support
+from jaxrobust.duals.rounding import Noise, noise, summed, tiny
+from jaxrobust.duals.row_coloring import RowColoring, row_coloring
 from jaxrobust.duals.trace import trace
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
@@ -37,7 +26,7 @@ class Region(NamedTuple):
     """A network on a ball around one example; made by `prepare`, alive within one trace."""
 
     graph: Graph
-    sharing: dict[int, Sharing]
+    coloring: dict[int, RowColoring]
     x: Array
     threat: ThreatModel
     boxed: bool
@@ -74,14 +63,14 @@ class Relaxed(NamedTuple):
 
 
 def prepare(f: LogitsFn, x: Array, threat: ThreatModel, *, boxed: bool = False) -> Region:
-    """Traces `f` and evaluates it at `x`; errors as `trace` and `support.check_ball`."""
+    """Traces `f` and evaluates it at `x`; errors as `trace` and `concretize.check_ball`."""
     check_ball(threat, x)
     graph = trace(f, x)
     with jax.default_matmul_precision("highest"):
         values = run(
             graph, x, lambda node, z: relaxation(node.kind).function(z, *node.args), summed
         )
-    return Region(graph, locality(graph), x, threat, boxed, values)
+    return Region(graph, row_coloring(graph), x, threat, boxed, values)
 
 
 def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None = None) -> Relaxed:
@@ -92,8 +81,8 @@ def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None 
     eps, least = jnp.finfo(z.dtype).eps, tiny(z.dtype)
     values = jnp.maximum(jnp.maximum(jnp.abs(low), jnp.abs(high)), jnp.abs(h))
     if method == "interval" and alpha is None:
-        off = 2 * LINES * eps * values
-        return Relaxed(None, None, _gap(h - low) + off, _gap(high - h) + off, least * h.size)
+        miss = 2 * LINES * eps * values
+        return Relaxed(None, None, _gap(h - low) + miss, _gap(high - h) + miss, least * h.size)
     if alpha is None and method == "crown":
         alpha = kind.adaptive(l, u, *node.args)
     lines = kind.lines(l, u, alpha, *node.args)
@@ -153,87 +142,30 @@ def rounded(where: Region, boxes: Sequence[Box], seed: Ref, live: Array | None =
     return noise(where.graph, where.values, far, seed, live)
 
 
+def widened(box: Box, noise: Noise) -> Box:
+    """The box of computed values as one of exact values."""
+    off = noise.size + noise.floor
+    last = 2 * jnp.finfo(off.dtype).eps
+    lower, upper = box.lower - off, box.upper + off
+    return Box(lower - last * jnp.abs(lower), upper + last * jnp.abs(upper), noise)
+
+
+def relaxed_by(
+    where: Region,
+    boxes: Sequence[Box],
+    methods: Sequence[str],
+    alphas: Sequence[Array] | None = None,
+) -> list[dict[int, Relaxed]]:
+    """The lines of the nodes that have boxes, by target id, for each method."""
+    slopes = [None] * len(boxes) if alphas is None else alphas
+    return [
+        {
+            node.target.id: relax(where, node, box, m, None if m == "interval" else alpha)
+            for node, box, alpha in zip(where.graph.nodes, boxes, slopes, strict=False)
+        }
+        for m in methods
+    ]
+
+
 def _gap(gap: Array) -> Array:
     return jnp.maximum(gap, 0)
-
-
-def losses(
-    where: Region,
-    relaxed: dict[int, Relaxed],
-    seed: Ref,
-    row: Array,
-    fields: dict[int, Array] | None = None,
-    *,
-    both: bool,
-) -> tuple[Array, ...]:
-    """How far row . value can fall below its value at `x`, and with `both` how far rise above.
-
-    `relaxed` holds the lines of every node before `seed`, by target id. `row` has the seed's
-    shape. Results are scalars; where `row` is a sum of rows over units that share a pass, `fields`
-    (`Sharing.fields` of its color) tells them apart, and results have shape `[slots]`.
-    """
-
-    def slope(node: Node, nu: Array) -> Array | None:
-        r = relaxed[node.target.id]
-        if r.lower_slope is None:
-            return None
-        if r.parallel:
-            return nu * r.lower_slope
-        return jax.nn.relu(nu) * r.lower_slope - jax.nn.relu(-nu) * r.upper_slope
-
-    def pulled(row: Array) -> tuple[Array, dict[int, Array]]:
-        nu_x, reached = pull(where.graph, seed, row, slope)
-        reached = {i: _apart(nu, i, fields) for i, nu in reached.items()}
-        return _apart(nu_x, where.graph.input.id, fields), reached
-
-    def give(reached: dict[int, Array]) -> Array | float:
-        total = 0.0
-        for i, nu in reached.items():
-            r = relaxed[i]
-            total = total + r.floor
-            for part, gap in ((nu, r.lower_gap), (-nu, r.upper_gap)):
-                total = total + _dots(jax.nn.relu(part), _apart(gap, i, fields))
-        return total
-
-    nu_x, reached = pulled(row)
-    far = _farthest(where, -nu_x, fields)
-    first = grown(far + give(reached), len(reached))
-    if not both:
-        return (first,)
-    if not all(relaxed[i].parallel for i in reached):
-        nu_x, reached = pulled(-row)
-        return first, grown(_farthest(where, -nu_x, fields) + give(reached), len(reached))
-    # a ball is symmetric, its box is not
-    far = _farthest(where, nu_x, fields) if where.boxed else far
-    return first, grown(far + give({i: -nu for i, nu in reached.items()}), len(reached))
-
-
-def _apart(value: Array, i: int, fields: dict[int, Array] | None) -> Array:
-    """`value` of the input or node `i` as `[n]`, or as `[slots, n]` for rows that share a pass."""
-    flat = value.reshape(-1)
-    if fields is None:
-        return flat
-    return jnp.append(flat, jnp.zeros(1, flat.dtype))[fields[i]]
-
-
-def _dots(left: Array, right: Array) -> Array:
-    """Dot products over the last axis of `[n]` or `[slots, n]`, of numbers >= 0, rounded up."""
-    found = left @ right if left.ndim == 1 else jax.vmap(jnp.dot)(left, right)
-    return grown(found, left.shape[-1])
-
-
-def _farthest(where: Region, direction: Array, fields: dict[int, Array] | None) -> Array:
-    """`support` in each direction, `[n]` or `[slots, n]`, on the coordinates it lives on."""
-    if fields is None:
-        return support(where.threat, where.x, direction.reshape(where.x.shape), boxed=where.boxed)
-
-    def one(direction: Array, field: Array) -> Array:
-        def along(leaf: Array) -> Array:
-            # the coordinate out of range has no direction: any value does
-            whole = np.shape(leaf) == where.x.shape and where.x.ndim
-            return jnp.asarray(leaf).reshape(-1).at[field].get(mode="clip") if whole else leaf
-
-        threat = jax.tree.map(along, where.threat)
-        return support(threat, along(where.x), direction, boxed=where.boxed)
-
-    return jax.vmap(one)(direction, fields[where.graph.input.id])

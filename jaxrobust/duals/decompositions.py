@@ -80,7 +80,7 @@ def _reduce_window_max(
     return _tree(parts)
 
 
-REWRITES: dict[str, Callable[..., Array]] = {
+DECOMPOSITIONS: dict[str, Callable[..., Array]] = {
     "max": _max,
     "min": _min,
     "abs": _abs,

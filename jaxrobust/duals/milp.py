@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from scipy import sparse
@@ -13,8 +14,8 @@ from scipy import sparse
 from jaxrobust.duals.graph import Graph, Node
 from jaxrobust.duals.lines import Lines
 from jaxrobust.duals.matrices import Map, flat
-from jaxrobust.duals.region import Box
 from jaxrobust.duals.relaxations import relaxation
+from jaxrobust.duals.relaxed_network import Box
 from jaxrobust.threats import L1, Linf
 from jaxrobust.types import Array, ThreatModel
 
@@ -111,6 +112,7 @@ def encode(
             start = flat(relaxation(node.kind).function(box.lower, *node.args))
             target = _pieces(columns, z, (l, u), kinks, slopes, start)
         else:
+            assert band is not None  # a caller without bands calls `refuse_smooth` first
             target = _between(columns, z, band(node, box))
         values[node.target.id] = target
     clean = np.zeros(used) if isinstance(threat, L1) else flat(x)
@@ -149,17 +151,23 @@ class _Columns:
         lower, upper, integral = (np.concatenate(b) for b in zip(*self.bounds, strict=True))
         nothing = (sparse.csr_array((0, self.width)), np.zeros(0), np.zeros(0))
         matrices, low, high = zip(*self.rows, nothing, strict=True)
-        matrix = sparse.vstack(matrices, format="csr")[:, : self.count]
-        x, logits = (Affine(a.matrix[:, : self.count], a.constant) for a in (x, logits))
+        matrix = _csr(_csr(sparse.vstack(matrices, format="csr"))[:, : self.count])
+        x, logits = (Affine(_csr(a.matrix[:, : self.count]), a.constant) for a in (x, logits))
         ends = np.concatenate(low), np.concatenate(high)
         return Program(matrix, *ends, lower, upper, integral, clean, x, logits)
+
+
+def _csr(matrix: object) -> sparse.csr_array:
+    """What SciPy's operations give, whose types tell less than their arguments."""
+    return cast(sparse.csr_array, matrix)
 
 
 def _compose(outer: Map, values: dict[int, Affine]) -> Affine:
     """An affine map of values that are affine in the columns."""
     parts = [(m, values[i]) for i, m in outer.matrices.items()]
     constant = outer.constant + sum(m @ inner.constant for m, inner in parts)
-    return Affine(sum(m @ inner.matrix for m, inner in parts), constant)
+    matrix = functools.reduce(operator.add, [m @ inner.matrix for m, inner in parts])
+    return Affine(_csr(matrix), constant)
 
 
 def _ball(columns: _Columns, threat: ThreatModel, x: Array) -> Affine:
@@ -167,23 +175,24 @@ def _ball(columns: _Columns, threat: ThreatModel, x: Array) -> Affine:
         np.broadcast_to(np.asarray(v, x.dtype).astype(np.float64), x.shape).ravel()
         for v in (threat.radius, threat.lower, threat.upper)
     )
-    x = flat(x)
-    every, zero = np.arange(len(x)), np.zeros(len(x))
+    center = flat(x)
+    size = len(center)
+    every, zero = np.arange(size), np.zeros(size)
     # an example that rounding put outside of its box stays where it is
     down, up = (
-        np.minimum(np.maximum(-radius, lower - x), 0),
-        np.maximum(np.minimum(radius, upper - x), 0),
+        np.minimum(np.maximum(-radius, lower - center), 0),
+        np.maximum(np.minimum(radius, upper - center), 0),
     )
     if isinstance(threat, Linf):
-        moved = columns.add(x + down, x + up)
-        return Affine(columns.entries(every, moved, 1.0, len(x)), zero)
+        moved = columns.add(center + down, center + up)
+        return Affine(columns.entries(every, moved, 1.0, size), zero)
     # shares of the radius spent upward and downward
     scale = np.where(radius > 0, radius, 1)
     rise, fall = columns.add(zero, up / scale), columns.add(zero, -down / scale)
-    both, first = np.concatenate([rise, fall]), np.zeros(2 * len(x), int)
+    both, first = np.concatenate([rise, fall]), np.zeros(2 * size, int)
     columns.constrain(columns.entries(first, both, 1.0, 1), np.full(1, -np.inf), np.ones(1))
-    matrix = columns.entries(every, rise, radius, len(x))
-    return Affine(matrix - columns.entries(every, fall, radius, len(x)), x)
+    matrix = columns.entries(every, rise, radius, size)
+    return Affine(matrix - columns.entries(every, fall, radius, size), center)
 
 
 def _pieces(
@@ -228,7 +237,7 @@ def _pieces(
         before[units], filled[units] = d, own_width[units]
     units = np.flatnonzero(bends)
     rest = (l - z.constant)[units]
-    columns.constrain((z.matrix - walked)[units], rest, rest)
+    columns.constrain(_csr(z.matrix - walked)[units], rest, rest)
     return Affine(matrix, start + slope * (z.constant - l))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import numpy as np
@@ -16,7 +16,8 @@ from rich.progress import Progress
 from jaxrobust import checks
 from jaxrobust.attacks.batch import Box, in_boxes, per_example
 from jaxrobust.data import padded_batches
-from jaxrobust.evaluation import programs
+from jaxrobust.devices import Device
+from jaxrobust.evaluation import compiled
 from jaxrobust.evaluation.report import Timing
 from jaxrobust.threats.covering import warn_of_covering
 from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Model, PyTree
@@ -34,10 +35,24 @@ class Job(NamedTuple):
     variables: PyTree
     x: np.ndarray
     y: np.ndarray
-    index: np.ndarray
-    """int32 `[steps, B]`, see `data.padded_batches`."""
+    rows: np.ndarray
+    """int32 `[steps, B]`: which examples each batch holds, see `data.padded_batches`."""
     mask: np.ndarray
     """bool `[steps, B]`, False on padding."""
+
+
+class HostResult(NamedTuple):
+    """An `AttackResult` of all examples, on the host; arrays `[N]` but for `x`."""
+
+    x: np.ndarray | None
+    """The points found `[N, ...]`, or what else a pass keeps there; None where none are kept."""
+    success: np.ndarray
+    inside: np.ndarray
+    loss: np.ndarray
+    margin: np.ndarray
+    norm: np.ndarray
+    forwards: np.ndarray
+    backwards: np.ndarray
 
 
 def prepare(
@@ -46,7 +61,7 @@ def prepare(
     examples: Examples,
     *,
     batch_size: int,
-    devices: Sequence[jax.Device] | None,
+    devices: Sequence[Device] | None,
     num_classes: int | None,
     attacks: Iterable[AttackLike] = (),
     box: Box | None = None,
@@ -60,21 +75,21 @@ def prepare(
     if not len(x):
         raise ValueError("there is nothing to evaluate: the split holds no examples")
     if x.dtype != np.uint8:
-        x = np.asarray(in_boxes(x, attacks, box))
+        x = np.asarray(in_boxes(cast(Array, x), attacks, box))
     # NumPy's default is 64 bits, which JAX may be told not to use.
     x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
-    shape = programs.logits_shape(model, variables, x)
+    shape = compiled.logits_shape(model, variables, x)
     if len(shape) != 1:
         raise ValueError(f"the model must give logits [K] per example, got shape {shape}")
     if num_classes not in (None, shape[0]):
         raise ValueError(f"the model has {shape[0]} classes, the data {num_classes}")
     checks.labels(y, count=len(x), num_classes=shape[0])
 
-    mesh = programs.make_mesh(devices)
+    mesh = compiled.make_mesh(devices)
     rows = min(batch_size, len(x))
     rows = -(-rows // mesh.size) * mesh.size
     index, mask = (np.asarray(a) for a in padded_batches(len(x), rows))
-    placed = programs.place_whole(mesh, variables)
+    placed = compiled.place_whole(mesh, variables)
     # Labels take the width of `jnp.arange`, with which losses compare them.
     y = y.astype(jax.dtypes.canonicalize_dtype(np.int64))
     return Job(model, mesh, placed, x, y, index, mask)
@@ -85,13 +100,13 @@ def restricted(job: Job, kept: np.ndarray) -> Job:
 
     So nothing compiles anew, and every example keeps its own randomness.
     """
-    rows = job.index.shape[1]
+    width = job.rows.shape[1]
     chosen = np.flatnonzero(kept)
-    index, mask = (np.asarray(a) for a in padded_batches(len(chosen), rows))
-    return job._replace(index=chosen.astype(job.index.dtype)[index], mask=mask)
+    index, mask = (np.asarray(a) for a in padded_batches(len(chosen), width))
+    return job._replace(rows=chosen.astype(job.rows.dtype)[index], mask=mask)
 
 
-def scattered(result: AttackResult, kept: np.ndarray) -> AttackResult:
+def scattered(result: HostResult, kept: np.ndarray) -> HostResult:
     """The results of a restricted job `[n]` among all examples `[N]`.
 
     The others were not attacked: no success, inside, at zero cost, with NaN for their numbers.
@@ -102,32 +117,41 @@ def scattered(result: AttackResult, kept: np.ndarray) -> AttackResult:
         every[kept] = values
         return every
 
-    numbers = {name: spread(getattr(result, name), np.nan) for name in ("loss", "margin", "norm")}
-    costs = {name: spread(getattr(result, name), 0) for name in ("forwards", "backwards")}
-    return AttackResult(
+    return HostResult(
         x=None if result.x is None else spread(result.x, np.nan),
         success=spread(result.success, False),
         inside=spread(result.inside, True),
-        **numbers,
-        **costs,
+        loss=spread(result.loss, np.nan),
+        margin=spread(result.margin, np.nan),
+        norm=spread(result.norm, np.nan),
+        forwards=spread(result.forwards, 0),
+        backwards=spread(result.backwards, 0),
     )
 
 
 def clean_pass(job: Job, tick: Tick) -> tuple[np.ndarray, Timing]:
     """Which examples `[N]` are predicted as their label, strictly and without NaN."""
-    program = programs.clean_program(job.model, job.mesh)
+    program = compiled.clean_program(job.model, job.mesh)
     return _each_batch(job, lambda *rows: program(job.variables, *rows), tick)
 
 
 def attack_pass(
     job: Job, key: Key, attack: AttackLike, *, keep_examples: bool, tick: Tick
-) -> tuple[AttackResult, Timing]:
+) -> tuple[HostResult, Timing]:
     """The attack's results `[N, ...]`; field `x` is None unless `keep_examples`."""
+    found, timing = every_example(job, key, attack, keep_examples=keep_examples, tick=tick)
+    return HostResult(*found), timing
+
+
+def every_example(
+    job: Job, key: Key, attack: AttackLike, *, keep_examples: bool, tick: Tick
+) -> tuple[PyTree, Timing]:
+    """What an attack, or any function of its form, returns on all examples: arrays `[N, ...]`."""
     attack = attack if isinstance(attack, Attack) else Attack(run=attack)
     several = per_example(attack, job.x.shape[1:], len(job.x)) is not None
     count = len(job.x) if several else None
-    program = programs.attack_program(job.model, job.mesh, keep_examples, count)
-    attack, key = programs.place_whole(job.mesh, (attack, key))
+    program = compiled.attack_program(job.model, job.mesh, keep_examples, count)
+    attack, key = compiled.place_whole(job.mesh, (attack, key))
     return _each_batch(job, lambda *rows: program(job.variables, attack, key, *rows), tick)
 
 
@@ -162,10 +186,10 @@ def _each_batch(
     job: Job, run: Callable[[Array, Array, Array], PyTree], tick: Tick
 ) -> tuple[PyTree, Timing]:
     parts, seconds = [], []
-    for index, mask in zip(job.index, job.mask, strict=True):
+    for index, mask in zip(job.rows, job.mask, strict=True):
         start = time.perf_counter()
-        rows = (programs.place_rows(job.mesh, a) for a in (index, job.x[index], job.y[index]))
-        parts.append(programs.host(run(*rows), mask))
+        rows = (compiled.place_rows(job.mesh, a) for a in (index, job.x[index], job.y[index]))
+        parts.append(compiled.host(run(*rows), mask))
         seconds.append(time.perf_counter() - start)
         tick()
     timing = Timing(first=seconds[0], rest=sum(seconds[1:]), batches=len(seconds))

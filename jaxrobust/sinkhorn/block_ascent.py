@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxrobust import checks
 from jaxrobust.sinkhorn.dual import Duals, moves, partition, shares
-from jaxrobust.sinkhorn.finish import finish
+from jaxrobust.sinkhorn.feasibility import make_feasible
 from jaxrobust.sinkhorn.problem import Projection, pose
-from jaxrobust.sinkhorn.stopping import residuals
+from jaxrobust.sinkhorn.residuals import residuals
 from jaxrobust.sinkhorn.window import total
 from jaxrobust.sinkhorn.wright_omega import wright_omega
 from jaxrobust.types import Array, Scalar
@@ -26,7 +26,7 @@ class _State(NamedTuple):
     rounds: Array
 
 
-def iteration(
+def block_ascent(
     x: Array,
     w: Array,
     *,
@@ -109,9 +109,9 @@ def iteration(
     begin = Duals(pixels, one) if start is None else Duals(layout.lines(start.beta), start.psi)
     none = jnp.asarray(0, jnp.int32)
     logs = partition(layout, problem.cost, begin)
-    start = _State(begin, logs, 0 * one, posed.trivial, none)
-    end = jax.lax.while_loop(unfinished, advance, start)
-    return finish(
+    state = _State(begin, logs, 0 * one, posed.trivial, none)
+    end = jax.lax.while_loop(unfinished, advance, state)
+    return make_feasible(
         posed,
         end.duals,
         end.logs,

@@ -13,16 +13,19 @@ from jaxrobust.types import Array
 _STEPS = 100
 
 
-class Price(NamedTuple):
+class BudgetMultiplier(NamedTuple):
     """The price psi, and how many evaluations it took."""
 
     psi: Array
     iterations: Array
 
 
-def price(
-    spent: Callable[[Array], tuple[Array, Array]], radius: Array, start: Array, skip: Array = False
-) -> Price:
+def budget_multiplier(
+    spent: Callable[[Array], tuple[Array, Array]],
+    radius: Array,
+    start: Array,
+    skip: Array | bool = False,
+) -> BudgetMultiplier:
     """The least psi >= 0 at which `spent(psi)` is the radius, to a few units of rounding.
 
     `spent` returns the transport cost, which falls in psi, and minus its derivative. Newton
@@ -53,10 +56,10 @@ def price(
     zero = jnp.zeros_like(radius)
     state = (zero, zero + jnp.inf, start, jnp.asarray(skip), jnp.asarray(0, jnp.int32))
     _, _, psi, _, count = jax.lax.while_loop(unfinished, refine, state)
-    return Price(psi, count)
+    return BudgetMultiplier(psi, count)
 
 
-def resting_price(cost: Array, radius: Array) -> Array:
+def resting_multiplier(cost: Array, radius: Array) -> Array:
     """The price at which a plan without any other motive, softmax(-psi C), spends the radius."""
 
     def spent(psi: Array) -> tuple[Array, Array]:
@@ -64,4 +67,4 @@ def resting_price(cost: Array, radius: Array) -> Array:
         mean = jnp.sum(share * cost)
         return mean, jnp.sum(share * (cost - mean) ** 2)
 
-    return price(spent, radius, jnp.ones_like(radius)).psi
+    return budget_multiplier(spent, radius, jnp.ones_like(radius)).psi

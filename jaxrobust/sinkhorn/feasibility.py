@@ -17,7 +17,7 @@ _PATIENCE = 30
 _MOST_ROUNDS = 300
 
 
-def finish(
+def make_feasible(
     posed: Posed,
     duals: Duals,
     logs: Array,
