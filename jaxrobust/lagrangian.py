@@ -25,7 +25,7 @@ class MultiplierState(NamedTuple):
     value: Array
     total: Array
     """The sum of the violations since the last move."""
-    count: Array
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
     """int32: how many they are."""
     moves: Array
     """int32: how often the multiplier has moved."""

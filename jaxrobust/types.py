@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -33,25 +33,51 @@ class ThreatModel(Protocol):
     never recompiles and `vmap` over radii draws a curve. `x` is the clean example, `z` any point.
     """
 
-    radius: Scalar
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def radius(self) -> Scalar:
+        """How far points may lie from `x`, in the set's own norm."""
+        ...
 
     def sample(self, key: Key, x: Array) -> Array:
         """A random point of the set around `x`."""
+        ...
 
     def project(self, x: Array, z: Array) -> Array:
         """The point of the set around `x` closest to `z`."""
+        ...
 
     def steepest(self, gradient: Array, z: Array) -> Array:
         """The unit-norm step from `z` along which a function with this gradient rises fastest."""
+        ...
 
     def dual_norm(self, gradient: Array) -> Array:
         """max <gradient, d> over the unit ball of the threat's norm."""
+        ...
 
     def size(self, x: Array, z: Array) -> Array:
         """How far `z` is from `x`, in the units of `radius`."""
+        ...
 
     def contains(self, x: Array, z: Array) -> Array:
         """Whether `z` lies in the set around `x`, up to float rounding."""
+        ...
+
+
+@runtime_checkable
+class BoxedBall(ThreatModel, Protocol):
+    """A norm ball around the clean example, intersected with a pixel box."""
+
+    @property
+    def lower(self) -> Scalar:
+        """Least value of a pixel."""
+        ...
+
+    @property
+    def upper(self) -> Scalar:
+        """Largest value of a pixel."""
+        ...
 
 
 class AttackResult(NamedTuple):
@@ -207,4 +233,4 @@ class Batch(NamedTuple):
 
     x: Array
     y: Array
-    index: Array
+    index: Array  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -53,7 +53,7 @@ class State(NamedTuple):
     z: Array
     found: Found
     step_size: Array
-    count: Array
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
     """How many coordinates share a step."""
     moved: Array
     """Coordinates in which the best point of the last check differed from the clean example."""
@@ -113,7 +113,11 @@ def _run(
         same_stage = State(z, found, step_size, count, jnp.where(now.check, moved, state.moved))
         left = _moved(x, z)
         next_stage = State(
-            z, nothing(z, found.value.dtype), now.following * radius, _share(left), left
+            z,
+            nothing(z, found.value.dtype),
+            jnp.asarray(now.following * radius),
+            _share(left),
+            left,
         )
         state = jax.tree.map(lambda new, old: jnp.where(now.ends, new, old), next_stage, same_stage)
         return state, None
@@ -123,12 +127,12 @@ def _run(
     state = State(
         z=z,
         found=nothing(z, jax.eval_shape(evaluate, z).value.dtype),
-        step_size=first.radius,
+        step_size=jnp.asarray(first.radius),
         count=jnp.asarray(-(-x.size // 5), jnp.int32),
         moved=jnp.asarray(x.size, jnp.int32),
     )
-    dtypes = Schedule(radius.dtype, radius.dtype, bool, bool)
-    now = jax.tree.map(jnp.asarray, schedule, dtypes)
+    lengths = (jnp.asarray(v, radius.dtype) for v in (schedule.multiple, schedule.following))
+    now = Schedule(*lengths, *(jnp.asarray(v, bool) for v in (schedule.check, schedule.ends)))
     state, _ = jax.lax.scan(step, state, now)
     passes = len(schedule.check)
     costs = {"forwards": passes, "backwards": passes}

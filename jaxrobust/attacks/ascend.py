@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ def ascend(
 
     def move(z: Array, g: Array, state: PyTree) -> tuple[Array, PyTree]:
         updates, state = optimizer.update(-g, state, z)
-        return threat.project(x, optax.apply_updates(z, updates)), state
+        return threat.project(x, cast(Array, optax.apply_updates(z, updates))), state
 
     worst = Point(start, jnp.full((), -jnp.inf, jnp.result_type(start)), jnp.zeros((), bool))
     worst = worst._replace(value=worst.value.astype(jax.eval_shape(objective, start)[0].dtype))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jaxrobust import checks, losses
 from jaxrobust.attacks.apgd import apgd
 from jaxrobust.attacks.apgd_l1 import apgd_l1
@@ -47,7 +49,7 @@ def autoattack(
       ValueError: an unknown version. TypeError: another threat.
     """
     checks.choice("version", version, VERSIONS)
-    ascent = apgd_l1 if isinstance(threat, L1) else apgd
+    ascent: Callable[..., Attack] = apgd_l1 if isinstance(threat, L1) else apgd
     if version == "rand":
         return {
             "APGD-CE": expectation(ascent(threat, steps=steps), draws),

@@ -160,8 +160,8 @@ def _run(
 
     z, spent = _start(start_key, f, threat, x, y)
     none = _Rate(jnp.int32(0), jnp.int32(0))
-    lengths = (jnp.asarray(v, x.dtype) for v in (orthogonal, inward))
-    walk = jax.lax.while_loop(proceed, advance, _Walk(z, *lengths, none, none, jnp.int32(0)))
+    across, along = (jnp.asarray(v, x.dtype) for v in (orthogonal, inward))
+    walk = jax.lax.while_loop(proceed, advance, _Walk(z, across, along, none, none, jnp.int32(0)))
     forwards = spent + walk.rounds * (STRIDE + 1)
     return judge(f, threat, x, y, walk.z, losses.margin, forwards=forwards, backwards=0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +26,11 @@ from jaxrobust.types import (
     Array,
     Attack,
     AttackResult,
+    BoxedBall,
     Key,
     LogitsFn,
     PyTree,
     Scalar,
-    ThreatModel,
     make_attack,
 )
 
@@ -54,7 +54,7 @@ class TanhSpace(NamedTuple):
         return jnp.arctanh(EDGE * jnp.clip((z - self.center) / half, -1, 1))
 
 
-def tanh_space(threat: ThreatModel, x: Array) -> TanhSpace:
+def tanh_space(threat: BoxedBall, x: Array) -> TanhSpace:
     """The tanh space of the threat's box, in the dtype of `x`."""
     _, lower, upper = numbers(threat, x, one_radius="carlini_wagner")
     return TanhSpace((upper + lower) / 2, (upper - lower) / 2)
@@ -73,7 +73,7 @@ def adam_step(adam: optax.GradientTransformation, walk: Walk, g: Array) -> tuple
     """The next coordinates and Adam's next state; non-finite gradient entries count as zero."""
     with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer power.
         updates, state = adam.update(jnp.where(jnp.isfinite(g), g, 0), walk.adam)
-    return walk.u + updates, state
+    return walk.u + cast(Array, updates), state
 
 
 def _run(
@@ -165,7 +165,7 @@ def carlini_wagner(
     return make_attack(_run, leaves, steps=steps, searches=searches)
 
 
-def check_box(threat: ThreatModel, kind: type, name: str) -> None:
+def check_box(threat: BoxedBall, kind: type, name: str) -> None:
     """Raises TypeError unless `threat` is a `kind`, ValueError if its box is known as infinite."""
     if not isinstance(threat, kind):
         raise TypeError(f"{name} needs an {kind.__name__} threat, got {type(threat).__name__}")

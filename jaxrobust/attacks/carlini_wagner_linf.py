@@ -23,7 +23,7 @@ class Round(NamedTuple):
     tau: Array
     c: Array
     record: Nearest
-    count: Array
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
     passes: Array
 
 

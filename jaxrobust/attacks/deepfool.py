@@ -15,10 +15,10 @@ from jaxrobust.types import (
     Array,
     Attack,
     AttackResult,
+    BoxedBall,
     Key,
     LogitsFn,
     Scalar,
-    ThreatModel,
     make_attack,
 )
 
@@ -29,7 +29,7 @@ def _run(
     x: Array,
     y: Array,
     *,
-    threat: ThreatModel,
+    threat: BoxedBall,
     overshoot: Scalar,
     steps: int,
 ) -> AttackResult:
@@ -56,7 +56,7 @@ def _run(
     return conclude(f, threat, x, y, record, forwards=forwards, backwards=backwards)
 
 
-def deepfool(threat: ThreatModel, *, steps: int = 50, overshoot: Scalar = 0.02) -> Attack:
+def deepfool(threat: BoxedBall, *, steps: int = 50, overshoot: Scalar = 0.02) -> Attack:
     """DeepFool (linf, l2, l1): r <- r + the shortest move from z onto the nearest boundary.
 
     z = clip(x + (1 + overshoot) r), until z is misclassified; the boundaries are those of the

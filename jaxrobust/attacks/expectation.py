@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +21,7 @@ def digest(x: Array) -> Array:
     return jnp.sum(mixed, dtype=jnp.uint32)
 
 
-def expected(f: LogitsFn, key: Key, *, draws: int) -> LogitsFn:
+def expected(f: Callable[..., Array], key: Key, *, draws: int) -> LogitsFn:
     """The mean of `draws` predictions `f(x, key=...)`, as a pure function of `x`.
 
     Every point has random numbers of its own, made from `key` and the point: so an attack sees
@@ -33,7 +35,9 @@ def expected(f: LogitsFn, key: Key, *, draws: int) -> LogitsFn:
     return mean
 
 
-def _run(key: Key, f: LogitsFn, x: Array, y: Array, *, attack: Attack, draws: int) -> AttackResult:
+def _run(
+    key: Key, f: Callable[..., Array], x: Array, y: Array, *, attack: Attack, draws: int
+) -> AttackResult:
     attack_key, noise_key, verdict_key = jax.random.split(key, 3)
     result = attack(attack_key, expected(f, noise_key, draws=draws), x, y)
     # The attack chose its point by the draws it saw; the verdict needs one that it did not.

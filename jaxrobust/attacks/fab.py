@@ -17,10 +17,10 @@ from jaxrobust.types import (
     Array,
     Attack,
     AttackResult,
+    BoxedBall,
     Key,
     LogitsFn,
     Scalar,
-    ThreatModel,
     make_attack,
 )
 
@@ -28,7 +28,7 @@ FLOOR = 1e-8
 """Least length of a move where two are compared: the released code's, against 0 / 0."""
 
 
-def _halfway(key: Key, threat: ThreatModel, x: Array) -> Array:
+def _halfway(key: Key, threat: BoxedBall, x: Array) -> Array:
     """A random point half the radius away, clipped to the box."""
     radius, lower, upper = numbers(threat, x, one_radius="FAB")
     if isinstance(threat, Linf):
@@ -42,7 +42,7 @@ def _halfway(key: Key, threat: ThreatModel, x: Array) -> Array:
 
 def _walk(
     f: LogitsFn,
-    threat: ThreatModel,
+    threat: BoxedBall,
     x: Array,
     y: Array,
     start: Array,
@@ -81,14 +81,14 @@ def _run(
     x: Array,
     y: Array,
     *,
-    threat: ThreatModel,
+    threat: BoxedBall,
     steps: int,
     targets: int | None,
     restarts: int,
     chunk: int | None,
     **scalars: Scalar,
 ) -> AttackResult:
-    scalars = {name: jnp.asarray(value, x.dtype) for name, value in scalars.items()}
+    lengths = {name: jnp.asarray(value, x.dtype) for name, value in scalars.items()}
     logits = f(x)
     targeted = targets is not None
     goals = rivals(logits, y, targets) if targeted else jnp.zeros(1, jnp.int32)
@@ -96,7 +96,7 @@ def _run(
     def run(key: Key, goal: Array, first: Array) -> Nearest:
         start = jnp.where(first, x, _halfway(key, threat, x))
         linearize = toward(f, y, goal) if targeted else nearest(f, threat, y)
-        return _walk(f, threat, x, y, start, linearize, steps=steps, **scalars)
+        return _walk(f, threat, x, y, start, linearize, steps=steps, **lengths)
 
     runs = goals.size * restarts
     first = jnp.arange(runs) < goals.size
@@ -109,7 +109,7 @@ def _run(
 
 
 def fab(
-    threat: ThreatModel,
+    threat: BoxedBall,
     *,
     steps: int = 100,
     targets: int | None = 9,

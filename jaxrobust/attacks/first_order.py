@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from jaxrobust.types import (
     make_attack,
 )
 
-Start = Callable[[Key, ThreatModel, Array], Array]
+Start = Callable[[Key, Any, Array], Array]
 """(key, threat, clean example) -> first iterate, inside the set."""
 
 OptimizerFn = Callable[..., optax.GradientTransformation]

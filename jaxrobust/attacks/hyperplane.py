@@ -12,7 +12,7 @@ from jaxrobust import losses
 from jaxrobust.float_bisection import largest_where
 from jaxrobust.threats import L1, L2, Linf
 from jaxrobust.threats.box import numbers
-from jaxrobust.types import Array, LogitsFn, ThreatModel
+from jaxrobust.types import Array, BoxedBall, LogitsFn
 
 
 class Boundary(NamedTuple):
@@ -43,7 +43,7 @@ def toward(f: LogitsFn, y: Array, target: Array) -> Linearize:
     return linearize
 
 
-def nearest(f: LogitsFn, threat: ThreatModel, y: Array) -> Linearize:
+def nearest(f: LogitsFn, threat: BoxedBall, y: Array) -> Linearize:
     """Linearizes z_j - z_y for the class j whose boundary is nearest to first order.
 
     That is the least |z_j - z_y| / ||w_j - w_y||_dual with w the logits' gradients: one forward
@@ -66,7 +66,7 @@ def nearest(f: LogitsFn, threat: ThreatModel, y: Array) -> Linearize:
     return linearize
 
 
-def shortest_move(threat: ThreatModel, z: Array, w: Array, change: Array) -> Array:
+def shortest_move(threat: BoxedBall, z: Array, w: Array, change: Array) -> Array:
     """The move d of least norm with <w, d> = change and z + d in the pixel box, in exact form.
 
     FAB's projection onto a hyperplane and the box (Croce & Hein 2020, arXiv:1907.02044), in the
@@ -105,7 +105,7 @@ def shortest_move(threat: ThreatModel, z: Array, w: Array, change: Array) -> Arr
     return up * lengths(weight, pace, room, budget)
 
 
-def check_norm(threat: ThreatModel, name: str) -> None:
+def check_norm(threat: BoxedBall, name: str) -> None:
     """Raises TypeError unless `threat` is an `L1`, `L2` or `Linf` ball."""
     if not isinstance(threat, L1 | L2 | Linf):
         raise TypeError(f"{name} needs an L1, L2 or Linf threat, got {type(threat).__name__}")

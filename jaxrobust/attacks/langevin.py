@@ -10,7 +10,7 @@ import optax
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks import starts
-from jaxrobust.attacks.first_order import Keep, Start, first_order
+from jaxrobust.attacks.first_order import Keep, OptimizerFn, Start, first_order
 from jaxrobust.attacks.transforms import NOISES, add_noise, scale_by_steepest
 from jaxrobust.types import Attack, Key, Loss, Scalar, ThreatModel
 
@@ -33,7 +33,7 @@ def _optimizer(
 
 
 # Made once: a static option must be the same object in every call, or each call would recompile.
-_OPTIMIZERS = {
+_OPTIMIZERS: dict[tuple[str, str, bool], OptimizerFn] = {
     kind: partial(_optimizer, *kind) for kind in itertools.product(NOISES, PLACES, (False, True))
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +26,11 @@ from jaxrobust.types import (
     Array,
     Attack,
     AttackResult,
+    BoxedBall,
     Key,
     LogitsFn,
     PyTree,
     Scalar,
-    ThreatModel,
     make_attack,
 )
 
@@ -53,7 +53,7 @@ def _run(
     x: Array,
     y: Array,
     *,
-    threat: ThreatModel,
+    threat: BoxedBall,
     first: Scalar,
     steps: int,
     searches: int,
@@ -79,7 +79,8 @@ def _run(
                     updates, state = optimizer.update(
                         g, now.state, now.u, value=now.value, grad=g, value_fn=value
                     )
-                u = now.u + jnp.where(jnp.isfinite(updates), updates, 0)
+                move = cast(Array, updates)
+                u = now.u + jnp.where(jnp.isfinite(move), move, 0)
                 z = jnp.clip(u, lower, upper)
                 fools = fooled(f(z), y)
                 # The line search has evaluated the point it chose.
@@ -111,7 +112,7 @@ def _run(
 
 
 def lbfgs(
-    threat: ThreatModel,
+    threat: BoxedBall,
     *,
     steps: int = 30,
     searches: int = 12,

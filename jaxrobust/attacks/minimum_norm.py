@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxrobust import losses
 from jaxrobust.attacks.ascend import fooled, judge
 from jaxrobust.threats.box import numbers
-from jaxrobust.types import Array, AttackResult, LogitsFn, PyTree, Scalar, ThreatModel
+from jaxrobust.types import Array, AttackResult, BoxedBall, LogitsFn, PyTree, Scalar
 
 State = TypeVar("State", bound=PyTree)
 
@@ -37,7 +37,7 @@ def unmoved(x: Array, logits: Array, y: Array) -> Nearest:
     return Nearest(x, jnp.where(fooled(logits, y), zero, jnp.inf))
 
 
-def closer(record: Nearest, threat: ThreatModel, x: Array, z: Array, fools: Array) -> Nearest:
+def closer(record: Nearest, threat: BoxedBall, x: Array, z: Array, fools: Array) -> Nearest:
     """`record` after seeing `z`: replaced if `z` fools the model and is strictly closer."""
     norm = threat.size(x, z)
     take = fools & (norm < record.norm)
@@ -52,7 +52,7 @@ def nearest_of(records: Nearest) -> Nearest:
 
 def conclude(
     f: LogitsFn,
-    threat: ThreatModel,
+    threat: BoxedBall,
     x: Array,
     y: Array,
     record: Nearest,
@@ -67,8 +67,7 @@ def conclude(
     """
     radius, _, _ = numbers(threat, x, one_radius="minimum-norm search")
     z = jnp.where(radius > 0, record.z, x)
-    counts = {"forwards": forwards, "backwards": backwards}
-    return judge(f, threat, x, y, z, losses.margin, **counts)
+    return judge(f, threat, x, y, z, losses.margin, forwards=forwards, backwards=backwards)
 
 
 def penalized(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,8 @@ def _run(
     goal = objective(f, loss, y)
     sizes = [jnp.asarray(size, x.dtype) for size in step_sizes]
 
-    def best_of_members(updates: Array, key: Key, z: Array) -> tuple[Array, Key]:
+    def best_of_members(updates: Any, state: Any, params: Any = None) -> tuple[Array, Key]:
+        key, z = state, params
         now, later = jax.random.split(key)
         candidates = []
         for member, size in zip(threat.scaled, sizes, strict=True):
@@ -70,7 +71,7 @@ def _run(
         threat,
         x,
         start(start_key, threat, x),
-        optax.GradientTransformation(lambda _: step_key, best_of_members),
+        optax.GradientTransformation(lambda params: step_key, best_of_members),
         steps=steps,
     )
     z, extra = (path.best.z, 1) if keep == "best" else (path.last, 0)

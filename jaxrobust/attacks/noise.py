@@ -10,22 +10,22 @@ import numpy as np
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import Objective, Point, better, judge, objective
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, ThreatModel, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, BoxedBall, Key, LogitsFn, make_attack
 
-Draw = Callable[[Key, ThreatModel, Array, Array], Array]
+Draw = Callable[[Key, BoxedBall, Array, Array], Array]
 """(key, threat, clean example, amplitude in [0, 1]) -> a noisy point of the set."""
 
 
-def _gaussian(key: Key, threat: ThreatModel, x: Array, amplitude: Array) -> Array:
+def _gaussian(key: Key, threat: BoxedBall, x: Array, amplitude: Array) -> Array:
     return _scaled(threat, x, jax.random.normal(key, x.shape, x.dtype), amplitude)
 
 
-def _uniform(key: Key, threat: ThreatModel, x: Array, amplitude: Array) -> Array:
+def _uniform(key: Key, threat: BoxedBall, x: Array, amplitude: Array) -> Array:
     noise = jax.random.uniform(key, x.shape, x.dtype, minval=-1, maxval=1)
     return _scaled(threat, x, noise, amplitude)
 
 
-def _scaled(threat: ThreatModel, x: Array, noise: Array, amplitude: Array) -> Array:
+def _scaled(threat: BoxedBall, x: Array, noise: Array, amplitude: Array) -> Array:
     """`x` plus noise as large as the share `amplitude` of the radius, in the threat's norm."""
     radius = jnp.asarray(threat.radius, x.dtype)
     if radius.ndim:
@@ -43,7 +43,7 @@ def flipped(key: Key, x: Array, share: Array, lower: Array, upper: Array) -> Arr
     return jnp.where(draw < share, extreme, x)
 
 
-def _salt_and_pepper(key: Key, threat: ThreatModel, x: Array, amplitude: Array) -> Array:
+def _salt_and_pepper(key: Key, threat: BoxedBall, x: Array, amplitude: Array) -> Array:
     lower, upper = (jnp.asarray(v, x.dtype) for v in (threat.lower, threat.upper))
     return threat.project(x, flipped(key, x, amplitude, lower, upper))
 
@@ -76,7 +76,7 @@ def _run(
     x: Array,
     y: Array,
     *,
-    threat: ThreatModel,
+    threat: BoxedBall,
     draw: Draw,
     levels: int,
     repeats: int,
@@ -90,13 +90,13 @@ def _run(
     return judge(f, threat, x, y, best.z, losses.margin, forwards=count + 1, backwards=0)
 
 
-def _noise(threat: ThreatModel, draw: Draw, levels: int, repeats: int) -> Attack:
+def _noise(threat: BoxedBall, draw: Draw, levels: int, repeats: int) -> Attack:
     checks.at_least("levels", levels, 1)
     checks.at_least("repeats", repeats, 1)
     return make_attack(_run, {"threat": threat}, draw=draw, levels=levels, repeats=repeats)
 
 
-def gaussian_noise(threat: ThreatModel, *, levels: int = 10, repeats: int = 10) -> Attack:
+def gaussian_noise(threat: BoxedBall, *, levels: int = 10, repeats: int = 10) -> Attack:
     """Gaussian noise, scaled to a growing share of the radius, until the model is fooled.
 
     z = P(x + a radius n / ||n||), n ~ N(0, I) anew each time, in the threat's norm; a = 1/levels,
@@ -115,7 +115,7 @@ def gaussian_noise(threat: ThreatModel, *, levels: int = 10, repeats: int = 10) 
     return _noise(threat, _gaussian, levels, repeats)
 
 
-def uniform_noise(threat: ThreatModel, *, levels: int = 10, repeats: int = 10) -> Attack:
+def uniform_noise(threat: BoxedBall, *, levels: int = 10, repeats: int = 10) -> Attack:
     """Uniform noise, scaled to a growing share of the radius, until the model is fooled.
 
     As `gaussian_noise` with n ~ U(-1, 1) per coordinate.
@@ -123,7 +123,7 @@ def uniform_noise(threat: ThreatModel, *, levels: int = 10, repeats: int = 10) -
     return _noise(threat, _uniform, levels, repeats)
 
 
-def salt_and_pepper(threat: ThreatModel, *, levels: int = 10, repeats: int = 10) -> Attack:
+def salt_and_pepper(threat: BoxedBall, *, levels: int = 10, repeats: int = 10) -> Attack:
     """Coordinates set to black or white at random, ever more of them, until the model is fooled.
 
     z = P(x with each coordinate moved to `lower` or `upper`, each with probability a / 2); the
@@ -141,7 +141,7 @@ def salt_and_pepper(threat: ThreatModel, *, levels: int = 10, repeats: int = 10)
     return _noise(threat, _salt_and_pepper, levels, repeats)
 
 
-def finite_box(name: str, threat: ThreatModel) -> None:
+def finite_box(name: str, threat: BoxedBall) -> None:
     """Raises ValueError for a box known on the host that is unbounded: nothing to draw from."""
     for bound in (threat.lower, threat.upper):
         if checks.is_concrete(bound) and not np.isfinite(bound).all():

@@ -12,7 +12,7 @@ from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import judge, objective
 from jaxrobust.attacks.noise import finite_box, first_fooled, flipped
 from jaxrobust.threats.box import numbers
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, ThreatModel, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, BoxedBall, Key, LogitsFn, make_attack
 
 STARTS = 100
 """Salt-and-pepper images tried as a start, of 1/100, 2/100, ..., 1 of all coordinates."""
@@ -72,7 +72,7 @@ def _run(
     x: Array,
     y: Array,
     *,
-    threat: ThreatModel,
+    threat: BoxedBall,
     passes: int,
 ) -> AttackResult:
     start_key, reset_key, refine_key = jax.random.split(key, 3)
@@ -109,7 +109,7 @@ def _run(
     return judge(f, threat, x, y, result, losses.margin, forwards=forwards, backwards=0)
 
 
-def pointwise(threat: ThreatModel, *, passes: int = 10) -> Attack:
+def pointwise(threat: BoxedBall, *, passes: int = 10) -> Attack:
     """Pointwise attack: resets coordinates of a noisy image while it stays misclassified.
 
     Uses the predicted class only, and seeks few changed coordinates (l0). From salt-and-pepper

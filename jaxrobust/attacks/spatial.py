@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,9 @@ def _run(
     tried = moves(key, threat, x, **counts)
     best, _ = jax.lax.scan(visit, at(jnp.zeros(3, x.dtype)), tried)
     z = threat.transform(x, best.z)
-    return judge(f, threat.at(best.z), x, y, z, loss, forwards=tried.shape[0] + 1, backwards=0)
+    return judge(
+        f, cast(Any, threat.at(best.z)), x, y, z, loss, forwards=tried.shape[0] + 1, backwards=0
+    )
 
 
 def spatial_grid(
@@ -87,7 +90,7 @@ def spatial_random(threat: Spatial, *, draws: int = 10, loss: Loss = losses.marg
     return _search(threat, _random, loss, draws=draws)
 
 
-def _search(threat: Spatial, moves: Moves, loss: Loss, **counts: int) -> Attack:
+def _search(threat: Spatial, moves: Moves, loss: Loss, **counts: Any) -> Attack:
     if not isinstance(threat, Spatial):
         raise TypeError(f"a spatial attack needs a Spatial threat, got {type(threat).__name__}")
     return make_attack(_run, {"threat": threat}, moves=moves, loss=loss, **counts)

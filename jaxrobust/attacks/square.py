@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class _Method(NamedTuple):
     """What differs between the norms."""
 
-    prepare: Callable[[Key, Linf | L2 | L1, Array], tuple[Array, Propose]]
+    prepare: Callable[[Key, Any, Array], tuple[Array, Propose]]
     """(key, threat, image) -> (start, how to propose the next point)."""
     least: int
     odd: bool
@@ -48,11 +48,11 @@ def _corners(key: Key, threat: Linf, x: Array) -> tuple[Array, Propose]:
     """
     radius = jnp.asarray(threat.radius, x.dtype)
     low, high = threat.project(x, x - radius), threat.project(x, x + radius)
-    _, width, channels = x.shape
+    height, width, channels = x.shape
 
     def propose(key: Key, z: Array, sides: Sides) -> Array:
         draws = jax.random.uniform(key, (2 + channels,), jnp.float32)
-        window = place(x.shape, draws[:2], sides)
+        window = place((height, width, channels), draws[:2], sides)
         signs = (draws[2:] < 0.5)[None, None, :]
         return jnp.where(window.mask[:, :, None], jnp.where(signs, high, low), z)
 
@@ -74,9 +74,9 @@ def _grid(shape: tuple[int, ...]) -> Grid:
             f"square needs a vector, [H, W] or [H, W, C], got the shape {shape}; "
             "reshape inside the model"
         )
-    if len(shape) == 3:
-        return shape
-    return (*shape, 1) if len(shape) == 2 else (1, *(shape or (1,)), 1)
+    # ones in front of a vector's columns, and behind an image without channels
+    height, width, channels = (1, *(shape or (1,)), 1) if len(shape) < 2 else (*shape, 1)[:3]
+    return height, width, channels
 
 
 def _sides(grid: Grid, p: Array, method: _Method) -> Sides:
@@ -92,8 +92,8 @@ def _sides(grid: Grid, p: Array, method: _Method) -> Sides:
     short = min(height, width)
     stretched = jnp.maximum(jnp.round(area / short).astype(jnp.int32), short)
     longer = jnp.where(side > short, stretched, side)
-    both = jnp.minimum(side, short), jnp.minimum(longer, max(height, width))
-    return both if height <= width else both[::-1]
+    small, large = jnp.minimum(side, short), jnp.minimum(longer, max(height, width))
+    return (small, large) if height <= width else (large, small)
 
 
 def _run(

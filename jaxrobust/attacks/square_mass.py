@@ -63,7 +63,8 @@ def bump(window: Window, sides: Sides, turned: Array, order: int, dtype: np.dtyp
     and not turned has one cone.
     """
     upright = _two_cones(window.rows, window.columns, sides, order, dtype)
-    lying = _two_cones(window.columns, window.rows, sides[::-1], order, dtype).T
+    height, width = sides
+    lying = _two_cones(window.columns, window.rows, (width, height), order, dtype).T
     return jnp.where(turned, lying, upright)
 
 
@@ -85,7 +86,8 @@ def _tiling(key: Key, grid: Grid, order: int, dtype: np.dtype) -> Array:
         signs = jnp.where(draw[1:], 1, -1).astype(dtype)
         return total + pattern[:, :, None] * signs[None, None, :], None
 
-    return jax.lax.scan(add, jnp.zeros(grid, dtype), (tops, lefts, draws))[0]
+    tiles = jnp.asarray(tops), jnp.asarray(lefts), draws
+    return jax.lax.scan(add, jnp.zeros(grid, dtype), tiles)[0]
 
 
 def masses(key: Key, threat: L2 | L1, x: Array) -> tuple[Array, Propose]:
@@ -101,14 +103,15 @@ def masses(key: Key, threat: L2 | L1, x: Array) -> tuple[Array, Propose]:
     """
     radius, lower, upper = numbers(threat, x, one_radius="square")
     order = 1 if isinstance(threat, L1) else 2
-    channels = x.shape[-1]
+    height, width, channels = x.shape
+    grid = height, width, channels
 
     def fill(delta: Array) -> Array:
         return jnp.clip(x + radius * _unit(delta, order), lower, upper)
 
     def propose(key: Key, z: Array, sides: Sides) -> Array:
         draws = jax.random.uniform(key, (5 + channels,), jnp.float32)
-        target, source = place(x.shape, draws[:2], sides), place(x.shape, draws[2:4], sides)
+        target, source = place(grid, draws[:2], sides), place(grid, draws[2:4], sides)
         pattern = bump(target, sides, draws[4] < 0.5, order, x.dtype)
         signs = jnp.where(draws[5:] < 0.5, 1, -1).astype(x.dtype)
         # In units of the radius: its square, or a pixel's, may be too large or too small a float.
@@ -123,4 +126,4 @@ def masses(key: Key, threat: L2 | L1, x: Array) -> tuple[Array, Propose]:
         filled = fresh * (spare + moved) ** (1 / order)
         return fill(jnp.where(into, filled, jnp.where(out_of, 0, delta)))
 
-    return fill(_tiling(key, x.shape, order, x.dtype)), propose
+    return fill(_tiling(key, grid, order, x.dtype)), propose

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +11,25 @@ import optax
 from jaxrobust.types import Array, Key, Scalar, ThreatModel
 
 
-def scale_by_steepest(threat: ThreatModel) -> optax.GradientTransformationExtraArgs:
+def scale_by_steepest(threat: ThreatModel) -> optax.GradientTransformation:
     """Replaces a gradient by the unit steepest-descent direction of the threat's norm.
 
     Chained with `optax.scale_by_learning_rate(a)` it moves the point by `a` in that norm. The
     point must be given as `params` (the l1 step skips coordinates at the box).
     """
-    return optax.stateless(lambda updates, z: -threat.steepest(-updates, z))
+
+    def turned(updates: Any, params: Any) -> Any:
+        return -threat.steepest(-updates, params)
+
+    return optax.stateless(turned)
 
 
-def normalize_by_l1() -> optax.GradientTransformationExtraArgs:
+def normalize_by_l1() -> optax.GradientTransformation:
     """g / ||g||_1, zero where the gradient is zero. MI-FGSM (Dong et al. 2018, eq. 6)."""
 
-    def normalize(g: Array, _: Array) -> Array:
+    def normalize(updates: Any, params: Any) -> Any:
+        del params
+        g: Array = updates
         total = jnp.sum(jnp.abs(g))
         return g / jnp.where(total == 0, jnp.ones_like(total), total)
 
@@ -51,11 +57,11 @@ def add_noise(
     """
     draw = _DRAWS[noise]
 
-    def update(updates: Array, state: NoiseState, params: Array | None = None):
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Array, NoiseState]:
         del params
         now, later = jax.random.split(state.key)
         xi = draw(now, updates.shape, updates.dtype)
         unit = jnp.mean(jnp.abs(updates)) if relative else jnp.ones((), updates.dtype)
         return updates + jnp.asarray(scale, updates.dtype) * unit * xi, NoiseState(later)
 
-    return optax.GradientTransformation(lambda _: NoiseState(key), update)
+    return optax.GradientTransformation(lambda params: NoiseState(key), update)

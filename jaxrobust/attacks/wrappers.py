@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,10 @@ def worst(results: AttackResult, *, by: str = "margin") -> AttackResult:
     return chosen._replace(forwards=jnp.sum(results.forwards), backwards=jnp.sum(results.backwards))
 
 
-def over(run: Callable[..., AttackResult], args: tuple, *, chunk: int | None) -> AttackResult:
+Found = TypeVar("Found")
+
+
+def over(run: Callable[..., Found], args: tuple, *, chunk: int | None) -> Found:
     """`vmap`, or with `chunk` a loop over groups of that many: less memory, same results."""
     return jax.lax.map(lambda a: run(*a), args, batch_size=chunk) if chunk else jax.vmap(run)(*args)
 

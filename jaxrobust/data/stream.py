@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jax
 import numpy as np
@@ -29,9 +29,11 @@ class Records(Protocol):
 
     def __len__(self) -> int:
         """How many there are."""
+        ...
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         """`{"image": PNG or JPEG bytes, or uint8 [H, W, 3], "label": int}`; sizes may differ."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +115,11 @@ class Stream:
         for order in (np.arange(whole).reshape(-1, count), np.arange(whole, total)[None]):
             if order.size:
                 for batch in self._read(self.test, order, cut):
-                    yield Split(batch.x, batch.y)
+                    yield Split(np.asarray(batch.x), np.asarray(batch.y))
 
     def _read(self, records: Records, order: np.ndarray, cut: Cut) -> Iterator[Batch]:
-        def example(index: np.integer) -> Batch:
-            index = int(index)
+        def example(drawn: np.integer) -> Batch:
+            index = int(drawn)
             try:
                 row = records[index]
                 image, label = cut(index, _decoded(row["image"])), int(row["label"])
@@ -132,7 +134,8 @@ class Stream:
                     f"image {index} of {self.name!r} has the label {label}, but there are "
                     f"{self.num_classes} classes (0 to {self.num_classes - 1})"
                 )
-            return Batch(np.asarray(image), np.int32(label), np.int32(index))
+            # grain stacks NumPy's arrays, and batches stay on the host
+            return Batch(*cast(Any, (np.asarray(image), np.int32(label), np.int32(index))))
 
         grain = _grain()
         batches = grain.MapDataset.source(order.reshape(-1)).map(example).batch(order.shape[1])

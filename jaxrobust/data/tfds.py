@@ -173,15 +173,15 @@ def _image_and_classes(name: str, features: Any) -> tuple[Any, int]:
     from tensorflow_datasets import features as kinds
 
     held = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
-    if not (
-        isinstance(held.get("image"), kinds.Image)
-        and isinstance(held.get("label"), kinds.ClassLabel)
-    ):
+    image, label = held.get("image"), held.get("label")
+    if not (isinstance(image, kinds.Image) and isinstance(label, kinds.ClassLabel)):
         raise ValueError(
             f"data set {name!r} is no image-classification set: it needs the features image and "
             f"label, and has: {', '.join(sorted(held)) or features}"
         )
-    return features["image"], features["label"].num_classes
+    if label.num_classes is None:
+        raise ValueError(f"data set {name!r} does not say how many classes it has")
+    return image, label.num_classes
 
 
 def _fixed_shape(name: str, image: Any) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -228,7 +228,7 @@ def metrics_of(
     return metrics
 
 
-PairObjective = Callable[[Array, Array, Array, Array | None], tuple[Array, Array | None]]
+PairObjective = Callable[[Array, Array, Array, Any], tuple[Array, Array | None]]
 """(clean logits, adversarial logits, labels, nu) -> (loss, violation or None), batch means."""
 
 

@@ -56,8 +56,9 @@ def dynamic(
         weight = jax.lax.stop_gradient(each)
         return jnp.mean(weight * each) / over_devices(jnp.mean(weight), moment.axes), {}
 
-    own = {"objective": weighted} if reweight else {}
-    return on_points(in_force, ramp=ramp, **own)
+    if not reweight:
+        return on_points(in_force, ramp=ramp)
+    return on_points(in_force, ramp=ramp, objective=weighted)
 
 
 class Lesson(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +37,7 @@ def spread(threat: ThreatModel, x: Array, *, boxed: bool) -> Array:
     return grown(jnp.maximum(up, -down), 1)
 
 
-def _reach(threat: ThreatModel, x: Array, *, boxed: bool) -> tuple[Array, Array]:
+def _reach(threat: Any, x: Array, *, boxed: bool) -> tuple[Array, Array]:
     """How far down and up each coordinate can move, of `x`'s shape."""
     radius = jnp.broadcast_to(jnp.asarray(threat.radius, x.dtype) + tiny(x.dtype), x.shape)
     if not boxed:

@@ -109,10 +109,10 @@ def exact_margins(
     """
     require_host(x)
     checks.positive("time_limit", time_limit)
-    threat = polyhedral(threat, boxed=boxed)
+    ball = polyhedral(threat, boxed=boxed)
     x, y = jnp.asarray(x), jnp.asarray(y)
     checks.images(x, lower=-np.inf, upper=np.inf)
-    numbers(threat, x[0])
+    numbers(ball, x[0])
     graph = trace(f, x[0])
     refuse_smooth(graph)
     K = graph.output.shape[0]
@@ -121,7 +121,7 @@ def exact_margins(
 
     @jax.jit
     def start(x: Array, y: Array) -> tuple[Array, tuple[Box, ...], Array, Array]:
-        where = prepare(f, x, threat, boxed=boxed)
+        where = prepare(f, x, ball, boxed=boxed)
         rows = check_request(where, margin_rows(y, K, graph.output.dtype), methods)
         boxes = hidden_boxes(where, methods=methods, chunk=chunk)
         bounds = row_bounds(where, rows, boxes, methods=methods, chunk=chunk)
@@ -129,8 +129,8 @@ def exact_margins(
 
     @jax.jit
     def look(x: Array, y: Array, z: Array) -> AttackResult:
-        inside = threat.project(x, z)
-        return judge(f, threat, x, y, inside, losses.margin, forwards=0, backwards=0)
+        inside = ball.project(x, z)
+        return judge(f, ball, x, y, inside, losses.margin, forwards=0, backwards=0)
 
     def one(x: Array, y: Array) -> Exact:
         logits, boxes, rows, bounds = start(x, y)
@@ -142,7 +142,7 @@ def exact_margins(
             others = []
         program, tolerance = None, TOLERANCE
         if others:
-            program = encode(graph, maps, x, threat, boxes)
+            program = encode(graph, maps, x, ball, boxes)
             _require_reproduction(program, flat(logits))
             tolerance = TOLERANCE * max(1, _largest(program))
         # a point that is not worst of all may still fool; one that almost does asks for the worst

@@ -81,7 +81,7 @@ def require_host(x: Array) -> None:
         )
 
 
-def polyhedral(threat: ThreatModel, *, boxed: bool) -> ThreatModel:
+def polyhedral(threat: ThreatModel, *, boxed: bool) -> Linf | L1:
     """The threat set as programs see it: without its pixel box, if not `boxed`.
 
     Raises ValueError, naming the set, unless it is a Linf or L1 ball.

@@ -17,7 +17,7 @@ from jaxrobust.duals.matrices import Map, flat
 from jaxrobust.duals.relaxations import relaxation
 from jaxrobust.duals.relaxed_network import Box
 from jaxrobust.threats import L1, Linf
-from jaxrobust.types import Array, ThreatModel
+from jaxrobust.types import Array, BoxedBall
 
 Kinks = tuple[tuple[np.ndarray | float, ...], tuple[float, ...]]
 _KINKS: dict[str, Callable[..., Kinks]] = {
@@ -79,7 +79,7 @@ def encode(
     graph: Graph,
     maps: dict[int, Map],
     x: Array,
-    threat: ThreatModel,
+    threat: BoxedBall,
     boxes: Sequence[Box],
     band: Callable[[Node, Box], Band] | None = None,
 ) -> Program:
@@ -170,7 +170,7 @@ def _compose(outer: Map, values: dict[int, Affine]) -> Affine:
     return Affine(_csr(matrix), constant)
 
 
-def _ball(columns: _Columns, threat: ThreatModel, x: Array) -> Affine:
+def _ball(columns: _Columns, threat: BoxedBall, x: Array) -> Affine:
     radius, lower, upper = (
         np.broadcast_to(np.asarray(v, x.dtype).astype(np.float64), x.shape).ravel()
         for v in (threat.radius, threat.lower, threat.upper)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -70,7 +70,8 @@ def batch_norm(x: Array, *, train: bool, axes: tuple[str, ...], dtype: Any, name
         epsilon=1e-5,
         dtype=stored,
         param_dtype=stored,
-        axis_name=axes or None,
+        # several axes at once, which Flax passes on to JAX
+        axis_name=cast(Any, axes or None),
         force_float32_reductions=False,
         name=name,
     )

@@ -27,7 +27,7 @@ def from_linen(module: nn.Module) -> Model:
     has_axes = hasattr(module, "axes")
 
     def init(key: Key, x: Array) -> Variables:
-        mode = {"train": False} if takes_train else {}
+        mode: dict[str, Any] = {"train": False} if takes_train else {}
         collections = module.init(key, x, **mode)
         return Variables(collections.get("params", {}), collections.get("batch_stats", {}))
 
@@ -42,10 +42,11 @@ def from_linen(module: nn.Module) -> Model:
         collections: dict[str, Any] = {"params": variables.params}
         if variables.stats:
             collections["batch_stats"] = variables.stats
-        mode = {"train": train} if takes_train else {}
+        mode: dict[str, Any] = {"train": train} if takes_train else {}
         rngs = {} if key is None else {"dropout": key}
         if not train:
-            return module.apply(collections, x, **mode, rngs=rngs), variables.stats
+            logits: Any = module.apply(collections, x, **mode, rngs=rngs)
+            return logits, variables.stats
         if axes and variables.stats and not has_axes:
             raise ValueError(
                 f"{type(module).__name__} has batch statistics but no field `axes`, so they cannot "

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrobust import checks
-from jaxrobust.types import Array, Scalar
+from jaxrobust.types import Array, BoxedBall
 
 ROUNDING_STEPS = 4
 """Units in the last place that a stored coordinate may be off and still count as inside."""
 
 
-class BoxedBall(Protocol):
-    """The fields of a ball around a clean example, intersected with a pixel box."""
-
-    radius: Scalar
-    lower: Scalar
-    upper: Scalar
+Set = TypeVar("Set")
 
 
-def pytree(cls: type) -> type:
+def pytree(cls: type[Set]) -> type[Set]:
     """Registers a frozen dataclass as a pytree with all fields as leaves.
 
     Unlike `jax.tree_util.register_dataclass` it is rebuilt without running `__post_init__`: a
@@ -32,7 +28,7 @@ def pytree(cls: type) -> type:
     unlike it (JAX 0.10) two classes with the same field names have different tree structures:
     with equal ones `jit` would now and then run one norm's program for the other.
     """
-    names = tuple(field.name for field in dataclasses.fields(cls))
+    names = tuple(field.name for field in dataclasses.fields(cast(Any, cls)))
 
     def flatten(threat: Any) -> tuple[tuple, None]:
         keys = (jax.tree_util.GetAttrKey(name) for name in names)
@@ -118,7 +114,8 @@ def numbers(
             f"{np.shape(threat.radius)}; pgd, apgd and their kin take one for each, and a mask can "
             "be a box: lower = upper = x where nothing may move"
         )
-    return tuple(jnp.asarray(number, dtype) for number in found)
+    radius, lower, upper = (jnp.asarray(number, dtype) for number in found)
+    return radius, lower, upper
 
 
 def share_of(part: Array, radius: Array) -> Array:
@@ -201,4 +198,4 @@ def in_box(z: Array, lower: Array, upper: Array) -> Array:
 
 
 def _is_number(value: Any) -> bool:
-    return checks.is_concrete(value) or isinstance(value, jax.core.Tracer)
+    return checks.is_concrete(value) or isinstance(value, Tracer)

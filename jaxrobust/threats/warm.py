@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxrobust.types import Array, PyTree, ThreatModel
+from jaxrobust.types import Array, PyTree
 
 
-def opening(threat: ThreatModel, x: Array) -> PyTree:
+def opening(threat: Any, x: Array) -> PyTree:
     """What the first `resume` of an attack around `x` starts from; empty for closed forms."""
     return threat.opening(x) if hasattr(threat, "opening") else ()
 

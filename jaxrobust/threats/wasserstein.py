@@ -53,7 +53,7 @@ class Wasserstein:
         checks.positive("lam", self.lam)
         shape = np.shape(self.radius)
         if np.ndim(self.cost) == 2:
-            costs(self.cost, np.float32)
+            costs(self.cost, np.dtype(np.float32))
         if shape and np.ndim(self.cost) == 2:
             for name, own in (("upper", ()), ("lam", ()), ("cost", np.shape(self.cost))):
                 stacked = jnp.broadcast_to(jnp.asarray(getattr(self, name)), (*shape, *own))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def averaging(
     def init(params: PyTree) -> Averaged:
         return Averaged(optimizer.init(params), jax.tree.map(jnp.array, params))
 
-    def update(updates: PyTree, state: Averaged, params: PyTree) -> tuple[PyTree, Averaged]:
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Averaged]:
         updates, inner = optimizer.update(updates, state.inner, params)
         moved = optax.apply_updates(params, updates)
         average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, moved)

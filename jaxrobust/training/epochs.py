@@ -85,7 +85,7 @@ def resume(
     require_whole(folder, state, history, best_by)
     _require_agreement(folder, len(history))
     if best_by is not None and not history:
-        require_metric(best_by, validate(state.variables))
+        require_metric(best_by, {} if validate is None else validate(state.variables))
     if jax.process_index() == 0:
         begin(folder, identity, history)
         mend(folder, state, history, best_by)

@@ -12,6 +12,7 @@ import optax
 
 from jaxrobust.data import Split, to_float
 from jaxrobust.defenses import Defense
+from jaxrobust.devices import Device
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.training.state import TrainState
 from jaxrobust.training.step import DEVICES, Augment, Step, make_step
@@ -22,7 +23,7 @@ StepFn = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 Program = TypeVar("Program")
 
 
-def replicate(tree: PyTree, devices: Sequence[jax.Device]) -> PyTree:
+def replicate(tree: PyTree, devices: Sequence[Device]) -> PyTree:
     """A copy per device, along a new leading axis."""
     # Under the step's own axis name: with another, the step's second call would compile again.
     copy = jax.pmap(lambda _, t: t, in_axes=(0, None), axis_name=DEVICES, devices=devices)
@@ -34,7 +35,7 @@ def unreplicate(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda a: a[0], tree)
 
 
-def pmapped_steps(step: Step, *, devices: Sequence[jax.Device] | None = None) -> StepsFn:
+def pmapped_steps(step: Step, *, devices: Sequence[Device] | None = None) -> StepsFn:
     """`run(state, data, indices)`: a compiled scan of training steps on all devices.
 
     State and data carry a leading device axis (see `replicate`); `indices`, `[D, S, B / D]`, picks
@@ -56,7 +57,7 @@ def pmapped_steps(step: Step, *, devices: Sequence[jax.Device] | None = None) ->
     return jax.pmap(run, axis_name=DEVICES, donate_argnums=0, devices=devices)
 
 
-def pmapped_step(step: Step, *, devices: Sequence[jax.Device] | None = None) -> StepFn:
+def pmapped_step(step: Step, *, devices: Sequence[Device] | None = None) -> StepFn:
     """`run(state, batch)`: one compiled training step on a batch that comes from the host.
 
     State and batch carry a leading device axis, the batch's images `[D, B / D, H, W, C]` in 8 bits.

@@ -55,7 +55,12 @@ def staircase(peak: float, steps: int, *, stairs: int = 10) -> optax.Schedule:
     Robust overfitting's multiple decay: .1 to .01 in tens (Wong's thesis, section 4.3.2).
     """
     checks.at_least("stairs", stairs, 1)
-    return lambda count: peak * (1.0 - jnp.minimum(count * stairs // steps, stairs - 1.0) / stairs)
+
+    def rate(count: Any) -> Any:
+        done = jnp.minimum(count * stairs // steps, stairs - 1.0)
+        return peak * (1.0 - done / stairs)
+
+    return rate
 
 
 def cosine(peak: float, steps: int) -> optax.Schedule:

@@ -42,7 +42,7 @@ def _of_arrays(state: PyTree) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(leaves.items()):
         digest.update(f"{name} {array.dtype} {array.shape};".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -76,7 +76,7 @@ def make_step(
             method = defense.renew(method, jax.lax.psum(rise[0], axis))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.variables.params)
         moved = state.multiplier
-        if multiplier is not None:
+        if multiplier is not None and state.multiplier is not None:
             moved = multiplier.update(state.multiplier, violation)
             metrics |= {"violation": violation, "multiplier": moved.value}
         return TrainState(

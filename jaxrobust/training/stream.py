@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from jaxrobust import checks
 from jaxrobust.defenses import Defense
@@ -47,12 +48,14 @@ class Feed(Protocol):
     @property
     def images(self) -> int:
         """Number of training images."""
+        ...
 
     def batches(self, seed: int, epoch: int, *, size: int, batch_size: int) -> Iterator[Batch]:
         """This process' share of the `images // batch_size` batches of an epoch.
 
         They hold uint8 images `[B, size, size, 3]`, int32 labels and data-set indices.
         """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +102,7 @@ def phase_schedule(phases: Sequence[Phase], images: int, *, replays: int = 1) ->
         parts.append((ends[-1], steps, phase.rates))
         ends.append(ends[-1] + steps)
 
-    def rate(count: Array) -> Array:
+    def rate(count: ArrayLike) -> Array:
         step = jnp.asarray(count, jnp.float32)
         value = jnp.float32(0)
         for start, steps, rates in parts:
