@@ -99,8 +99,7 @@ class Run:
             subject.threat,
             certifier=certifier,
             metadata={"model": subject.name, "certificates": name},
-            chunk=self.setting.chunk,
-            **options,
+            options={"chunk": self.setting.chunk, **options},
             **self._options(name.replace(" ", "-"), subject.name),
         )
 

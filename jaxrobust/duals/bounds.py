@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +17,6 @@ from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 METHODS = ("interval", "wong_kolter", "crown")
 """The relaxations that bounds are taken from."""
-
-
-class BoundOptions(TypedDict, total=False):
-    """The options of `lower_bounds`, as those that pass them on take them."""
-
-    methods: Sequence[str]
-    boxed: bool
-    chunk: int | None
-    bucket: int | None
 
 
 def hidden_boxes(
@@ -158,12 +148,23 @@ def margin_rows(y: Array, num_classes: int, dtype: jnp.dtype) -> Array:
 
 
 def margin_bounds(
-    f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    threat: ThreatModel,
+    *,
+    methods: Sequence[str] = ("interval", "wong_kolter"),
+    boxed: bool = False,
+    chunk: int | None = None,
+    bucket: int | None = None,
 ) -> Array:
     """Lower bounds `[K]` on f_y(x') - f_j(x') over the ball; 0 at j = y.
 
     Positive at every other class proves the label for the whole ball; their negatives are the
-    robust logits of Wong's thesis (section 3.1.4). `options` are those of `lower_bounds`.
+    robust logits of Wong's thesis (section 3.1.4). Arguments and errors as `lower_bounds`.
     """
     logits = jax.eval_shape(f, x)
-    return lower_bounds(f, x, margin_rows(y, logits.shape[0], logits.dtype), threat, **options)
+    rows = margin_rows(y, logits.shape[0], logits.dtype)
+    return lower_bounds(
+        f, x, rows, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket
+    )

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Unpack
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ from jaxrobust import checks
 from jaxrobust.data.batches import padded_batches, to_float
 from jaxrobust.data.types import Split
 from jaxrobust.devices import Device
-from jaxrobust.duals.bounds import METHODS, BoundOptions
+from jaxrobust.duals.bounds import METHODS
 from jaxrobust.duals.certificates import Certificate, certify
 from jaxrobust.types import Array, LogitsFn, Model, ThreatModel, Variables
 
@@ -82,7 +82,10 @@ def cascade_predict(
     threat: ThreatModel,
     *,
     rule: str = "strict",
-    **options: Unpack[BoundOptions],
+    methods: Sequence[str] = METHODS,
+    boxed: bool = False,
+    chunk: int | None = None,
+    bucket: int | None = None,
 ) -> Decision:
     """The decision of the cascade `fs`, first stage to last, for one example `x`, and its worth.
 
@@ -92,7 +95,7 @@ def cascade_predict(
     sign the wrong way round.
 
     Args:
-      options: `methods`, `boxed`, `chunk` of `certify`; the released cascades were evaluated with
+      methods, boxed, chunk, bucket: see `certify`; the released cascades were evaluated with
         `methods=("wong_kolter",)`.
 
     Raises:
@@ -100,7 +103,9 @@ def cascade_predict(
     """
     if not fs:
         raise ValueError("a cascade needs at least one stage, got none")
-    found = [_own(f, x, threat, **options) for f in fs]
+    found = [
+        _own(f, x, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket) for f in fs
+    ]
     labels = jnp.stack([c.y for c in found])
     return decide(labels, jnp.stack([c.certified for c in found]), rule=rule)
 
@@ -112,7 +117,10 @@ def cascade_verdict(
     threat: ThreatModel,
     *,
     rule: str = "strict",
-    **options: Unpack[BoundOptions],
+    methods: Sequence[str] = METHODS,
+    boxed: bool = False,
+    chunk: int | None = None,
+    bucket: int | None = None,
 ) -> Array:
     """bool: the cascade's label at `x` is `y`, and counts as certified under the rule.
 
@@ -121,18 +129,27 @@ def cascade_verdict(
     takes to a wrong label that holds; "unanimous" above that of any wrong label. Arguments and
     errors as in `cascade_predict`.
     """
-    decision = cascade_predict(fs, x, threat, rule=rule, **options)
+    decision = cascade_predict(
+        fs, x, threat, rule=rule, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket
+    )
     return decision.certified & (decision.label == y)
 
 
 def _own(
-    f: LogitsFn, x: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+    f: LogitsFn,
+    x: Array,
+    threat: ThreatModel,
+    *,
+    methods: Sequence[str] = METHODS,
+    boxed: bool = False,
+    chunk: int | None = None,
+    bucket: int | None = None,
 ) -> Certificate:
     """The certificate of `f`'s own prediction."""
     # in the precision of the bounds, which are about the same logits
     with jax.default_matmul_precision("highest"):
         label = jnp.argmax(f(x))
-    return certify(f, x, label, threat, **options)
+    return certify(f, x, label, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket)
 
 
 def uncertified(

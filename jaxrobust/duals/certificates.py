@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, Unpack
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import checks, losses
-from jaxrobust.duals.bounds import METHODS, BoundOptions, margin_bounds
+from jaxrobust.duals.bounds import METHODS, margin_bounds
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 KINDS = ("deterministic", "probabilistic", "estimate")
@@ -88,39 +88,80 @@ def certify(
 
 
 def robust_logits(
-    f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    threat: ThreatModel,
+    *,
+    methods: Sequence[str] = METHODS,
+    boxed: bool = False,
+    chunk: int | None = None,
+    bucket: int | None = None,
 ) -> Array:
-    """`certify(...).robust_logits`, `[K]`; 0 at the label. `options` are those of `certify`."""
-    return certify(f, x, y, threat, **options).robust_logits
+    """`certify(...).robust_logits`, `[K]`; 0 at the label. Arguments as `certify`."""
+    return certify(
+        f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket
+    ).robust_logits
 
 
 def robust_loss(
-    f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    threat: ThreatModel,
+    *,
+    methods: Sequence[str] = METHODS,
+    boxed: bool = False,
+    chunk: int | None = None,
+    bucket: int | None = None,
 ) -> Array:
     """Cross-entropy of the robust logits, a scalar: above that of every point of the ball.
 
     The objective of certified training (Wong's thesis, theorem 2 and eq. 3.26). Differentiable in
-    the parameters that `f` closes over, in `x` and in the radius. `options`: as in `certify`.
+    the parameters that `f` closes over, in `x` and in the radius. Arguments as `certify`.
     """
-    return losses.cross_entropy(robust_logits(f, x, y, threat, **options), y)
+    return losses.cross_entropy(
+        robust_logits(f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket), y
+    )
 
 
 def robust_error(
-    f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    threat: ThreatModel,
+    *,
+    methods: Sequence[str] = METHODS,
+    boxed: bool = False,
+    chunk: int | None = None,
+    bucket: int | None = None,
 ) -> Array:
     """bool: the label is not certified. Its mean bounds every attack's error from above.
 
-    Also True where `f` is wrong at `x`, and for NaN. `options`: as in `certify`.
+    Also True where `f` is wrong at `x`, and for NaN. Arguments as `certify`.
     """
-    return ~certify(f, x, y, threat, **options).certified
+    return ~certify(
+        f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket
+    ).certified
 
 
-def detect(f: LogitsFn, x: Array, threat: ThreatModel, **options: Unpack[BoundOptions]) -> Array:
+def detect(
+    f: LogitsFn,
+    x: Array,
+    threat: ThreatModel,
+    *,
+    methods: Sequence[str] = METHODS,
+    boxed: bool = False,
+    chunk: int | None = None,
+    bucket: int | None = None,
+) -> Array:
     """bool: whether `x` may be adversarial, since its prediction is not certified around it.
 
     Wong's thesis, corollary 2. Where it is False, all points of the ball around `x` have `x`'s
     prediction, so that `x` is no perturbation of a point predicted otherwise: no adversarial
     example of the ball escapes, while harmless inputs near a decision boundary are flagged too.
-    With `boxed`, of points in the pixel box. Ties and NaN are flagged. `options`: as in `certify`.
+    With `boxed`, of points in the pixel box. Ties and NaN are flagged. Arguments as `certify`.
     """
-    return robust_error(f, x, jnp.argmax(f(x)), threat, **options)
+    return robust_error(
+        f, x, jnp.argmax(f(x)), threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket
+    )

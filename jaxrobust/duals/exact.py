@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypedDict, Unpack, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -53,21 +53,31 @@ class Exact(NamedTuple):
         return "certified" if self.certified else "undecided"
 
 
-class ExactOptions(TypedDict, total=False):
-    """The options of `exact_margins`."""
-
-    boxed: bool
-    sign_only: bool
-    time_limit: float
-    methods: Sequence[str]
-    chunk: int | None
-
-
 def exact_margin(
-    f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[ExactOptions]
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    threat: ThreatModel,
+    *,
+    boxed: bool = True,
+    sign_only: bool = False,
+    time_limit: float = 60.0,
+    methods: Sequence[str] = METHODS,
+    chunk: int | None = None,
 ) -> Exact:
     """`exact_margins` of one example."""
-    return next(exact_margins(f, jnp.asarray(x)[None], jnp.asarray(y)[None], threat, **options))
+    found = exact_margins(
+        f,
+        jnp.asarray(x)[None],
+        jnp.asarray(y)[None],
+        threat,
+        boxed=boxed,
+        sign_only=sign_only,
+        time_limit=time_limit,
+        methods=methods,
+        chunk=chunk,
+    )
+    return next(found)
 
 
 def exact_margins(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, Unpack, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.duals.bounds import BoundOptions
+from jaxrobust.duals.bounds import METHODS
 from jaxrobust.duals.certificates import Certificate, certify
 from jaxrobust.types import Array, LogitsFn, Scalar, ThreatModel
 
@@ -32,7 +33,10 @@ def certified_radius(
     *,
     upper: Scalar,
     steps: int = 20,
-    **options: Unpack[BoundOptions],
+    methods: Sequence[str] = METHODS,
+    boxed: bool = False,
+    chunk: int | None = None,
+    bucket: int | None = None,
 ) -> Radius:
     """The largest radius, up to `upper`, at which `certify` proves that `f` predicts `y`.
 
@@ -48,7 +52,7 @@ def certified_radius(
         so that the answer is the factor, as a union's gauge is.
       upper: largest radius tried, above 0; traced, like all of the threat's numbers.
       steps: of bisection; certificates are computed `steps` + 2 times, by one program.
-      options: of `certify`.
+      methods, boxed, chunk, bucket: see `certify`.
 
     Raises:
       ValueError: `upper` or `steps` out of range, or what `certify` raises.
@@ -59,7 +63,16 @@ def certified_radius(
     checks.at_least("steps", steps, 1)
 
     def at(radius: Array) -> Certificate:
-        return certify(f, x, y, _resized(threat, radius), **options)
+        return certify(
+            f,
+            x,
+            y,
+            _resized(threat, radius),
+            methods=methods,
+            boxed=boxed,
+            chunk=chunk,
+            bucket=bucket,
+        )
 
     def step(i: Array, carry: tuple[Array, Array, Certificate]) -> tuple:
         low, high, best = carry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Unpack
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxrobust import losses
 from jaxrobust.devices import Device
-from jaxrobust.duals.bounds import BoundOptions
 from jaxrobust.duals.certificates import Certificate, certify
 from jaxrobust.evaluation.batched_pass import Examples, clean_pass, in_turn, prepare, progress_bars
 from jaxrobust.evaluation.report import Metadata, Timing, accuracy, standard_error
@@ -80,7 +79,7 @@ class CertifiedReport:
 
 
 def deterministic(
-    key: Key, f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Unpack[BoundOptions]
+    key: Key, f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Any
 ) -> Certificate:
     """`duals.certify` in the form of a `Certifier`; `key` is not used."""
     del key
@@ -101,7 +100,7 @@ def certified(
     num_classes: int | None = None,
     metadata: Metadata | None = None,
     folder: PathLike | None = None,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
 ) -> CertifiedReport:
     """Certifies the label of every example over the set around it; counts exactly.
 
@@ -115,8 +114,8 @@ def certified(
       certifier: makes the certificates; a function of a module. `duals.certify` by default.
       key: for a certifier that draws random numbers (default key 0). An example's randomness
         comes from it and the example's index.
-      options: static settings of the certifier; by default those of `duals.certify`: `methods`,
-        `boxed`, `chunk` and `bucket`.
+      options: static settings of the certifier by name; of `duals.certify`, `methods`, `boxed`,
+        `chunk` and `bucket`, such as `{"methods": ("wong_kolter",)}`.
       model, variables, examples, batch_size, devices, progress, num_classes, metadata, folder: see
         `evaluate`. A folder is for certificates alone, not for attacks too.
 
@@ -125,7 +124,7 @@ def certified(
       OSError: the folder cannot be written.
     """
     settings: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in options.items()
+        k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()
     }
     bound = make_attack(_as_result, {"threat": threat}, certifier=certifier, **settings)
     job = prepare(

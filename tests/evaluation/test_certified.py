@@ -17,7 +17,8 @@ def run(threat=None, examples=None, **options):
     options = {"batch_size": 8, "progress": False, "devices": jax.devices()[:1], **options}
     variables = options.pop("variables", weights())
     threat = Linf(0.04) if threat is None else threat
-    return certified(MODEL, variables, examples or data(), threat, **options)
+    own = {n: options.pop(n) for n in ("methods", "boxed", "chunk", "kind") if n in options}
+    return certified(MODEL, variables, examples or data(), threat, options=own, **options)
 
 
 def noisy(key, f, x, y, threat, *, kind):
