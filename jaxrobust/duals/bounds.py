@@ -32,8 +32,14 @@ def hidden_boxes(
 
     Nodes that see the input directly get the closed form of their affine map: eps times the dual
     norm of its rows. Rows whose receptive fields are disjoint share a backward pass
-    (`shared_rows`). `alphas`, one array of each node's shape, replace the methods' own slopes but
-    the interval's; boxes are intersected with `within` where given. `bucket`: see `lower_bounds`.
+    (`shared_rows`).
+
+    Args:
+      where: the network on its ball.
+      methods, chunk, bucket: see `lower_bounds`.
+      alphas: one array of each node's shape, in place of the methods' own slopes but the
+        interval's.
+      within: boxes of all nodes, with which these are intersected.
     """
     boxes: list[Box] = []
     with jax.default_matmul_precision("highest"):
@@ -68,8 +74,13 @@ def row_bounds(
 ) -> Array:
     """Lower bounds `[rows]` of `C @ logits` given the boxes of all nodes: the best of `methods`.
 
-    `alphas`, one array `[rows, *shape]` per node, replace the methods' own slopes but the
-    interval's.
+    Args:
+      where: the network on its ball.
+      C: `[rows, K]`, in the logits' type.
+      boxes: of all nodes, in order.
+      methods, chunk: see `lower_bounds`.
+      alphas: one array `[rows, *shape]` per node, in place of the methods' own slopes but the
+        interval's.
     """
     seed = where.graph.output
 
@@ -102,24 +113,33 @@ def lower_bounds(
 ) -> Array:
     """Lower bounds `[rows]` on `C @ f(x')` over all x' in the ball around `x`.
 
-    `f` is any pure function of one example (`trace` says which operations it may hold) and `C` is
-    `[rows, K]`. Every bound is the best of `methods`: "wong_kolter" is the dual of Wong's thesis
-    (section 3.2; Fast-Lin), "crown" takes the slope 0 or 1 that relaxes less (Zhang et al. 2018),
-    "interval" propagates boxes. ("wong_kolter",) alone is the released code's bound, to rounding.
-    With "interval" among them, bounds are never looser than interval bounds; otherwise more methods
-    are tighter on most rows but not on all, since the slopes follow the boxes.
-
     The bounds contain what float rounding can take away, proved under the assumptions of
-    docs/soundness.md: a float32 bound is one of the network in real arithmetic. NaN means no
-    bound. With `boxed` the threat's pixel box counts (`support`). `chunk` rows are pulled back
-    at a time, to save memory; on CPUs about 100 / batch rows are fastest as well, since caches
-    hold them. With `bucket`, a wide ReLU layer pulls rows only for so many units, those that
-    interval bounds leave crossing zero by most: the others keep interval bounds, which changes
-    nothing where they do not cross, and is looser, never wrong, where the bucket was too small.
+    docs/soundness.md: a float32 bound is one of the network in real arithmetic. NaN means no bound.
 
     Differentiable in `x`, the radius and whatever parameters `f` closes over, through slopes and
     intermediate bounds alike. `vmap` it over examples, radii or matrices `C`; a new radius does
-    not recompile. Raises ValueError (also `UnsupportedOperation`) for what cannot be bounded.
+    not recompile.
+
+    Args:
+      f: any pure function of one example; `trace` says which operations it may hold.
+      x: one example of any shape, float32 or float64.
+      C: `[rows, K]` for K logits.
+      threat: a Linf, L2 or L1 ball or a union of them. Its radius may be an array of `x`'s shape.
+      methods: each bound is the best of them. "wong_kolter" is the dual of Wong's thesis (section
+        3.2; Fast-Lin), "crown" takes the slope 0 or 1 that relaxes less (Zhang et al. 2018),
+        "interval" propagates boxes. ("wong_kolter",) alone is the released code's bound, to
+        rounding. With "interval" among them, bounds are never looser than interval bounds;
+        otherwise more methods are tighter on most rows but not on all, since the slopes follow
+        the boxes.
+      boxed: whether the threat's pixel box counts (`support`).
+      chunk: rows that are pulled back at a time, to save memory; on CPUs about 100 / batch rows
+        are fastest as well, since caches hold them.
+      bucket: a wide ReLU layer pulls rows only for so many units, those that interval bounds leave
+        crossing zero by most. The others keep interval bounds, which changes nothing where they
+        do not cross, and is looser, never wrong, where the bucket was too small.
+
+    Raises:
+      ValueError: also as `UnsupportedOperation`, for what cannot be bounded.
     """
     if bucket is not None:
         checks.at_least("bucket", bucket, 1)
@@ -142,7 +162,7 @@ def check_request(where: Region, C: Array, methods: Sequence[str]) -> Array:
 
 
 def margin_rows(y: Array, num_classes: int, dtype: jnp.dtype) -> Array:
-    """`[K, K]`: row j is e_y - e_j, zero for the label `y` itself."""
+    """`[K, K]`: row j is e_y - e_j, zero for the label `y`, an integer scalar, itself."""
     eye = jnp.eye(num_classes, dtype=dtype)
     return eye[y][None] - eye
 
@@ -161,7 +181,11 @@ def margin_bounds(
     """Lower bounds `[K]` on f_y(x') - f_j(x') over the ball; 0 at j = y.
 
     Positive at every other class proves the label for the whole ball; their negatives are the
-    robust logits of Wong's thesis (section 3.1.4). Arguments and errors as `lower_bounds`.
+    robust logits of Wong's thesis (section 3.1.4).
+
+    Args:
+      f, x, threat, methods, boxed, chunk, bucket: as in `lower_bounds`, one example.
+      y: the label, an integer scalar.
     """
     logits = jax.eval_shape(f, x)
     rows = margin_rows(y, logits.shape[0], logits.dtype)

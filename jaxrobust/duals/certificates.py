@@ -73,13 +73,18 @@ def certify(
 ) -> Certificate:
     """The certificate, of kind "deterministic", that `f` predicts `y` in the whole ball around `x`.
 
-    One example `x` of any shape; `f`, the arguments and the errors are those of `lower_bounds`.
     Float rounding is in the bounds already (docs/soundness.md). Wong's thesis, sections 3.1.1 and
     3.1.5; with the defaults never looser than intervals and mostly tighter than the released code,
     whose bound is `methods=("wong_kolter",)`. Differentiable but for `certified`.
 
+    Args:
+      f, threat, methods, boxed, chunk, bucket: see `lower_bounds`.
+      x: one example of any shape.
+      y: its label, an integer scalar.
+
     Raises:
-      ValueError: also for fewer than two classes, of which nothing could be proved.
+      ValueError: as `lower_bounds`, and for fewer than two classes, of which nothing could be
+        proved.
     """
     lower = margin_bounds(f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket)
     if lower.shape[0] < 2:

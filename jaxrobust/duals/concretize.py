@@ -50,11 +50,16 @@ def _reach(threat: Any, x: Array, *, boxed: bool) -> tuple[Array, Array]:
 def support(threat: ThreatModel, x: Array, direction: Array, *, boxed: bool = False) -> Array:
     """max <direction, z - x> over the threat set around `x`, a scalar: eps times the dual norm.
 
-    A radius of `x`'s shape scales each coordinate of the ball. With `boxed`, the pixel box counts
-    too: exactly for Linf, where the bound is u0.nu_+ + l0.nu_- (Wong's thesis, section 3.2, the
-    released code's `bounded_input`); for L2 and L1 the smaller of the ball's and the box's value,
-    an upper bound. Raised by what rounding can take away (`rounding`), for the set whose numbers
-    are those of `x`'s dtype. Differentiable almost everywhere.
+    Raised by what rounding can take away (`rounding`), for the set whose numbers are those of
+    `x`'s dtype. Differentiable almost everywhere.
+
+    Args:
+      threat: a ball or a union of balls. A radius of `x`'s shape scales each coordinate.
+      x: the clean example, of any shape.
+      direction: of `x`'s shape.
+      boxed: whether the pixel box counts too: exactly for Linf, where the bound is u0.nu_+ +
+        l0.nu_- (Wong's thesis, section 3.2, the released code's `bounded_input`); for L2 and L1
+        by the smaller of the ball's and the box's value, an upper bound.
     """
     if isinstance(threat, Union):
         values = [support(m, x, direction, boxed=boxed) for m in threat.scaled]

@@ -1,4 +1,4 @@
-"""The price of transport at which a family of plans spends a given budget."""
+"""The multiplier of the transport budget: the price at which a family of plans spends it."""
 
 from __future__ import annotations
 

@@ -33,7 +33,10 @@ def _implicit_jvp(layout: Layout, primals: tuple, tangents: tuple) -> tuple[Move
 
     h = _hessian_at(layout, problem, duals, now)
     _, change = jax.jvp(gradient, (problem,), tangents[:1])
-    change = Duals(change.beta, jnp.where(h.free, change.psi, 0))
+    # the solver's transpose asks that all of its right-hand side depends on tangents; where w or
+    # the radius alone is differentiated, one half of it would not
+    tie = 0 * (change.beta[0, 0] + change.psi)
+    change = Duals(change.beta + tie, jnp.where(h.free, change.psi + tie, 0))
     accuracy = jnp.sqrt(jnp.finfo(problem.x.dtype).eps)
     response = jax.lax.custom_linear_solve(
         lambda v: product(layout, h, v),

@@ -47,6 +47,9 @@ def projected(
     `lam`.
 
     Args:
+      x: the clean image `[H, W]` or `[H, W, C]`, nonnegative, of any total.
+      w: the target, of `x`'s shape and in its units.
+      cost: the window `[rows, columns]` of transport costs, odd sides and 0 at its center.
       radius: transport cost per unit of mass, in the units of `cost`. 0 returns `x`.
       lam: inverse weight of the entropy; the thesis uses 1000 on MNIST and 3000 on CIFAR-10.
       upper: the most a pixel may hold, in `x`'s units; a pixel of `x` above it may not rise. The

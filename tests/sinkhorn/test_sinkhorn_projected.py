@@ -180,6 +180,12 @@ def test_derivatives_are_finite_differences():
     np.testing.assert_allclose(slope, (up - down) / (2 * h), rtol=1e-4)
     assert min(np.abs(slopes[2]), np.abs(slopes[3])) > 1e-3
 
+    # one argument alone: the others have no tangents at all
+    with jax.enable_x64(True):
+        alone = [jax.jit(jax.grad(score, i))(*at) for i in range(len(at))]
+    for own, together in zip(alone, slopes, strict=True):
+        np.testing.assert_allclose(own, together, rtol=1e-6, atol=1e-9)
+
 
 def test_multipliers_have_the_thesis_signs(tiny):
     """z = w - beta / lam, Lemma 3, in units of mass."""
