@@ -46,7 +46,7 @@ def positive(name: str, value: Any) -> None:
             raise ValueError(f"{name} must be finite and above 0, got {value}")
 
 
-def share(name: str, value: Any) -> None:
+def fraction(name: str, value: Any) -> None:
     """Raises ValueError unless every concrete entry of `value` lies between 0 and 1."""
     nonnegative(name, value)
     if is_concrete(value) and (np.asarray(value) > 1).any():

@@ -1,6 +1,6 @@
 """What functions and objects are made of, as JSON: the numbers in closures, and code.
 
-`identity.describe` refuses what may hide numbers; this looks for them. The answer is the same in
+`fingerprint.describe` refuses what may hide numbers; this looks for them. The answer is the same in
 every process: nothing depends on addresses, on a session's hashes, or on the devices there are.
 """
 
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.identity import KIND, fingerprint
+from jaxrobust.fingerprint import KIND, fingerprint
 from jaxrobust.types import Attack
 
 CODE, READS = "(code)", "(reads)"

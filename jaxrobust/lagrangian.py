@@ -129,7 +129,7 @@ def pi(
     """
     checks.nonnegative("integral", integral)
     checks.nonnegative("proportional", proportional)
-    checks.share("ema", ema)
+    checks.fraction("ema", ema)
     if checks.is_concrete(ema) and np.any(np.asarray(ema) == 1):
         raise ValueError("ema=1 would never move the average; use a value below 1")
 
@@ -182,7 +182,7 @@ def for_run(
     checks.at_least("steps", steps, period)
     checks.positive("level", level)
     checks.positive("integral", integral)
-    checks.share("window", window)
+    checks.fraction("window", window)
     moves = steps // period
     return pi(
         growing(integral / (moves * level), moves=moves, power=growth),

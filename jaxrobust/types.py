@@ -120,7 +120,7 @@ class Attack:
     options: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), metadata={"static": True})
     scales: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
     """The leaves beside `threat` that are lengths in the set, so that they grow and shrink with its
-    radius: step sizes, for most. See `defenses.base.perturb` on ramps."""
+    radius: step sizes, for most. See `defenses.base.adversarial_examples` on ramps."""
 
     def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
         return self.run(key, f, x, y, **self.leaves, **dict(self.options))

@@ -22,7 +22,7 @@ import pytest
 
 from jaxrobust import attacks, defenses, lagrangian, models, training
 from jaxrobust.contents import contents
-from jaxrobust.identity import differences
+from jaxrobust.fingerprint import differences
 from jaxrobust.threats import Linf
 
 SCALE = 2.0

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"devices", "types"},
-    {"checks", "files", "float_bisection", "identity", "losses", "processes", "signals"},
+    {"checks", "files", "float_bisection", "fingerprint", "losses", "processes", "signals"},
     {"archive", "contents", "lagrangian", "locks"},
     {"sinkhorn"},
     {"threats"},

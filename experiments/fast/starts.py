@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from jaxrobust import attacks, checks
 from jaxrobust.defenses.base import (
-    Aux,
     Defense,
-    Moment,
+    LossOutput,
+    TrainContext,
+    adversarial_examples,
     check_attack_mode,
     forward,
     metrics_of,
-    perturb,
 )
 from jaxrobust.defenses.free import own_share
 from jaxrobust.defenses.ramp import grown_threat
@@ -51,34 +51,34 @@ def previous(
 
     Args:
       threat: the ball. shape: of a whole batch over all devices, for example (128, 32, 32, 3).
-      step_size: default the radius. attack_mode, ramp: see `defenses.base.perturb`.
+      step_size: default the radius. attack_mode, ramp: see `defenses.base.adversarial_examples`.
 
     Raises:
       ValueError: an impossible setting; in training, batches of another shape.
     """
     check_attack_mode(attack_mode)
-    checks.share("ramp", ramp)
+    checks.fraction("ramp", ramp)
     # A step within the cube of its own length is unbounded but for the box: the ball comes after.
     length = threat.radius if step_size is None else step_size
     step = attacks.fgsm(dataclasses.replace(threat, radius=length), step_size=length)
 
     def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
+        key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
+    ) -> tuple[Array, LossOutput]:
         attack_key, drop_key = jax.random.split(key)
-        ball = grown_threat(threat, moment.progress, ramp)
-        delta = own_share("previous", moment.state, batch, moment.axes)
+        ball = grown_threat(threat, context.progress, ramp)
+        delta = own_share("previous", context.state, batch, context.axes)
         start = jax.vmap(ball.project)(batch.x, batch.x + delta)
-        stepped = perturb(
-            attack_key, step, model, variables, batch._replace(x=start), moment,
+        stepped = adversarial_examples(
+            attack_key, step, model, variables, batch._replace(x=start), context,
             attack_mode=attack_mode, ramp=ramp,
         )  # fmt: skip
         points = jax.vmap(ball.project)(batch.x, stepped)
-        logits, variables = forward(drop_key, model, variables, points, axes=moment.axes)
+        logits, variables = forward(drop_key, model, variables, points, axes=context.axes)
         metrics = metrics_of(batch.y, adversarial=logits)
         found = jax.lax.stop_gradient(points - batch.x)
-        return metrics["adversarial_loss"], Aux(
-            variables.stats, _whole(found, moment.axes), metrics
+        return metrics["adversarial_loss"], LossOutput(
+            variables.stats, _whole(found, context.axes), metrics
         )
 
     return Defense(lambda: jnp.zeros(tuple(shape), jnp.float32), loss)

@@ -4,13 +4,13 @@ from jaxrobust.defenses.adversarial import adversarial, fgsm, n_fgsm, pgd
 from jaxrobust.defenses.awp import awp
 from jaxrobust.defenses.base import (
     EXAMPLES,
-    Aux,
     Defense,
-    Moment,
+    LossOutput,
+    TrainContext,
+    adversarial_examples,
     forward,
     metrics_of,
     paired,
-    perturb,
 )
 from jaxrobust.defenses.beta import beta, sbeta
 from jaxrobust.defenses.cvar import cvar
@@ -28,11 +28,12 @@ from jaxrobust.defenses.union import augmented, msd, worst
 
 __all__ = [
     "EXAMPLES",
-    "Aux",
     "Defense",
     "Lesson",
-    "Moment",
+    "LossOutput",
+    "TrainContext",
     "adversarial",
+    "adversarial_examples",
     "alp",
     "augmented",
     "awp",
@@ -57,7 +58,6 @@ __all__ = [
     "n_fgsm",
     "noisy_clp",
     "paired",
-    "perturb",
     "pgd",
     "sbeta",
     "trades",

@@ -8,9 +8,10 @@ import jax
 
 from jaxrobust import attacks, losses
 from jaxrobust.defenses.base import (
-    Aux,
     Defense,
-    Moment,
+    LossOutput,
+    TrainContext,
+    adversarial_examples,
     check_attack,
     check_attack_mode,
     check_ramp,
@@ -19,7 +20,6 @@ from jaxrobust.defenses.base import (
     metrics_of,
     no_state,
     over_devices,
-    perturb,
 )
 from jaxrobust.types import (
     Array,
@@ -39,7 +39,7 @@ def adversarial(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0
     """Minimizes the mean cross-entropy at the attack's points (Madry et al. 2018; DALE, P-RO).
 
     Args:
-      attack: run on every batch. attack_mode, ramp: see `perturb`.
+      attack: run on every batch. attack_mode, ramp: see `adversarial_examples`.
     """
     check_attack(
         attack, defense="adversarial", made_by="attacks.pgd(threat, step_size=..., steps=...)"
@@ -48,11 +48,11 @@ def adversarial(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0
     return on_points(lambda state, progress: attack, attack_mode=attack_mode, ramp=ramp)
 
 
-Objective = Callable[[Array, Array, Moment], tuple[Array, dict[str, Array]]]
+Objective = Callable[[Array, Array, TrainContext], tuple[Array, dict[str, Array]]]
 
 
-def _mean(logits: Array, y: Array, moment: Moment) -> tuple[Array, dict[str, Array]]:
-    del moment
+def _mean(logits: Array, y: Array, context: TrainContext) -> tuple[Array, dict[str, Array]]:
+    del context
     return mean_cross_entropy(logits, y), {}
 
 
@@ -63,38 +63,40 @@ def on_points(
     ramp: Scalar = 0.0,
     init: Callable[[], PyTree] = no_state,
     learn: Callable[[PyTree, Array], PyTree] | None = None,
-    renew: Callable[[PyTree, PyTree], PyTree] | None = None,
+    ascend_state: Callable[[PyTree, PyTree], PyTree] | None = None,
     objective: Objective = _mean,
 ) -> Defense:
     """Adversarial training with an attack that depends on the method's state and on progress.
 
     Args:
-      attack: (state, progress) -> the attack in force. attack_mode, ramp: see `perturb`.
-      init: the state before training. learn: (state, adversarial accuracy in % over all devices) ->
-        the state after a batch; None where it never changes.
-      renew: see `Defense`.
-      objective: (logits at the attack's points, labels, moment) -> what to minimize, and metrics of
-        the method's own.
+      attack: (state, progress) -> the attack in force.
+      attack_mode, ramp: see `adversarial_examples`.
+      init: the state before training.
+      learn: (state, adversarial accuracy in % over all devices) -> the state after a batch; None
+        where it never changes.
+      ascend_state: see `Defense`.
+      objective: (logits at the attack's points, labels, context) -> what to minimize, and metrics
+        of the method's own.
     """
     check_attack_mode(attack_mode)
 
     def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
+        key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
+    ) -> tuple[Array, LossOutput]:
         attack_key, drop_key = jax.random.split(key)
-        now = attack(moment.state, moment.progress)
-        points = perturb(
-            attack_key, now, model, variables, batch, moment, attack_mode=attack_mode, ramp=ramp
+        now = attack(context.state, context.progress)
+        points = adversarial_examples(
+            attack_key, now, model, variables, batch, context, attack_mode=attack_mode, ramp=ramp
         )
-        logits, variables = forward(drop_key, model, variables, points, axes=moment.axes)
-        metrics, state = metrics_of(batch.y, adversarial=logits), moment.state
+        logits, variables = forward(drop_key, model, variables, points, axes=context.axes)
+        metrics, state = metrics_of(batch.y, adversarial=logits), context.state
         if learn is not None:
             seen = jax.lax.stop_gradient(metrics["adversarial_accuracy"])
-            state = learn(state, over_devices(seen, moment.axes))
-        value, own = objective(logits, batch.y, moment)
-        return value, Aux(variables.stats, state, metrics | own)
+            state = learn(state, over_devices(seen, context.axes))
+        value, own = objective(logits, batch.y, context)
+        return value, LossOutput(variables.stats, state, metrics | own)
 
-    return Defense(init, loss, renew=renew)
+    return Defense(init, loss, ascend_state=ascend_state)
 
 
 def fgsm(
@@ -114,7 +116,7 @@ def fgsm(
 
     Args:
       threat, step_size, start, loss, keep: see `attacks.fgsm`.
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     attack = attacks.fgsm(threat, step_size=step_size, start=start, loss=loss, keep=keep)
     return adversarial(attack, attack_mode=attack_mode, ramp=ramp)
@@ -134,7 +136,7 @@ def n_fgsm(
     al. 2022.
 
     Args:
-      threat, k, step_size: see `attacks.n_fgsm`. attack_mode, ramp: see `perturb`.
+      threat, k, step_size: see `attacks.n_fgsm`. attack_mode, ramp: see `adversarial_examples`.
     """
     return adversarial(
         attacks.n_fgsm(threat, k=k, step_size=step_size), attack_mode=attack_mode, ramp=ramp
@@ -158,7 +160,7 @@ def pgd(
 
     Args:
       threat, step_size, steps, start, loss, keep: see `attacks.pgd`.
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     attack = attacks.pgd(
         threat, step_size=step_size, steps=steps, start=start, loss=loss, keep=keep

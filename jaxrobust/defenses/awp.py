@@ -7,9 +7,10 @@ import jax.numpy as jnp
 
 from jaxrobust import checks
 from jaxrobust.defenses.base import (
-    Aux,
     Defense,
-    Moment,
+    LossOutput,
+    TrainContext,
+    adversarial_examples,
     check_attack_mode,
     check_ramp,
     forward,
@@ -17,7 +18,6 @@ from jaxrobust.defenses.base import (
     metrics_of,
     no_state,
     over_devices,
-    perturb,
 )
 from jaxrobust.types import Array, Attack, Batch, Key, Model, PyTree, Scalar, Variables
 
@@ -52,32 +52,32 @@ def awp(attack: Attack, *, gamma: Scalar, attack_mode: str = "eval", ramp: Scala
 
     Args:
       attack: run on every batch. gamma: length of the perturbation relative to the weights (their
-        code: .01 with PGD); 0 is `adversarial`. attack_mode, ramp: see `perturb`.
+        code: .01 with PGD); 0 is `adversarial`. attack_mode, ramp: see `adversarial_examples`.
     """
     checks.nonnegative("gamma", gamma)
     check_attack_mode(attack_mode)
     check_ramp(ramp, attack)
 
     def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
+        key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
+    ) -> tuple[Array, LossOutput]:
         attack_key, drop_key = jax.random.split(key)
-        points = perturb(
-            attack_key, attack, model, variables, batch, moment, attack_mode=attack_mode, ramp=ramp
+        points = adversarial_examples(
+            attack_key, attack, model, variables, batch, context, attack_mode=attack_mode, ramp=ramp
         )
 
         def climbed(params: PyTree) -> Array:
             held = variables._replace(params=params)
-            logits, _ = forward(drop_key, model, held, points, axes=moment.axes)
+            logits, _ = forward(drop_key, model, held, points, axes=context.axes)
             return mean_cross_entropy(logits, batch.y)
 
         held = jax.lax.stop_gradient(variables.params)
-        gradient = over_devices(jax.grad(climbed)(held), moment.axes)
+        gradient = over_devices(jax.grad(climbed)(held), context.axes)
         params = jax.tree.map(jnp.add, variables.params, weight_perturbation(held, gradient, gamma))
         logits, renewed = forward(
-            drop_key, model, variables._replace(params=params), points, axes=moment.axes
+            drop_key, model, variables._replace(params=params), points, axes=context.axes
         )
         metrics = metrics_of(batch.y, adversarial=logits)
-        return metrics["adversarial_loss"], Aux(renewed.stats, moment.state, metrics)
+        return metrics["adversarial_loss"], LossOutput(renewed.stats, context.state, metrics)
 
     return Defense(no_state, loss)

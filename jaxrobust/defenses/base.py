@@ -32,7 +32,7 @@ EXAMPLES = "examples"
 ATTACK_MODES = ("eval", "train")
 
 
-class Aux(NamedTuple):
+class LossOutput(NamedTuple):
     """What a defense's loss returns beside the loss."""
 
     stats: PyTree
@@ -45,7 +45,7 @@ class Aux(NamedTuple):
     """g(theta) of the constraint g <= 0, a mean over the batch; None without a constraint."""
 
 
-class Moment(NamedTuple):
+class TrainContext(NamedTuple):
     """Where training stands when a batch is seen."""
 
     nu: Array | None = None
@@ -63,14 +63,15 @@ class Defense(NamedTuple):
 
     init: Callable[[], PyTree]
     """`init() -> state`, the method's own state (`()` for most)."""
-    loss: Callable[[Key, Model, Variables, Batch, Moment], tuple[Array, Aux]]
-    """`loss(key, model, variables, batch, moment) -> (loss, Aux)`, the mean over the batch that
-    training minimizes; differentiable in `variables.params`."""
+    loss: Callable[[Key, Model, Variables, Batch, TrainContext], tuple[Array, LossOutput]]
+    """`loss(key, model, variables, batch, context) -> (loss, LossOutput)`, the mean over the batch
+    that training minimizes; differentiable in `variables.params`."""
     constrained: bool = False
     """Whether `loss` needs a multiplier and reports a violation."""
-    renew: Callable[[PyTree, PyTree], PyTree] | None = None
-    """`renew(state, gradient) -> state` moves the state along the gradient of the batch's loss in
-    it, which comes with the backward pass for the parameters; None where there is no such move."""
+    ascend_state: Callable[[PyTree, PyTree], PyTree] | None = None
+    """`ascend_state(state, gradient) -> state` moves the state along the gradient of the batch's
+    loss in it, which comes with the backward pass for the parameters; None where there is no such
+    move."""
     replays: int = 1
     """How many steps in a row see the same batch."""
 
@@ -94,13 +95,13 @@ def check_attack(attack: Attack, *, defense: str, made_by: str) -> None:
         )
 
 
-def perturb(
+def adversarial_examples(
     key: Key,
     attack: Attack,
     model: Model,
     variables: Variables,
     batch: Batch,
-    moment: Moment,
+    context: TrainContext,
     *,
     attack_mode: str,
     ramp: Scalar = 0.0,
@@ -112,7 +113,7 @@ def perturb(
     They are those of the attack's `bare` form: the ends of its search.
 
     Args:
-      moment: where training stands: `progress` on the ramp, and the device axes.
+      context: where training stands: `progress` on the ramp, and the device axes.
       attack_mode: "eval" attacks the classifier with its running statistics and no dropout (the
         default everywhere); "train" with the statistics of the batch of iterates itself, averaged
         over devices, and dropout, as the fast-adversarial and robust-overfitting code do. In that
@@ -131,14 +132,14 @@ def perturb(
     # A plain function has no parts to change.
     bare = attack.bare if isinstance(attack, Attack) else attack
     warn_of_covering(getattr(attack, "threats", ()), batch.x.shape[1:])
-    attack = grown(bare, moment.progress, ramp)
+    attack = grown(bare, context.progress, ramp)
 
     def run(key: Key, f: LogitsFn, x: Array, y: Array, *own: Array) -> AttackResult:
         aimed = attack.replace(loss=make_loss(f(x), *own)) if make_loss else attack
         return aimed(key, f, x, y)
 
     result = over_examples(
-        key, run, model, variables, batch, moment, attack_mode=attack_mode, targets=targets
+        key, run, model, variables, batch, context, attack_mode=attack_mode, targets=targets
     )
     return jax.lax.stop_gradient(result.x)
 
@@ -149,20 +150,20 @@ def over_examples(
     model: Model,
     variables: Variables,
     batch: Batch,
-    moment: Moment,
+    context: TrainContext,
     *,
     attack_mode: str,
     targets: tuple[Array, ...] = (),
 ) -> PyTree:
     """`run(key, f, x, y, *targets)` on every example side by side; results gain a leading axis.
 
-    f is the classifier of one example in the mode `attack_mode` of `perturb`, one function with one
-    dropout mask throughout a run. Differentiable in `variables` where `run` is.
+    f is the classifier of one example in the mode `attack_mode` of `adversarial_examples`, one
+    function with one dropout mask throughout a run. Differentiable in `variables` where `run` is.
     """
 
     def training_fn(key: Key) -> LogitsFn:
         return lambda x: model.apply(
-            variables, x[None], train=True, key=key, axes=(EXAMPLES, *moment.axes)
+            variables, x[None], train=True, key=key, axes=(EXAMPLES, *context.axes)
         )[0][0]
 
     def one(key: Key, f: LogitsFn, x: Array, y: Array, *own: Array) -> PyTree:
@@ -246,26 +247,26 @@ def paired(
     The two are separate training-mode forward passes, clean first; running statistics see both.
 
     Args:
-      attack, attack_mode, ramp, make_loss: see `perturb`.
+      attack, attack_mode, ramp, make_loss: see `adversarial_examples`.
       objective: what to minimize. constrained: whether it uses `nu` and returns a violation.
     """
     check_attack_mode(attack_mode)
     check_ramp(ramp, attack)
 
     def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
+        key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
+    ) -> tuple[Array, LossOutput]:
         attack_key, clean_key, adversarial_key = jax.random.split(key, 3)
-        points = perturb(
-            attack_key, attack, model, variables, batch, moment, attack_mode=attack_mode, ramp=ramp,
-            make_loss=make_loss,
+        points = adversarial_examples(
+            attack_key, attack, model, variables, batch, context, attack_mode=attack_mode,
+            ramp=ramp, make_loss=make_loss,
         )  # fmt: skip
-        clean, variables = forward(clean_key, model, variables, batch.x, axes=moment.axes)
+        clean, variables = forward(clean_key, model, variables, batch.x, axes=context.axes)
         adversarial, variables = forward(
-            adversarial_key, model, variables, points, axes=moment.axes
+            adversarial_key, model, variables, points, axes=context.axes
         )
-        value, violation = objective(clean, adversarial, batch.y, moment.nu)
+        value, violation = objective(clean, adversarial, batch.y, context.nu)
         metrics = metrics_of(batch.y, clean=clean, adversarial=adversarial)
-        return value, Aux(variables.stats, moment.state, metrics, violation)
+        return value, LossOutput(variables.stats, context.state, metrics, violation)
 
     return Defense(no_state, loss, constrained)

@@ -9,16 +9,16 @@ from jaxrobust import checks, losses
 from jaxrobust.attacks.wrappers import at_targets
 from jaxrobust.defenses.adversarial import adversarial
 from jaxrobust.defenses.base import (
-    Aux,
     Defense,
-    Moment,
+    LossOutput,
+    TrainContext,
     accuracy,
+    adversarial_examples,
     check_attack,
     check_attack_mode,
     check_ramp,
     forward,
     no_state,
-    perturb,
 )
 from jaxrobust.types import (
     Array,
@@ -42,7 +42,7 @@ def beta(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0) -> De
 
     Args:
       attack: `attacks.beta` (paper: step_size 2/255; 5, 10 or 20 steps).
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     check_attack(attack, defense="beta", made_by="attacks.beta(threat, step_size=..., steps=...)")
     return adversarial(attack, attack_mode=attack_mode, ramp=ramp)
@@ -81,7 +81,7 @@ def sbeta(
         `attacks.optimizer_steps`, the inner attack of `attacks.beta`.
       mu: inverse temperature of the weights.
       stop_weights: take the weights as constants; by default gradients flow through them.
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
       chunk: classes attacked side by side (default all).
     """
     made_by = "attacks.optimizer_steps(threat, step_size=..., steps=...)"
@@ -102,20 +102,20 @@ def sbeta(
         return logits[jnp.argmax(jax.vmap(losses.margin, in_axes=(0, None))(logits, y))]
 
     def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
+        key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
+    ) -> tuple[Array, LossOutput]:
         attack_key, drop_key = jax.random.split(key)
-        points = perturb(
-            attack_key, attack, model, variables, batch, moment, attack_mode=attack_mode, ramp=ramp
+        points = adversarial_examples(
+            attack_key, attack, model, variables, batch, context, attack_mode=attack_mode, ramp=ramp
         )
         flat = points.reshape(-1, *batch.x.shape[1:])
-        logits, variables = forward(drop_key, model, variables, flat, axes=moment.axes)
+        logits, variables = forward(drop_key, model, variables, flat, axes=context.axes)
         logits = logits.reshape(*points.shape[:2], -1)
         value = jnp.mean(jax.vmap(smoothed)(logits, batch.y))
         metrics = {
             "adversarial_loss": value,
             "adversarial_accuracy": accuracy(jax.vmap(worst)(logits, batch.y), batch.y),
         }
-        return value, Aux(variables.stats, moment.state, metrics)
+        return value, LossOutput(variables.stats, context.state, metrics)
 
     return Defense(no_state, loss)

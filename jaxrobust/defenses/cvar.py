@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxrobust import checks, losses
 from jaxrobust.defenses.adversarial import on_points
-from jaxrobust.defenses.base import Defense, Moment, check_attack, check_ramp
+from jaxrobust.defenses.base import Defense, TrainContext, check_attack, check_ramp
 from jaxrobust.types import Array, Attack, Scalar
 
 
@@ -40,21 +40,21 @@ def cvar(
       attack: finds x'; PGD with `keep="last"` as in `defenses.pgd`.
       share: of the data, above 0 and at most 1.
       learning_rate: of t, whose steps are this times (share of losses above t) / share - 1.
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     made_by = 'attacks.pgd(threat, step_size=..., steps=..., keep="last")'
     check_attack(attack, defense="cvar", made_by=made_by)
     checks.positive("share", share)
-    checks.share("share", share)
+    checks.fraction("share", share)
     checks.positive("learning_rate", learning_rate)
     check_ramp(ramp, attack)
 
-    def objective(logits: Array, y: Array, moment: Moment) -> tuple[Array, dict[str, Array]]:
+    def objective(logits: Array, y: Array, context: TrainContext) -> tuple[Array, dict[str, Array]]:
         each = jax.vmap(losses.cross_entropy)(logits, y)
-        threshold = _shared(moment.state, moment).astype(each.dtype)
+        threshold = _shared(context.state, context).astype(each.dtype)
         return tail_mean(each, threshold, share), {"threshold": jax.lax.stop_gradient(threshold)}
 
-    def renew(state: Array, gradient: Array) -> Array:
+    def ascend_state(state: Array, gradient: Array) -> Array:
         return state - jnp.asarray(learning_rate, state.dtype) * gradient
 
     return on_points(
@@ -62,16 +62,16 @@ def cvar(
         attack_mode=attack_mode,
         ramp=ramp,
         init=lambda: jnp.zeros((), jnp.float32),
-        renew=renew,
+        ascend_state=ascend_state,
         objective=objective,
     )
 
 
-def _shared(state: Array, moment: Moment) -> Array:
+def _shared(state: Array, context: TrainContext) -> Array:
     """The state, with gradients divided by the number of devices.
 
     The step sums the state's gradients over devices, while the loss is the mean of theirs.
     """
-    devices = jax.lax.axis_size(moment.axes) if moment.axes else 1
+    devices = jax.lax.axis_size(context.axes) if context.axes else 1
     held = jax.lax.stop_gradient(state)
     return held + (state - held) / devices

@@ -8,7 +8,7 @@ from jaxrobust.defenses.trades import MADE_BY, divergence_from, mean_divergence
 from jaxrobust.types import Array, Attack, Scalar
 
 
-def lagrangian(value: Array, nu: Array, constraint: Array) -> Array:
+def penalized(value: Array, nu: Array, constraint: Array) -> Array:
     """value + nu constraint, in the dtype of the losses (the multiplier keeps its own)."""
     return value + nu.astype(constraint.dtype) * constraint
 
@@ -32,7 +32,7 @@ def dale(
       attack: draws x'; the paper's is `attacks.langevin`.
       rho: the clean loss to hold (the paper: .5, .8, 1.0).
       reverse: minimize CE(x) subject to mean CE(x') <= rho instead.
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
 
     Raises:
       TypeError: a set in the attack's place. ValueError: a negative or non-finite rho.
@@ -44,7 +44,7 @@ def dale(
     def objective(clean: Array, adversarial: Array, y: Array, nu: Array) -> tuple[Array, Array]:
         primal, bounded = (clean, adversarial) if reverse else (adversarial, clean)
         constraint = mean_cross_entropy(bounded, y)
-        return lagrangian(mean_cross_entropy(primal, y), nu, constraint), constraint - rho
+        return penalized(mean_cross_entropy(primal, y), nu, constraint), constraint - rho
 
     return paired(
         attack,
@@ -65,14 +65,14 @@ def kl_dale(
     Args:
       attack: as `trades`; its loss becomes the KL.
       rho: the clean loss to hold.
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     check_attack(attack, defense="kl_dale", made_by=MADE_BY)
     checks.nonnegative("rho", rho)
 
     def objective(clean: Array, adversarial: Array, y: Array, nu: Array) -> tuple[Array, Array]:
         constraint = mean_cross_entropy(clean, y)
-        return lagrangian(mean_divergence(clean, adversarial), nu, constraint), constraint - rho
+        return penalized(mean_divergence(clean, adversarial), nu, constraint), constraint - rho
 
     return paired(
         attack,

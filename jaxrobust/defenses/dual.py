@@ -12,9 +12,9 @@ import numpy as np
 from jaxrobust import checks
 from jaxrobust.attacks.batch import example_keys
 from jaxrobust.defenses.base import (
-    Aux,
     Defense,
-    Moment,
+    LossOutput,
+    TrainContext,
     accuracy,
     forward,
     mean_cross_entropy,
@@ -75,9 +75,9 @@ def dual(
     """
     first_weight = clean_weight if first_clean_weight is None else first_clean_weight
     _check_bounds(methods, samples, boxed, chunk)
-    checks.share("clean_weight", clean_weight)
-    checks.share("first_clean_weight", first_weight)
-    checks.share("ramp", ramp)
+    checks.fraction("clean_weight", clean_weight)
+    checks.fraction("first_clean_weight", first_weight)
+    checks.fraction("ramp", ramp)
     _check_radii(first_radius, threat.radius)
 
     def bounds(key: Key, f: LogitsFn, x: Array, y: Array, ball: ThreatModel) -> Array:
@@ -86,23 +86,23 @@ def dual(
         return projected_margin_bounds(key, f, x, y, ball, samples=samples)
 
     def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
+        key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
+    ) -> tuple[Array, LossOutput]:
         warn_of_covering([threat], batch.x.shape[1:])
         bound_key, drop_key = jax.random.split(key)
-        done = share_done(jnp.asarray(moment.progress, batch.x.dtype), ramp)
+        done = share_done(jnp.asarray(context.progress, batch.x.dtype), ramp)
         radius = first_radius + done * (jnp.asarray(threat.radius, done.dtype) - first_radius)
         ball = dataclasses.replace(threat, radius=radius)
         f = model.logits_fn(variables)
         keys = example_keys(bound_key, batch.index)
         robust = -jax.vmap(lambda k, x, y: bounds(k, f, x, y, ball))(keys, batch.x, batch.y)
-        clean, renewed = forward(drop_key, model, variables, batch.x, axes=moment.axes)
+        clean, renewed = forward(drop_key, model, variables, batch.x, axes=context.axes)
         metrics = metrics_of(batch.y, clean=clean)
         metrics["robust_loss"] = mean_cross_entropy(robust, batch.y)
         metrics["robust_error"] = 100 - accuracy(robust, batch.y)
         weight = first_weight + done * (clean_weight - first_weight)
         value = weight * metrics["clean_loss"] + (1 - weight) * metrics["robust_loss"]
-        return value, Aux(renewed.stats, moment.state, metrics)
+        return value, LossOutput(renewed.stats, context.state, metrics)
 
     return Defense(no_state, loss)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrobust import attacks, checks, losses
 from jaxrobust.defenses.adversarial import on_points
-from jaxrobust.defenses.base import Defense, Moment, check_ramp, over_devices
+from jaxrobust.defenses.base import Defense, TrainContext, check_ramp, over_devices
 from jaxrobust.types import Array, Attack, Loss, Scalar, ThreatModel
 
 
@@ -37,8 +37,8 @@ def dynamic(
       until: share of training after which c_t is 0 (paper: 40 of 50 epochs, 100 of 120).
       reweight: weigh examples by their own loss, as the released code does from its second epoch
         on; here the weights have mean 1 over the batch and hold throughout.
-      ramp: see `perturb`. An open gate does not stand in for it: at a large radius, its start and
-        first step can already hold training at the constant prediction.
+      ramp: see `adversarial_examples`. An open gate does not stand in for it: at a large radius,
+        its start and first step can already hold training at the constant prediction.
       start, loss: see `attacks.gated`.
     """
     checks.nonnegative("largest", largest)
@@ -51,10 +51,10 @@ def dynamic(
         del state
         return gated.replace(threshold=largest * jnp.maximum(0.0, 1.0 - progress / until))
 
-    def weighted(logits: Array, y: Array, moment: Moment) -> tuple[Array, dict[str, Array]]:
+    def weighted(logits: Array, y: Array, context: TrainContext) -> tuple[Array, dict[str, Array]]:
         each = jax.vmap(losses.cross_entropy)(logits, y)
         weight = jax.lax.stop_gradient(each)
-        return jnp.mean(weight * each) / over_devices(jnp.mean(weight), moment.axes), {}
+        return jnp.mean(weight * each) / over_devices(jnp.mean(weight), context.axes), {}
 
     if not reweight:
         return on_points(in_force, ramp=ramp)
@@ -117,7 +117,7 @@ def curriculum(
       threshold: in %. patience: in training steps.
       mixed: attack every example with a number of steps drawn from 0 to k, against forgetting
         ("batch mixing", there by slices of the batch); the accuracy is then that on this mixture.
-      ramp: see `perturb`.
+      ramp: see `adversarial_examples`.
       start, loss: see `attacks.gated`.
     """
     checks.at_least("steps", steps, 1)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import checks
-from jaxrobust.defenses.base import Aux, Defense, Moment, forward, metrics_of
+from jaxrobust.defenses.base import Defense, LossOutput, TrainContext, forward, metrics_of
 from jaxrobust.defenses.ramp import grown_threat
 from jaxrobust.threats.covering import warn_of_covering
 from jaxrobust.types import Array, Batch, Key, Model, Scalar, ThreatModel, Variables
@@ -46,30 +46,35 @@ def free(
         checks.at_least("shape", size, 1)
     length = threat.radius if step_size is None else step_size
     checks.nonnegative("step_size", length)
-    checks.share("ramp", ramp)
+    checks.fraction("ramp", ramp)
     unboxed = dataclasses.replace(threat, lower=-jnp.inf, upper=jnp.inf)
 
     def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
+        key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
+    ) -> tuple[Array, LossOutput]:
         warn_of_covering([threat], batch.x.shape[1:])
-        delta = own_share("free", moment.state, batch, moment.axes)
-        ball = grown_threat(threat, moment.progress, ramp)
+        delta = own_share("free", context.state, batch, context.axes)
+        ball = grown_threat(threat, context.progress, ramp)
         points = jax.vmap(ball.project)(batch.x, batch.x + jax.lax.stop_gradient(delta))
         # The value is the projected point's, the gradient in delta that of the loss there.
         points = jax.lax.stop_gradient(points - delta) + delta
-        logits, variables = forward(key, model, variables, points, axes=moment.axes)
+        logits, variables = forward(key, model, variables, points, axes=context.axes)
         metrics = metrics_of(batch.y, adversarial=logits)
-        return metrics["adversarial_loss"], Aux(variables.stats, moment.state, metrics)
+        return metrics["adversarial_loss"], LossOutput(variables.stats, context.state, metrics)
 
-    def renew(state: Array, gradient: Array) -> Array:
+    def ascend_state(state: Array, gradient: Array) -> Array:
         def move(delta: Array, g: Array) -> Array:
             step = jnp.asarray(length, delta.dtype) * threat.steepest(g, delta)
             return unboxed.project(jnp.zeros_like(delta), delta + step)
 
         return jax.vmap(move)(state, jnp.where(jnp.isfinite(gradient), gradient, 0))
 
-    return Defense(lambda: jnp.zeros(tuple(shape), jnp.float32), loss, renew=renew, replays=replays)
+    return Defense(
+        lambda: jnp.zeros(tuple(shape), jnp.float32),
+        loss,
+        ascend_state=ascend_state,
+        replays=replays,
+    )
 
 
 def own_share(method: str, state: Array, batch: Batch, axes: tuple[str, ...]) -> Array:

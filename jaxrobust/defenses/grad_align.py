@@ -6,7 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import attacks, checks, losses
-from jaxrobust.defenses.base import Aux, Defense, Moment, check_attack_mode, over_examples
+from jaxrobust.defenses.base import (
+    Defense,
+    LossOutput,
+    TrainContext,
+    check_attack_mode,
+    over_examples,
+)
 from jaxrobust.threats import L2
 from jaxrobust.types import Array, Batch, Key, LogitsFn, Model, Scalar, ThreatModel, Variables
 
@@ -41,8 +47,8 @@ def grad_align(
       defense: any, constrained or not; its state and its violation stay as they are.
       threat: the ball that eta is drawn from (paper: that of the attack).
       weight: of the penalty (released code: .2 for CIFAR-10 at 8/255, up to 2 for larger radii).
-      attack_mode: batch statistics and dropout in the gradients, see `perturb`; the paper has
-        "train". Both gradients share one dropout mask.
+      attack_mode: batch statistics and dropout in the gradients, see `adversarial_examples`; the
+        paper has "train". Both gradients share one dropout mask.
 
     Raises:
       ValueError: a weight that is negative or not finite, or an unknown mode.
@@ -55,12 +61,12 @@ def grad_align(
         return cosine(gradient(x), gradient(attacks.unclipped(key, threat, x)))
 
     def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
+        key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
+    ) -> tuple[Array, LossOutput]:
         own_key, noise_key = jax.random.split(key)
-        value, aux = defense.loss(own_key, model, variables, batch, moment)
+        value, aux = defense.loss(own_key, model, variables, batch, context)
         cosines = over_examples(
-            noise_key, alignment, model, variables, batch, moment, attack_mode=attack_mode
+            noise_key, alignment, model, variables, batch, context, attack_mode=attack_mode
         )
         mean = jnp.mean(cosines)
         penalty = jnp.asarray(weight, mean.dtype) * (1 - mean)

@@ -21,7 +21,7 @@ def mart(attack: Attack, *, beta: Scalar, attack_mode: str = "eval", ramp: Scala
     Args:
       attack: finds x'; `trades_attack` is the released code's.
       beta: weight of the second term (paper: 5 or 6).
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     check_attack(attack, defense="mart", made_by=MADE_BY)
     checks.nonnegative("beta", beta)

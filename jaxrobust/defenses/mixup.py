@@ -7,15 +7,15 @@ import jax.numpy as jnp
 
 from jaxrobust import checks, losses
 from jaxrobust.defenses.base import (
-    Aux,
     Defense,
-    Moment,
+    LossOutput,
+    TrainContext,
     accuracy,
+    adversarial_examples,
     check_attack_mode,
     check_ramp,
     forward,
     no_state,
-    perturb,
 )
 from jaxrobust.types import Array, Attack, Batch, Key, Loss, Model, Scalar, Variables
 
@@ -31,7 +31,7 @@ def mixup(
 
     Args:
       attack: with a `loss` setting, such as `attacks.pgd(..., keep="last")`. alpha: above 0.
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     checks.positive("alpha", alpha)
     check_attack_mode(attack_mode)
@@ -47,26 +47,26 @@ def mixup(
         return loss
 
     def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
+        key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
+    ) -> tuple[Array, LossOutput]:
         share_key, pair_key, attack_key, drop_key = jax.random.split(key, 4)
         share = jax.random.beta(share_key, alpha, alpha, dtype=batch.x.dtype)
-        for axis in moment.axes:
+        for axis in context.axes:
             pair_key = jax.random.fold_in(pair_key, jax.lax.axis_index(axis))
         partner = jax.random.permutation(pair_key, len(batch.x))
         other = batch.y[partner]
         blend = batch._replace(x=share * batch.x + (1 - share) * batch.x[partner])
-        points = perturb(
-            attack_key, attack, model, variables, blend, moment, attack_mode=attack_mode, ramp=ramp,
-            make_loss=lambda clean, label: mixed(share, label), targets=(other,),
+        points = adversarial_examples(
+            attack_key, attack, model, variables, blend, context, attack_mode=attack_mode,
+            ramp=ramp, make_loss=lambda clean, label: mixed(share, label), targets=(other,),
         )  # fmt: skip
-        logits, variables = forward(drop_key, model, variables, points, axes=moment.axes)
+        logits, variables = forward(drop_key, model, variables, points, axes=context.axes)
         each = jax.vmap(lambda z, y, label: mixed(share, label)(z, y))(logits, batch.y, other)
         value = jnp.mean(each)
         metrics = {
             "adversarial_loss": value,
             "adversarial_accuracy": accuracy(logits, jnp.where(share >= 0.5, batch.y, other)),
         }
-        return value, Aux(variables.stats, moment.state, metrics)
+        return value, LossOutput(variables.stats, context.state, metrics)
 
     return Defense(no_state, loss)

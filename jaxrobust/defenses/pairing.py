@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from jaxrobust import attacks, checks
 from jaxrobust.defenses.base import (
-    Aux,
     Defense,
-    Moment,
+    LossOutput,
+    TrainContext,
     check_attack,
     forward,
     mean_cross_entropy,
@@ -54,7 +54,7 @@ def alp(
     Args:
       attack: finds x'; `trades_attack` is the released code's.
       weight: of the pairing.
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     check_attack(attack, defense="alp", made_by=MADE_BY)
     checks.nonnegative("weight", weight)
@@ -102,16 +102,16 @@ def noisy_clp(*, weight: Scalar, sigma: Scalar = 0.5) -> Defense:
     checks.nonnegative("sigma", sigma)
 
     def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
+        key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
+    ) -> tuple[Array, LossOutput]:
         noise_key, drop_key = jax.random.split(key)
         keys = attacks.example_keys(noise_key, batch.index)
         noise = jax.vmap(lambda k, x: jax.random.normal(k, x.shape, x.dtype))(keys, batch.x)
         noisy = jnp.clip(batch.x + jnp.asarray(sigma, batch.x.dtype) * noise, 0, 1)
-        logits, variables = forward(drop_key, model, variables, noisy, axes=moment.axes)
+        logits, variables = forward(drop_key, model, variables, noisy, axes=context.axes)
         partners = jnp.roll(logits, len(logits) // 2, axis=0)
         metrics = metrics_of(batch.y, clean=logits)
         value = metrics["clean_loss"] + weight * mean_square(logits, partners)
-        return value, Aux(variables.stats, moment.state, metrics)
+        return value, LossOutput(variables.stats, context.state, metrics)
 
     return Defense(no_state, loss)

@@ -51,7 +51,7 @@ def grown(attack: Attack, progress: Scalar, ramp: Scalar) -> Attack:
 
 def check_ramp(ramp: Scalar, attack: Attack) -> None:
     """Raises ValueError unless 0 <= ramp <= 1 and the attack has a radius to grow."""
-    checks.share("ramp", ramp)
+    checks.fraction("ramp", ramp)
     grows = not checks.is_concrete(ramp) or ramp > 0
     if grows and not _has_threat(attack):
         raise ValueError(

@@ -50,7 +50,7 @@ def trades(
     Args:
       attack: `trades_attack`, or another that climbs a loss of its own; its loss becomes the KL.
       beta: weight of the regularizer (paper: 1 or 6); 0 is ERM.
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
 
     Raises:
       TypeError: a set in the attack's place. ValueError: a negative or non-finite beta.
@@ -94,7 +94,7 @@ def binary_trades(
     Args:
       attack: as `trades`; its loss becomes the second term.
       lam: the paper's lambda, above 0.
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     check_attack(attack, defense="binary_trades", made_by=MADE_BY)
     checks.positive("lam", lam)

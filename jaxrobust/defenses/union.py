@@ -10,16 +10,16 @@ import jax.numpy as jnp
 from jaxrobust import attacks
 from jaxrobust.defenses.adversarial import adversarial
 from jaxrobust.defenses.base import (
-    Aux,
     Defense,
-    Moment,
+    LossOutput,
+    TrainContext,
+    adversarial_examples,
     check_attack,
     check_attack_mode,
     check_ramp,
     forward,
     metrics_of,
     no_state,
-    perturb,
 )
 from jaxrobust.types import Array, Attack, Batch, Key, Model, Scalar, Variables
 
@@ -29,7 +29,7 @@ def msd(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0) -> Def
 
     Args:
       attack: `attacks.msd`.
-      attack_mode, ramp: see `perturb`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     check_attack(attack, defense="msd", made_by="attacks.msd(union, step_sizes=..., steps=...)")
     return adversarial(attack, attack_mode=attack_mode, ramp=ramp)
@@ -61,17 +61,19 @@ def augmented(
         check_ramp(ramp, attack)
 
     def loss(
-        key: Key, model: Model, variables: Variables, batch: Batch, moment: Moment
-    ) -> tuple[Array, Aux]:
+        key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
+    ) -> tuple[Array, LossOutput]:
         drop_key, *keys = jax.random.split(key, len(several) + 1)
         points = [
-            perturb(k, attack, model, variables, batch, moment, attack_mode=attack_mode, ramp=ramp)
+            adversarial_examples(
+                k, attack, model, variables, batch, context, attack_mode=attack_mode, ramp=ramp
+            )
             for k, attack in zip(keys, several, strict=True)
         ]
         logits, variables = forward(
-            drop_key, model, variables, jnp.concatenate(points), axes=moment.axes
+            drop_key, model, variables, jnp.concatenate(points), axes=context.axes
         )
         metrics = metrics_of(jnp.tile(batch.y, len(several)), adversarial=logits)
-        return metrics["adversarial_loss"], Aux(variables.stats, moment.state, metrics)
+        return metrics["adversarial_loss"], LossOutput(variables.stats, context.state, metrics)
 
     return Defense(no_state, loss)

@@ -32,7 +32,7 @@ from jaxrobust.evaluation.batched_pass import (
 )
 from jaxrobust.evaluation.report import Metadata, Timing
 from jaxrobust.files import PathLike, sweep, write_bytes_atomic, write_text_atomic
-from jaxrobust.identity import describe, differences, fingerprint
+from jaxrobust.fingerprint import describe, differences, fingerprint
 from jaxrobust.locks import claimed
 from jaxrobust.signals import Check, stoppable
 from jaxrobust.types import Attack, Key

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrobust.contents import contents
 from jaxrobust.files import sweep, write_csv, write_jsonl, write_text_atomic
-from jaxrobust.identity import differences
+from jaxrobust.fingerprint import differences
 from jaxrobust.training import checkpoint
 from jaxrobust.training.seal import same
 from jaxrobust.training.state import TrainState

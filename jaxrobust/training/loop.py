@@ -14,7 +14,7 @@ import optax
 from jaxrobust import checks
 from jaxrobust.data import Dataset, batches_per_epoch, epoch_batches, process_slice, shard
 from jaxrobust.defenses import Defense
-from jaxrobust.identity import fingerprint
+from jaxrobust.fingerprint import fingerprint
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.locks import claimed
 from jaxrobust.training.early_stopping import Stop

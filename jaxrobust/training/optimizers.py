@@ -43,7 +43,7 @@ def optimizer(
     checks.choice("optimizer", name, OPTIMIZERS)
     if not callable(learning_rate):
         checks.nonnegative("learning_rate", learning_rate)
-    checks.share("momentum", momentum)
+    checks.fraction("momentum", momentum)
     checks.nonnegative("weight_decay", weight_decay)
     checks.nonnegative("l1", l1)
     parts = []

@@ -26,7 +26,7 @@ def piecewise(
     (.5, .75) is robust overfitting's; (75/120, 90/120, 100/120) DALE's and MART's.
     """
     for fraction in at:
-        checks.share("at", fraction)
+        checks.fraction("at", fraction)
     checks.nonnegative("factor", factor)
     # In a short run two fractions may fall on one step, which then takes both factors.
     falls = Counter(round(f * steps) for f in at)
@@ -40,8 +40,8 @@ def linear(
 
     Flat before and after. (.5, .75, .1) is robust overfitting's (Wong's thesis, section 4.3.2).
     """
-    checks.share("start", start)
-    checks.share("stop", stop)
+    checks.fraction("start", start)
+    checks.fraction("stop", stop)
     checks.nonnegative("end", end)
     if start > stop:
         raise ValueError(f"linear falls from start to stop, got start={start} after stop={stop}")
@@ -70,7 +70,7 @@ def cosine(peak: float, steps: int) -> optax.Schedule:
 
 def cyclic(peak: float, steps: int, *, top: float = 0.4) -> optax.Schedule:
     """A triangle: up from 0 to the peak at the fraction `top` of the run, and down to 0."""
-    checks.share("top", top)
+    checks.fraction("top", top)
     rise = max(round(top * steps), 1)
     up = optax.linear_schedule(0.0, peak, rise)
     down = optax.linear_schedule(peak, 0.0, max(steps - rise, 1))
@@ -81,7 +81,7 @@ def multi_step(
     peak: float, steps: int, *, start: float = 0.1, factor: float = 0.5, every: float = 0.1
 ) -> optax.Schedule:
     """Multiplied by `factor` at the fraction `start` of the run and each `every` after it."""
-    checks.share("start", start)
+    checks.fraction("start", start)
     checks.positive("every", every)
     count = int((1.0 - start) / every + 1e-9) + 1
     return piecewise(peak, steps, at=[start + i * every for i in range(count)], factor=factor)

@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
     opt_state: PyTree
     multiplier: MultiplierState | None
     """The Lagrange multiplier; None where the defense has no constraint."""
-    method: PyTree
+    defense_state: PyTree
     """The defense's own state."""
     step: Array
     """int32: steps taken."""
@@ -58,7 +58,7 @@ def init_state(
         variables=variables,
         opt_state=optimizer.init(variables.params),
         multiplier=None if multiplier is None else multiplier.init(),
-        method=defense.init(),
+        defense_state=defense.init(),
         step=jnp.zeros((), jnp.int32),
         key=run_key,
     )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrobust.defenses import Defense, Moment
+from jaxrobust.defenses import Defense, TrainContext
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.training.state import TrainState
 from jaxrobust.types import Array, Batch, Key, Model, Variables
@@ -57,14 +57,14 @@ def make_step(
         nu = None if state.multiplier is None else state.multiplier.value
 
         def objective(params, method):
-            moment = Moment(nu, method, state.step / total_steps, (axis,))
+            context = TrainContext(nu, method, state.step / total_steps, (axis,))
             variables = Variables(params, state.variables.stats)
-            return defense.loss(loss_key, model, variables, batch, moment)
+            return defense.loss(loss_key, model, variables, batch, context)
 
         # One backward pass for both, where the method climbs too.
-        sought = (0,) if defense.renew is None else (0, 1)
+        sought = (0,) if defense.ascend_state is None else (0, 1)
         (loss, aux), (gradient, *rise) = jax.value_and_grad(objective, sought, has_aux=True)(
-            state.variables.params, state.method
+            state.variables.params, state.defense_state
         )
         metrics = {"loss": loss, **aux.metrics}
         gradient, stats, violation, metrics = jax.lax.pmean(
@@ -72,8 +72,8 @@ def make_step(
         )
         metrics["gradient_norm"] = optax.tree.norm(gradient)
         method = aux.state
-        if defense.renew is not None:
-            method = defense.renew(method, jax.lax.psum(rise[0], axis))
+        if defense.ascend_state is not None:
+            method = defense.ascend_state(method, jax.lax.psum(rise[0], axis))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.variables.params)
         moved = state.multiplier
         if multiplier is not None and state.multiplier is not None:
@@ -83,7 +83,7 @@ def make_step(
             variables=Variables(optax.apply_updates(state.variables.params, updates), stats),
             opt_state=opt_state,
             multiplier=moved,
-            method=method,
+            defense_state=method,
             step=state.step + jnp.int32(1),
             key=state.key,
         ), metrics

@@ -11,7 +11,7 @@ from training.training_cases import linear
 
 from jaxrobust import defenses
 from jaxrobust.attacks import batched, n_fgsm
-from jaxrobust.defenses import Moment
+from jaxrobust.defenses import TrainContext
 from jaxrobust.defenses.ramp import grown
 from jaxrobust.threats import Linf
 from jaxrobust.types import Attack, AttackResult, Batch, Variables
@@ -130,7 +130,7 @@ def test_training_steps_beyond_the_radius() -> None:
     with jax.enable_x64(True):
         batch = Batch(jnp.asarray(flat), jnp.asarray(Y), jnp.arange(BATCH))
         held = Variables({"w": jnp.asarray(w), "b": jnp.asarray(b)})
-        value, _ = defense.loss(KEY, linear(3), held, batch, Moment())
+        value, _ = defense.loss(KEY, linear(3), held, batch, TrainContext())
     np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 

@@ -9,7 +9,7 @@ import pytest
 from training.training_cases import CLASSES, SHAPE, assert_close, normalized
 
 from jaxrobust import attacks, defenses
-from jaxrobust.defenses import Moment
+from jaxrobust.defenses import TrainContext
 from jaxrobust.defenses.awp import weight_perturbation
 from jaxrobust.threats import Linf
 from jaxrobust.types import Array, Batch, PyTree, Variables
@@ -51,8 +51,8 @@ def test_the_loss_is_that_of_the_perturbed_network_step_by_step() -> None:
 
     @jax.jit
     def written_out(params: PyTree) -> tuple:
-        points = defenses.perturb(
-            jax.random.key(9), PGD, model, variables, batch, Moment(), attack_mode="eval"
+        points = defenses.adversarial_examples(
+            jax.random.key(9), PGD, model, variables, batch, TrainContext(), attack_mode="eval"
         )
         v = jax.grad(lambda p: mean(p, points)[0])(params)
         worse = {layer: dict(leaves) for layer, leaves in params.items()}
@@ -65,7 +65,7 @@ def test_the_loss_is_that_of_the_perturbed_network_step_by_step() -> None:
     def found(params: PyTree) -> tuple:
         def loss(params: PyTree) -> tuple:
             held = Variables(params, variables.stats)
-            return DEFENSE.loss(jax.random.key(0), model, held, batch, Moment())
+            return DEFENSE.loss(jax.random.key(0), model, held, batch, TrainContext())
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 

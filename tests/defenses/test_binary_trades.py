@@ -48,7 +48,9 @@ def test_loss_and_gradient_match_the_closed_form() -> None:
     def run(params):
         def loss(params):
             variables = Variables(params)
-            return defense.loss(jax.random.key(0), linear(2), variables, batch, defenses.Moment())
+            return defense.loss(
+                jax.random.key(0), linear(2), variables, batch, defenses.TrainContext()
+            )
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 
@@ -67,5 +69,5 @@ def test_mistakes_name_the_value() -> None:
     params = {"w": jnp.zeros((SIZE, CLASSES)), "b": jnp.zeros(CLASSES)}
     with pytest.raises(ValueError, match="binary TRADES needs 2 logits, got 4"):
         defenses.binary_trades(defenses.trades_attack(Linf(EPS), **options), lam=1.0).loss(
-            jax.random.key(0), model, Variables(params), batch, defenses.Moment()
+            jax.random.key(0), model, Variables(params), batch, defenses.TrainContext()
         )

@@ -69,7 +69,7 @@ def test_cvar_is_its_algorithm_on_any_number_of_devices(count: int) -> None:
     assert np.diff(thresholds).min() < 0 < np.diff(thresholds).max()
     np.testing.assert_allclose(seen, thresholds[:-1], atol=1e-6)
     for device in range(count):
-        np.testing.assert_allclose(state.method[device], thresholds[-1], atol=1e-6)
+        np.testing.assert_allclose(state.defense_state[device], thresholds[-1], atol=1e-6)
         np.testing.assert_allclose(state.variables.params["w"][device], w, atol=1e-5)
         np.testing.assert_allclose(state.variables.params["b"][device], b, atol=1e-5)
 
@@ -92,7 +92,7 @@ def test_gradient_steps_bring_the_threshold_to_the_quantile() -> None:
 
     # Scaled down, for the step to be shorter than the gaps between losses.
     def step(i: Array, threshold: Array) -> Array:
-        return CVAR.renew(threshold, jnp.float32(0.005) * slope(threshold))
+        return CVAR.ascend_state(threshold, jnp.float32(0.005) * slope(threshold))
 
     threshold = jax.lax.fori_loop(0, 1500, step, CVAR.init())
     above = float(jnp.mean(each > threshold))
@@ -119,7 +119,7 @@ def test_the_threshold_survives_a_kill(tmp_path: Path) -> None:
         train(tmp_path / "killed")
     alone = train(tmp_path / "alone")
     assert_close(train(tmp_path / "killed").state, alone.state)
-    assert float(alone.state.method) > 0
+    assert float(alone.state.defense_state) > 0
     assert "train_threshold" in alone.history[0]
 
 

@@ -18,7 +18,7 @@ from training.training_cases import (
 )
 
 from jaxrobust import attacks, defenses, losses
-from jaxrobust.defenses import Defense, Moment
+from jaxrobust.defenses import Defense, TrainContext
 from jaxrobust.defenses.ramp import grown
 from jaxrobust.threats import L2, Linf, Union
 from jaxrobust.types import Array, Attack, Batch, Key, Model, Variables
@@ -82,8 +82,8 @@ def run(defense: Defense, key: Any, params: Any, stats: Any, batch: Batch, model
     nu = jnp.float32(0.7) if defense.constrained else None
 
     def loss(params: Any) -> Any:
-        moment = Moment(nu, defense.init(), progress=0.5)
-        return defense.loss(key, model, Variables(params, stats), batch, moment)
+        context = TrainContext(nu, defense.init(), progress=0.5)
+        return defense.loss(key, model, Variables(params, stats), batch, context)
 
     return jax.value_and_grad(loss, has_aux=True)(params)
 
@@ -137,7 +137,7 @@ def test_dropout_and_attack_depend_on_the_key() -> None:
     a, b = (run(CASES["erm"], jax.random.key(k), *variables, batch, model)[0][0] for k in (0, 1))
     assert float(a) != float(b)
     a, b = (
-        perturb(
+        adversarial_examples(
             jax.random.key(k),
             attacks.pgd(THREAT, **OPTIONS),
             model,
@@ -151,10 +151,12 @@ def test_dropout_and_attack_depend_on_the_key() -> None:
 
 
 @partial(jax.jit, static_argnames=("model", "attack_mode"))
-def perturb(
+def adversarial_examples(
     key: Key, attack: Attack, model: Model, variables: Variables, batch: Batch, *, attack_mode: str
 ) -> Array:
-    return defenses.perturb(key, attack, model, variables, batch, Moment(), attack_mode=attack_mode)
+    return defenses.adversarial_examples(
+        key, attack, model, variables, batch, TrainContext(), attack_mode=attack_mode
+    )
 
 
 @partial(jax.jit, static_argnames=("model", "train"))
@@ -177,7 +179,9 @@ def test_attacks_use_running_statistics_or_those_of_the_batch(mode: str) -> None
     model, batch = normalized(), batch_of()
     variables = start(model)
     attack = attacks.pgd(THREAT, start=attacks.clean, keep="last", **OPTIONS)
-    found = perturb(jax.random.key(0), attack, model, variables, batch, attack_mode=mode)
+    found = adversarial_examples(
+        jax.random.key(0), attack, model, variables, batch, attack_mode=mode
+    )
     expected = batch_pgd(model, variables, batch, train=mode == "train")
     other = batch_pgd(model, variables, batch, train=mode == "eval")
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -209,7 +213,9 @@ def test_examples_influence_one_another_in_train_mode_only() -> None:
     changed = batch._replace(x=batch.x.at[1:].set(1 - batch.x[1:]))
 
     def first(mode: str, batch: Batch) -> Array:
-        points = perturb(jax.random.key(0), attack, model, variables, batch, attack_mode=mode)
+        points = adversarial_examples(
+            jax.random.key(0), attack, model, variables, batch, attack_mode=mode
+        )
         return points[0]
 
     np.testing.assert_array_equal(first("eval", batch), first("eval", changed))
@@ -223,7 +229,7 @@ def test_dropout_in_the_attack_follows_the_example_not_its_place() -> None:
     moved = Batch(batch.x[order], batch.y[order], batch.index[order])
     attack = attacks.pgd(THREAT, keep="last", **OPTIONS)
     here, there = (
-        perturb(jax.random.key(0), attack, model, variables, b, attack_mode="train")
+        adversarial_examples(jax.random.key(0), attack, model, variables, b, attack_mode="train")
         for b in (batch, moved)
     )
     np.testing.assert_allclose(here[order], there, atol=1e-6)
@@ -238,8 +244,8 @@ def test_the_ramp_grows_radius_and_step_together() -> None:
 
     @jax.jit
     def moved(progress: Array) -> Array:
-        points = defenses.perturb(
-            jax.random.key(0), attack, model, variables, batch, Moment(progress=progress),
+        points = defenses.adversarial_examples(
+            jax.random.key(0), attack, model, variables, batch, TrainContext(progress=progress),
             attack_mode="eval", ramp=0.5,
         )  # fmt: skip
         return jnp.max(jnp.abs(points - batch.x))
@@ -315,8 +321,8 @@ def test_plain_functions_are_attacks_too() -> None:
     def attack(key, f, x, y):
         return attacks.pgd(THREAT, **OPTIONS)(key, f, x, y)
 
-    points = defenses.perturb(
-        jax.random.key(0), attack, model, variables, batch, Moment(), attack_mode="eval"
+    points = defenses.adversarial_examples(
+        jax.random.key(0), attack, model, variables, batch, TrainContext(), attack_mode="eval"
     )
     assert points.shape == batch.x.shape
 

@@ -317,8 +317,8 @@ def value_gradient_aux(defense: Defense, dtype: Any, **changes: Any) -> tuple[An
     nu = jnp.asarray(NU, dtype) if defense.constrained else None
 
     def loss(params: Any) -> Any:
-        moment = defenses.Moment(nu, defense.init())._replace(**changes)
-        return defense.loss(jax.random.key(0), linear(), Variables(params), batch, moment)
+        context = defenses.TrainContext(nu, defense.init())._replace(**changes)
+        return defense.loss(jax.random.key(0), linear(), Variables(params), batch, context)
 
     params = {"w": jnp.asarray(W, dtype), "b": jnp.asarray(B, dtype)}
     (value, aux), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)

@@ -53,16 +53,18 @@ def batch_of(dtype: Any = None) -> Batch:
     return Batch(jnp.asarray(X, dtype), jnp.asarray(Y, int), jnp.arange(len(Y)))
 
 
-def loss_of(defense: defenses.Defense, model: Model) -> Callable[..., tuple[Array, defenses.Aux]]:
+def loss_of(
+    defense: defenses.Defense, model: Model
+) -> Callable[..., tuple[Array, defenses.LossOutput]]:
     """(params, progress, key, batch) -> (loss, aux), compiled."""
 
     @jax.jit
     def loss(
         params: PyTree, progress: Any = 1.0, key: Any = None, batch: Batch | None = None
     ) -> Any:
-        moment = defenses.Moment(progress=progress)
+        context = defenses.TrainContext(progress=progress)
         key = jax.random.key(0) if key is None else key
-        return defense.loss(key, model, Variables(params), batch or batch_of(), moment)
+        return defense.loss(key, model, Variables(params), batch or batch_of(), context)
 
     return loss
 
@@ -194,8 +196,8 @@ def test_bounds_use_running_statistics_which_the_clean_pass_renews() -> None:
     @jax.jit
     def run(variables: Variables, x: Array) -> Any:
         loss = defenses.dual(threat, ramp=0.0).loss
-        moment = defenses.Moment(progress=0.5)
-        value, aux = loss(jax.random.key(0), model, variables, batch._replace(x=x), moment)
+        context = defenses.TrainContext(progress=0.5)
+        value, aux = loss(jax.random.key(0), model, variables, batch._replace(x=x), context)
         f = model.logits_fn(variables)
         bound = partial(margin_bounds, f, threat=threat, methods=("wong_kolter",))
         robust = -jax.vmap(bound)(x, batch.y)
@@ -223,9 +225,9 @@ def test_training_lowers_the_certified_error() -> None:
     def train(params: PyTree) -> Array:
         def step(params: PyTree, progress: Array) -> Any:
             def loss(params: PyTree) -> Any:
-                moment = defenses.Moment(progress=progress)
+                context = defenses.TrainContext(progress=progress)
                 variables = Variables(params)
-                return defense.loss(jax.random.key(0), two_layers(), variables, batch, moment)
+                return defense.loss(jax.random.key(0), two_layers(), variables, batch, context)
 
             gradient, aux = jax.grad(loss, has_aux=True)(params)
             return jax.tree.map(lambda p, g: p - 0.3 * g, params, gradient), aux.metrics

@@ -11,7 +11,7 @@ import pytest
 from training.training_cases import CLASSES, SIZE, linear
 
 from jaxrobust import attacks, defenses
-from jaxrobust.defenses import Defense, Lesson, Moment
+from jaxrobust.defenses import Defense, Lesson, TrainContext
 from jaxrobust.threats import Linf
 from jaxrobust.types import Batch, Variables
 
@@ -30,8 +30,8 @@ def run(defense: Defense, **changes: Any) -> tuple[Any, Any]:
 
     @jax.jit
     def loss(settings: Any) -> Any:
-        moment = Moment(**settings)
-        return defense.loss(jax.random.key(0), linear(), Variables(PARAMS), BATCH, moment)
+        context = TrainContext(**settings)
+        return defense.loss(jax.random.key(0), linear(), Variables(PARAMS), BATCH, context)
 
     return loss(settings)
 

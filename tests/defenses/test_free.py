@@ -59,7 +59,7 @@ def test_free_is_its_algorithm_on_any_number_of_devices(count: int) -> None:
         state, _ = run(state, jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), batch))
     w, b, delta = by_hand()
     for device in range(count):
-        np.testing.assert_allclose(state.method[device], delta, atol=1e-6)
+        np.testing.assert_allclose(state.defense_state[device], delta, atol=1e-6)
         np.testing.assert_allclose(state.variables.params["w"][device], w, atol=1e-5)
         np.testing.assert_allclose(state.variables.params["b"][device], b, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_batches_are_replayed_and_the_perturbation_survives_a_kill(tmp_path: Pat
     alone = train(tmp_path / "alone")
     assert_close(train(tmp_path / "killed").state, alone.state)
     assert int(alone.state.step) == 16
-    norms = np.linalg.norm(np.asarray(alone.state.method).reshape(16, -1), axis=1)
+    norms = np.linalg.norm(np.asarray(alone.state.defense_state).reshape(16, -1), axis=1)
     assert (norms <= 0.5 * (1 + 1e-6)).all()
     assert norms.max() > 0.4
 

@@ -14,7 +14,7 @@ from training.training_cases import assert_close, images, linear, normalized, sg
 
 from jaxrobust import attacks, defenses, losses
 from jaxrobust.data import permutation, shard
-from jaxrobust.defenses import Defense, Moment
+from jaxrobust.defenses import Defense, TrainContext
 from jaxrobust.threats import L2, Linf
 from jaxrobust.threats.box import pytree
 from jaxrobust.training import init_state, make_step, pmapped_steps, replicate, unreplicate
@@ -58,11 +58,11 @@ def batch_of(x: Any, y: Any, dtype: Any = jnp.float32) -> Batch:
 
 
 def loss_of(defense: Defense, model: Model, batch: Batch, stats: PyTree = ()) -> Any:
-    """Parameters -> (loss, Aux), compiled with its gradient."""
+    """Parameters -> (loss, LossOutput), compiled with its gradient."""
 
     def loss(params: PyTree) -> Any:
-        moment = Moment(state=defense.init())
-        return defense.loss(KEY, model, Variables(params, stats), batch, moment)
+        context = TrainContext(state=defense.init())
+        return defense.loss(KEY, model, Variables(params, stats), batch, context)
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 

@@ -43,7 +43,7 @@ def test_attack_and_loss_use_the_same_mixed_targets() -> None:
     params = {"w": jnp.asarray(W, jnp.float32), "b": jnp.zeros(CLASSES)}
     value, aux = jax.jit(
         lambda: defenses.mixup(ATTACK, alpha=1.4).loss(
-            key, linear(), Variables(params), batch, defenses.Moment()
+            key, linear(), Variables(params), batch, defenses.TrainContext()
         )
     )()
     np.testing.assert_allclose(value, by_hand(share, partner), rtol=1e-5)

@@ -123,12 +123,12 @@ def test_any_number_of_devices_gives_the_same_state(name: str) -> None:
 
     if name == "curriculum":
         # It passes the threshold at the first batch and again: its state is the same everywhere.
-        assert int(together.method.steps) >= 1
+        assert int(together.defense_state.steps) >= 1
 
     if name == "cvar":
         # It rises by at most (1 / share - 1) times the rate a step; did the devices' sums count
         # eightfold, it would not agree with one device.
-        assert 0 < float(alone.method) <= STEPS * 0.2 * (1 / 0.3 - 1)
+        assert 0 < float(alone.defense_state) <= STEPS * 0.2 * (1 / 0.3 - 1)
 
     if name == "dale_train":
         shards, _ = sharded(step, state)

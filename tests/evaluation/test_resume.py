@@ -11,7 +11,7 @@ from evaluation_models import data, linear, weights
 from jaxrobust import losses
 from jaxrobust.attacks import fgsm, pgd, targeted
 from jaxrobust.evaluation import curve, evaluate, resume
-from jaxrobust.identity import describe, fingerprint
+from jaxrobust.fingerprint import describe, fingerprint
 from jaxrobust.threats import L2, Linf
 
 KEY = jax.random.key(0)

@@ -20,7 +20,7 @@ from experiments.evaluate.config import Config, default_folder
 from experiments.evaluate.plots import draw_grid
 from jaxrobust import data, defenses, training
 from jaxrobust.evaluation import Report, resume
-from jaxrobust.identity import describe
+from jaxrobust.fingerprint import describe
 from jaxrobust.training.folder import begin, identify
 from jaxrobust.types import Attack, Variables
 

@@ -20,7 +20,7 @@ from experiments.fast.run import timed
 from experiments.fast.starts import hypercube, previous
 from experiments.fast.verified import shares
 from jaxrobust import data
-from jaxrobust.defenses import Moment
+from jaxrobust.defenses import TrainContext
 from jaxrobust.threats import Linf
 from jaxrobust.types import Batch, Model, Variables
 
@@ -134,8 +134,8 @@ def test_previous_starts_where_the_batch_before_ended():
 
     @jax.jit
     def loss(state, batch):
-        variables, moment = Variables(jnp.asarray(W)), Moment(state=state, progress=0.5)
-        value, aux = defense.loss(jax.random.key(0), linear(), variables, batch, moment)
+        variables, context = Variables(jnp.asarray(W)), TrainContext(state=state, progress=0.5)
+        value, aux = defense.loss(jax.random.key(0), linear(), variables, batch, context)
         return value, aux.state
 
     state = defense.init()

@@ -24,7 +24,7 @@ import optax
 from jaxrobust import defenses
 from jaxrobust.data import Dataset, assemble
 from jaxrobust.data.synthetic import synthetic
-from jaxrobust.identity import fingerprint
+from jaxrobust.fingerprint import fingerprint
 from jaxrobust.models import build, from_linen
 from jaxrobust.training import CheckpointError, Run, fit
 from jaxrobust.types import Variables

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, defenses
-from jaxrobust.defenses import Moment
+from jaxrobust.defenses import TrainContext
 from jaxrobust.evaluation import curve, evaluate
 from jaxrobust.threats import L1, L2, Linf, Union, covering
 from jaxrobust.types import Batch, Model, Variables
@@ -119,10 +119,10 @@ def test_training_warns(make):
     x = jnp.full((4, *SHAPE), 0.5, jnp.float32)
     batch = Batch(x, jnp.zeros(4, jnp.int32), jnp.arange(4))
     defense = make()
-    moment = Moment(state=defense.init(), progress=jnp.float32(0.1))
+    context = TrainContext(state=defense.init(), progress=jnp.float32(0.1))
     step = jax.jit(lambda v, m: defense.loss(jax.random.key(0), net, v, batch, m)[0])
     with WARNS():
-        step(variables, moment)
+        step(variables, context)
 
 
 def test_checks_that_search_the_whole_box_say_nothing():

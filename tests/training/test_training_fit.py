@@ -27,8 +27,8 @@ from training.training_cases import (
 
 from jaxrobust import attacks, defenses
 from jaxrobust.data import pseudo_labeled
-from jaxrobust.defenses import Aux, Defense, Moment
-from jaxrobust.identity import fingerprint
+from jaxrobust.defenses import Defense, LossOutput, TrainContext
+from jaxrobust.fingerprint import fingerprint
 from jaxrobust.lagrangian import dual_ascent, pi
 from jaxrobust.threats import Linf
 from jaxrobust.training import (
@@ -435,9 +435,11 @@ def broken_at(step: int, *, where: str) -> Defense:
     erm = defenses.erm()
     total = 2 * PER_EPOCH
 
-    def loss(key: Any, model: Model, variables: Variables, batch: Any, moment: Moment) -> Any:
-        value, aux = erm.loss(key, model, variables, batch, moment)
-        now = jnp.round(moment.progress * total) == step
+    def loss(
+        key: Any, model: Model, variables: Variables, batch: Any, context: TrainContext
+    ) -> Any:
+        value, aux = erm.loss(key, model, variables, batch, context)
+        now = jnp.round(context.progress * total) == step
         if where == "loss":
             return jnp.where(now, jnp.nan, value), aux
         # The root of 0 is finite, its derivative is not.
@@ -483,7 +485,7 @@ def test_constraints_and_multipliers_belong_together(tmp_path: Path) -> None:
 def test_every_constraint_has_a_multiplier_and_columns_of_its_own(tmp_path: Path) -> None:
     erm = defenses.erm()
 
-    def loss(*arguments: Any) -> tuple[Array, Aux]:
+    def loss(*arguments: Any) -> tuple[Array, LossOutput]:
         value, aux = erm.loss(*arguments)
         g = jnp.stack([value - 0.1, value - 100.0])
         return value + arguments[-1].nu @ g, aux._replace(violation=g)
@@ -499,12 +501,12 @@ def test_every_constraint_has_a_multiplier_and_columns_of_its_own(tmp_path: Path
 def test_a_method_with_state_keeps_it(tmp_path: Path) -> None:
     erm = defenses.erm()
 
-    def loss(*arguments: Any) -> tuple[Array, Aux]:
+    def loss(*arguments: Any) -> tuple[Array, LossOutput]:
         value, aux = erm.loss(*arguments)
         return value, aux._replace(state=arguments[-1].state + jnp.int32(2))
 
     run = train(tmp_path, defense=Defense(lambda: jnp.int32(5), loss))
-    assert int(run.state.method) == 5 + 2 * 2 * PER_EPOCH
+    assert int(run.state.defense_state) == 5 + 2 * 2 * PER_EPOCH
 
 
 def test_half_of_every_batch_is_labeled(tmp_path: Path) -> None:
@@ -512,19 +514,19 @@ def test_half_of_every_batch_is_labeled(tmp_path: Path) -> None:
     data = pseudo_labeled(images(train=40), DATA.train.x[:24], DATA.train.y[:24])
     erm = defenses.erm()
 
-    def loss(*arguments: Any) -> tuple[Array, Aux]:
+    def loss(*arguments: Any) -> tuple[Array, LossOutput]:
         value, aux = erm.loss(*arguments)
-        batch, moment = arguments[-2:]
+        batch, context = arguments[-2:]
         seen = jnp.zeros(64, jnp.int32).at[batch.index].add(1)
         aux.metrics["labeled_share"] = jnp.mean((batch.index < 40).astype(jnp.float32))
-        return value, aux._replace(state=moment.state + jax.lax.psum(seen, moment.axes))
+        return value, aux._replace(state=context.state + jax.lax.psum(seen, context.axes))
 
     counting_defense = Defense(lambda: jnp.zeros(64, jnp.int32), loss)
     run = train(tmp_path, defense=counting_defense, dataset=data)
     # 40 labeled images fill halves of eight five times; the 24 others three times, then again.
     assert steps_per_epoch(data, 16) == 5
     assert int(run.state.step) == 10
-    counts = np.asarray(run.state.method)
+    counts = np.asarray(run.state.defense_state)
     np.testing.assert_array_equal(counts[:40], 2)
     assert counts[40:].sum() == 2 * 5 * 8
     assert set(counts[40:]) <= {2, 3, 4}

@@ -102,8 +102,14 @@ def test_a_radius_below_bfloat16s_rounding_is_kept(mode: str) -> None:
     variables = MODEL.init(jax.random.key(0), batch.x)
     attack: Attack = attacks.pgd(LINF, keep="last", **PGD)
     points = jax.jit(
-        lambda batch: defenses.perturb(
-            jax.random.key(0), attack, MODEL, variables, batch, defenses.Moment(), attack_mode=mode
+        lambda batch: defenses.adversarial_examples(
+            jax.random.key(0),
+            attack,
+            MODEL,
+            variables,
+            batch,
+            defenses.TrainContext(),
+            attack_mode=mode,
         )
     )(batch)
     moved = np.abs(np.asarray(points - batch.x))
