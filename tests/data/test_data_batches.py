@@ -109,8 +109,10 @@ def test_semi_supervised_batches_are_half_labeled(sizes, batch_size, seed, epoch
     # One pass over the labeled ones; as many passes over the others as the steps need.
     assert counts[:labeled].max() == 1
     whole, begun = divmod(steps, (size - labeled) // half)
-    assert counts[labeled:].max() == whole + (begun > 0)
+    assert counts[labeled:].max() <= whole + (begun > 0)
+    # Where every pass leaves some out, each example may be among them once.
     if (size - labeled) % half == 0:
+        assert counts[labeled:].max() == whole + (begun > 0)
         assert counts[labeled:].min() == whole
 
 
