@@ -49,7 +49,7 @@ def convergence(attack: Attack, key: Key, f: LogitsFn, x: Array, y: Array) -> Co
 
 
 def path(attack: Attack, counts: Array, key: Key, f: LogitsFn, x: Array, y: Array) -> Convergence:
-    """`convergence` after each of `counts` steps of `attacks.gated` from one start."""
+    """`convergence` after each of `counts` steps of `attacks.fosc_stopped_pgd` from one start."""
     each = jax.vmap(lambda steps: convergence(attack.replace(steps=steps), key, f, x, y))
     return each(counts)
 
@@ -71,7 +71,7 @@ def traces(
     recipe: Recipe, model: Model, variables: Variables, split: Split, *, steps: int, seed: int = 0
 ) -> Convergence:
     """`convergence` after 0 to `steps` steps on every image, `[N, steps + 1]` (Figure 1b)."""
-    attack = attacks.gated(recipe.threat, step_size=recipe.step_size, steps=0)
+    attack = attacks.fosc_stopped_pgd(recipe.threat, step_size=recipe.step_size, steps=0)
     measure = Partial(path, attack, jnp.arange(steps + 1))
     return per_image(measure, model, variables, split, key=jax.random.key(seed))
 

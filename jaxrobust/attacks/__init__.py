@@ -16,8 +16,8 @@ from jaxrobust.attacks.expectation import expectation, expected
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.first_order import Keep, Start, first_order
 from jaxrobust.attacks.fosc import fosc, fosc_at, fosc_box
+from jaxrobust.attacks.fosc_stopped_pgd import fosc_stopped_pgd
 from jaxrobust.attacks.frank_wolfe import frank_wolfe
-from jaxrobust.attacks.gated import gated
 from jaxrobust.attacks.growing import growing
 from jaxrobust.attacks.langevin import langevin
 from jaxrobust.attacks.lbfgs import lbfgs
@@ -63,8 +63,8 @@ __all__ = [
     "fosc",
     "fosc_at",
     "fosc_box",
+    "fosc_stopped_pgd",
     "frank_wolfe",
-    "gated",
     "gaussian",
     "gaussian_noise",
     "growing",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxrobust import checks
 from jaxrobust.attacks.ascend import fooled
 from jaxrobust.attacks.first_order import stacked
-from jaxrobust.attacks.hyperplane import check_norm, nearest, shortest_move
+from jaxrobust.attacks.linearized_boundary import check_norm, nearest, shortest_move
 from jaxrobust.attacks.minimum_norm import closer, conclude, unmoved
 from jaxrobust.threats.box import numbers
 from jaxrobust.types import (

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 from jaxrobust import checks
 from jaxrobust.attacks.ascend import fooled
 from jaxrobust.attacks.first_order import stacked
-from jaxrobust.attacks.hyperplane import Linearize, check_norm, nearest, shortest_move, toward
+from jaxrobust.attacks.linearized_boundary import (
+    Linearize,
+    check_norm,
+    nearest,
+    shortest_move,
+    toward,
+)
 from jaxrobust.attacks.minimum_norm import Nearest, closer, conclude, nearest_of, unmoved
 from jaxrobust.attacks.wrappers import check_chunk, over, rivals
 from jaxrobust.threats import Linf

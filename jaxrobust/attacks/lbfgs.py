@@ -11,7 +11,7 @@ import optax
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import fooled
 from jaxrobust.attacks.first_order import stacked
-from jaxrobust.attacks.hyperplane import check_norm
+from jaxrobust.attacks.linearized_boundary import check_norm
 from jaxrobust.attacks.minimum_norm import (
     Nearest,
     closer,

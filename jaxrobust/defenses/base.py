@@ -118,8 +118,8 @@ def adversarial_examples(
         default everywhere); "train" with the statistics of the batch of iterates itself, averaged
         over devices, and dropout, as the fast-adversarial and robust-overfitting code do. In that
         mode alone, examples influence one another. It needs an attack of a fixed number of steps
-        (not `attacks.gated` or `growing`): devices that leave its loop at different times would
-        wait for one another's statistics forever.
+        (not `attacks.fosc_stopped_pgd` or `growing`): devices that leave its loop at different
+        times would wait for one another's statistics forever.
       ramp: the share of training over which the radius, and the settings that the attack declares
         to go with it (`Attack.scales`; step sizes in the library's own), grow linearly from 0 to
         their full values (0: full from the start). At a large radius, training from scratch can

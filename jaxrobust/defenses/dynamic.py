@@ -29,7 +29,7 @@ def dynamic(
 
     PGD moves an example while its FOSC exceeds c_t = largest * max(0, 1 - progress / until), where
     progress runs from 0 to 1 (the paper: by epochs). Dynamic adversarial training (Wang et al.
-    2019, Algorithm 1, with the indicator the right way round; see `attacks.gated`).
+    2019, Algorithm 1, with the indicator the right way round; see `attacks.fosc_stopped_pgd`).
 
     Args:
       threat: where x' may lie. step_size, steps: of PGD (paper: a quarter of the radius, 10).
@@ -39,17 +39,19 @@ def dynamic(
         on; here the weights have mean 1 over the batch and hold throughout.
       ramp: see `adversarial_examples`. An open gate does not stand in for it: at a large radius,
         its start and first step can already hold training at the constant prediction.
-      start, loss: see `attacks.gated`.
+      start, loss: see `attacks.fosc_stopped_pgd`.
     """
     checks.nonnegative("largest", largest)
     checks.positive("until", until)
     checks.at_least("steps", steps, 1)
-    gated = attacks.gated(threat, step_size=step_size, steps=steps, start=start, loss=loss)
-    check_ramp(ramp, gated)
+    stopped = attacks.fosc_stopped_pgd(
+        threat, step_size=step_size, steps=steps, start=start, loss=loss
+    )
+    check_ramp(ramp, stopped)
 
     def in_force(state: tuple, progress: Scalar) -> Attack:
         del state
-        return gated.replace(threshold=largest * jnp.maximum(0.0, 1.0 - progress / until))
+        return stopped.replace(threshold=largest * jnp.maximum(0.0, 1.0 - progress / until))
 
     def weighted(logits: Array, y: Array, context: TrainContext) -> tuple[Array, dict[str, Array]]:
         each = jax.vmap(losses.cross_entropy)(logits, y)
@@ -118,12 +120,12 @@ def curriculum(
       mixed: attack every example with a number of steps drawn from 0 to k, against forgetting
         ("batch mixing", there by slices of the batch); the accuracy is then that on this mixture.
       ramp: see `adversarial_examples`.
-      start, loss: see `attacks.gated`.
+      start, loss: see `attacks.fosc_stopped_pgd`.
     """
     checks.at_least("steps", steps, 1)
     checks.nonnegative("threshold", threshold)
     checks.nonnegative("patience", patience)
-    limited = attacks.gated(
+    limited = attacks.fosc_stopped_pgd(
         threat, step_size=step_size, steps=0, mixed=mixed, start=start, loss=loss
     )
     check_ramp(ramp, limited)

@@ -68,7 +68,7 @@ def test_a_linear_classifiers_worst_point_is_found(name, norm):
 WITHIN = {
     **{f"{n} linf": (Linf, MADE[n]) for n in ("momentum", "langevin")},
     "square": (Linf, lambda t: attacks.square(t, queries=50)),
-    "gated": (L2, lambda t: attacks.gated(t, step_size=0.05, steps=5, threshold=0.1)),
+    "gated": (L2, lambda t: attacks.fosc_stopped_pgd(t, step_size=0.05, steps=5, threshold=0.1)),
     "n_fgsm": (Linf, lambda t: attacks.n_fgsm(t)),
     "beta": (Linf, lambda t: attacks.beta(t, steps=5)),
     "multi_targeted": (Linf, lambda t: attacks.multi_targeted(t, step_size=0.05, steps=5)),

@@ -15,8 +15,8 @@ import pytest
 from jaxrobust import data, losses, models
 from jaxrobust.attacks import batched, targeted
 from jaxrobust.attacks.square import square
-from jaxrobust.attacks.square_mass import bump
-from jaxrobust.attacks.windows import place, window_at
+from jaxrobust.attacks.square.masses import bump
+from jaxrobust.attacks.square.windows import place, window_at
 from jaxrobust.threats import L1, L2, Linf
 from jaxrobust.types import Attack, AttackResult
 

@@ -300,7 +300,7 @@ def test_the_ramp_grows_what_an_attack_declares_by_whatever_name() -> None:
     [
         attacks.momentum(Linf(0.2), step_size=0.2, steps=1),
         attacks.langevin(Linf(0.2), step_size=0.2, steps=1, temperature=0.3),
-        attacks.gated(Linf(0.2), step_size=0.2, steps=1),
+        attacks.fosc_stopped_pgd(Linf(0.2), step_size=0.2, steps=1),
         attacks.growing(Linf(0.2), step=Linf(1.0), step_size=0.2, steps=1, factor=1.5, every=1),
         attacks.n_fgsm(Linf(0.2), step_size=0.2),
         attacks.msd(Union((Linf(0.3),), 0.2), step_sizes=(0.2,), steps=1),

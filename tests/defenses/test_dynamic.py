@@ -40,7 +40,7 @@ def test_the_threshold_falls_to_zero() -> None:
     dynamic = defenses.dynamic(THREAT, steps=5, largest=2.0, until=0.8, **OPTIONS)
     found = []
     for progress, threshold in ((0.0, 2.0), (0.4, 1.0), (0.8, 0.0), (1.0, 0.0)):
-        fixed = attacks.gated(THREAT, steps=5, threshold=threshold, **OPTIONS)
+        fixed = attacks.fosc_stopped_pgd(THREAT, steps=5, threshold=threshold, **OPTIONS)
         expected = run(defenses.adversarial(fixed))[0]
         found.append(run(dynamic, progress=progress)[0])
         np.testing.assert_allclose(found[-1], expected, rtol=1e-6)

@@ -107,8 +107,10 @@ def test_value_and_gradient_are_those_of_hand_written_cosines() -> None:
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_gradients_use_running_statistics_or_those_of_the_batch(mode: str) -> None:
     """Against gradients of the whole batch's summed loss, which batch normalization couples."""
-    model, shift = normalized(), jnp.asarray(DRAW.uniform(-0.5, 0.5, (4, 4, 1)), jnp.float32)
-    batch = batch_of(DRAW.uniform(size=(8, 4, 4, 1)), DRAW.integers(0, 4, 8))
+    # its own numbers: with others a gradient may vanish, and the cosine written out below with it
+    draw = np.random.default_rng(1)
+    model, shift = normalized(), jnp.asarray(draw.uniform(-0.5, 0.5, (4, 4, 1)), jnp.float32)
+    batch = batch_of(draw.uniform(size=(8, 4, 4, 1)), draw.integers(0, 4, 8))
     params, stats = model.init(jax.random.key(1), batch.x)
     stats = jax.tree.map(lambda s: 3 * s + 0.5, stats)
 

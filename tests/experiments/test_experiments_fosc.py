@@ -125,7 +125,7 @@ EPS, STEP = 0.1, 0.04
 
 
 def test_convergence_along_the_path_of_a_linear_classifier_is_the_closed_form():
-    pgd = attacks.gated(Linf(EPS), step_size=STEP, steps=0)
+    pgd = attacks.fosc_stopped_pgd(Linf(EPS), step_size=STEP, steps=0)
     measure, key = Partial(path, pgd, jnp.arange(8)), jax.random.key(3)
     found = per_image(measure, linear(2), VARIABLES, Split(X, Y), key=key, batch_size=4)
     assert found.fosc.shape == (6, 8)

@@ -88,7 +88,7 @@ def _growing(threat: Any, s: dict[str, Any]) -> Attack:
 
 
 def _gated(threat: Any, s: dict[str, Any]) -> Attack:
-    return attacks.gated(
+    return attacks.fosc_stopped_pgd(
         threat, step_size=s["share"] * threat.radius, steps=s["steps"], threshold=0.1,
         start=STARTS[s["start"]],
     )  # fmt: skip

@@ -23,7 +23,9 @@ def test_the_start_decides_what_single_steps_teach(shared: Path, tmp_path: Path)
     model = models.from_linen(models.build("wong_small", 10))
     optimizer = training.optimizer(
         "adam",
-        training.schedule("cyclic", 3e-3, EPOCHS * training.steps_per_epoch(mnist, BATCH), top=0.2),
+        training.schedule(
+            "cyclic", 3e-3, EPOCHS * training.steps_per_epoch(mnist, BATCH), {"top": 0.2}
+        ),
     )
     test = Split(mnist.test.x[:500], mnist.test.y[:500])
     judges = {

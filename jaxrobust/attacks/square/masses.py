@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.attacks.windows import Grid, Propose, Sides, Window, place, window_at
+from jaxrobust.attacks.square.windows import Grid, Propose, Sides, Window, place, window_at
 from jaxrobust.threats import L1, L2
 from jaxrobust.threats.box import numbers
 from jaxrobust.types import Array, Key

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.attacks import batched, clean, fosc_at, gated, pgd
+from jaxrobust.attacks import batched, clean, fosc_at, fosc_stopped_pgd, pgd
 from jaxrobust.threats import Linf
 from jaxrobust.types import Attack, AttackResult
 
@@ -33,7 +33,7 @@ def run(attack: Attack) -> AttackResult:
 
 
 def test_without_a_threshold_it_is_pgd() -> None:
-    ours = run(gated(THREAT, step_size=STEP, steps=9, start=clean))
+    ours = run(fosc_stopped_pgd(THREAT, step_size=STEP, steps=9, start=clean))
     plain = run(pgd(THREAT, step_size=STEP, steps=9, start=clean, keep="last"))
     np.testing.assert_allclose(ours.x, plain.x, atol=1e-6)
     assert (ours.backwards == 9).all()
@@ -41,7 +41,9 @@ def test_without_a_threshold_it_is_pgd() -> None:
 
 def test_examples_rest_where_they_have_converged() -> None:
     threshold = 0.05
-    result = run(gated(THREAT, step_size=STEP, steps=9, threshold=threshold, start=clean))
+    result = run(
+        fosc_stopped_pgd(THREAT, step_size=STEP, steps=9, threshold=threshold, start=clean)
+    )
     at = jax.jit(jax.vmap(lambda x, y, z: fosc_at(THREAT, f, x, y, z)))
     score, moves = np.asarray(at(X, Y, result.x)), np.asarray(result.backwards)
     assert (score[moves < 9] <= threshold + 1e-6).all()
@@ -50,21 +52,23 @@ def test_examples_rest_where_they_have_converged() -> None:
     counts = set(moves[(moves > 2) & (moves < 9)].tolist())
     assert counts
     for count in counts:
-        before = run(gated(THREAT, step_size=STEP, steps=count - 2, start=clean)).x
+        before = run(fosc_stopped_pgd(THREAT, step_size=STEP, steps=count - 2, start=clean)).x
         assert (np.asarray(at(X, Y, before))[moves == count] > threshold).all()
 
 
 def test_the_first_step_is_taken_in_any_case_and_numbers_never_recompile() -> None:
-    once = run(gated(THREAT, step_size=STEP, steps=9, threshold=1e6, start=clean))
+    once = run(fosc_stopped_pgd(THREAT, step_size=STEP, steps=9, threshold=1e6, start=clean))
     one = run(pgd(THREAT, step_size=STEP, steps=1, start=clean, keep="last"))
     np.testing.assert_allclose(once.x, one.x, atol=1e-6)
     count = len(TRACES)
-    np.testing.assert_array_equal(run(gated(THREAT, step_size=STEP, steps=0, start=clean)).x, X)
+    np.testing.assert_array_equal(
+        run(fosc_stopped_pgd(THREAT, step_size=STEP, steps=0, start=clean)).x, X
+    )
     assert len(TRACES) == count
 
 
 def test_mixed_draws_each_examples_number_of_steps() -> None:
-    result = run(gated(THREAT, step_size=STEP, steps=3, mixed=True, start=clean))
+    result = run(fosc_stopped_pgd(THREAT, step_size=STEP, steps=3, mixed=True, start=clean))
     drawn = np.bincount(np.asarray(result.backwards), minlength=4)
     assert drawn.size == 4
     assert (drawn > 2).all()
@@ -73,10 +77,10 @@ def test_mixed_draws_each_examples_number_of_steps() -> None:
 
 def test_mistakes_name_the_value() -> None:
     with pytest.raises(ValueError, match="steps must be a whole number of at least 0, got -1"):
-        gated(THREAT, step_size=STEP, steps=-1)
+        fosc_stopped_pgd(THREAT, step_size=STEP, steps=-1)
     with pytest.raises(ValueError, match=r"steps must be a whole number of at least 0, got 2\.7"):
-        gated(THREAT, step_size=STEP, steps=2.7)
+        fosc_stopped_pgd(THREAT, step_size=STEP, steps=2.7)
     with pytest.raises(ValueError, match="threshold must be a number, got nan"):
-        gated(THREAT, step_size=STEP, steps=2, threshold=float("nan"))
+        fosc_stopped_pgd(THREAT, step_size=STEP, steps=2, threshold=float("nan"))
     with pytest.raises(ValueError, match="step_size"):
-        gated(THREAT, step_size=-1.0, steps=3)
+        fosc_stopped_pgd(THREAT, step_size=-1.0, steps=3)

@@ -58,7 +58,7 @@ def _run(
     return judge(f, threat, x, y, path.last, loss, clean=clean, **costs)
 
 
-def gated(
+def fosc_stopped_pgd(
     threat: ThreatModel,
     *,
     step_size: Scalar,

@@ -12,8 +12,8 @@ import numpy as np
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import Point, better, judge, objective
 from jaxrobust.attacks.first_order import shared, stacked
-from jaxrobust.attacks.square_mass import masses
-from jaxrobust.attacks.windows import Grid, Propose, Sides, place
+from jaxrobust.attacks.square.masses import masses
+from jaxrobust.attacks.square.windows import Grid, Propose, Sides, place
 from jaxrobust.threats import L1, L2, Linf
 from jaxrobust.types import (
     Array,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog, minimize
 
-from jaxrobust.attacks.hyperplane import nearest, shortest_move, toward
+from jaxrobust.attacks.linearized_boundary import nearest, shortest_move, toward
 
 N = 5
 COUNT = 40
