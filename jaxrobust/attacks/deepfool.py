@@ -60,7 +60,7 @@ def deepfool(threat: BoxedBall, *, steps: int = 50, overshoot: Scalar = 0.02) ->
     """DeepFool (linf, l2, l1): r <- r + the shortest move from z onto the nearest boundary.
 
     z = clip(x + (1 + overshoot) r), until z is misclassified; the boundaries are those of the
-    classes linearized at z (`hyperplane.nearest`). Moosavi-Dezfooli et al. 2016
+    classes linearized at z (`linearized_boundary.nearest`). Moosavi-Dezfooli et al. 2016
     (arXiv:1511.04599), Algorithm 2 and section 3.3 for norms other than l2. A fast upper bound
     on the least perturbation, on a linear model `overshoot` above it; FAB refines it.
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_hyperplane import least
+from test_linearized_boundary import least
 
 from jaxrobust.attacks import batched, example_keys
 from jaxrobust.attacks.carlini_wagner import carlini_wagner
