@@ -70,7 +70,7 @@ def _parts(value: Any, tell: Tell) -> Any:
     if isinstance(value, set | frozenset):
         return sorted((tell(part) for part in value), key=repr)
     if isinstance(value, Attack):
-        return {KIND: tell(value.run), **_named(value.settings, tell)}
+        return {KIND: type(value).__qualname__, **_named(value.settings, tell)}
     if isinstance(value, _CONTAINERS):
         return _named(value, tell)
     if isinstance(value, functools.partial):

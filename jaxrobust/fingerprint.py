@@ -42,7 +42,7 @@ def describe(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Attack):
-        return {"run": describe(value.run), **describe(dict(value.settings))}
+        return {"kind": describe(type(value)), **describe(dict(value.settings))}
     if isinstance(value, Mapping):
         return {str(name): describe(part) for name, part in value.items()}
     if isinstance(value, tuple | list):

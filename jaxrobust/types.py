@@ -7,11 +7,21 @@ pure function `f(x) -> logits [K]`. Batches are `jax.vmap` axes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    NamedTuple,
+    Protocol,
+    Self,
+    dataclass_transform,
+    runtime_checkable,
+)
 
 import jax
+
+from jaxrobust.pytree import pytree
 
 Array = jax.Array
 Key = jax.Array
@@ -105,39 +115,59 @@ class AttackResult(NamedTuple):
     """int32: backward passes spent."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+def static(**settings: Any) -> Any:
+    """A field of an `Attack` that is part of the compiled program: steps, functions, choices."""
+    return dataclasses.field(metadata={"static": True}, **settings)
+
+
+def length(**settings: Any) -> Any:
+    """A field of an `Attack` that is a length in its set, as step sizes are: it grows and shrinks
+    with the radius. See `defenses.base.adversarial_examples` on ramps."""
+    return dataclasses.field(metadata={"length": True}, **settings)
+
+
+def spread(*, length: bool = False, **settings: Any) -> Any:
+    """A field that holds numbers by name, each of which is a setting of its own."""
+    return dataclasses.field(metadata={"spread": True, "length": length}, **settings)
+
+
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(static, length, spread)
+)
 class Attack:
     """An attack with its settings, called as `attack(key, f, x, y) -> AttackResult` on one example.
 
-    A pytree: the numbers (`leaves`: radius, step size, ...) are traced, the rest (`run`,
-    `options`) is static. Pass it to a jitted function and a second radius does not recompile;
+    Each attack is a class of fields and of `__call__`, its formula; a subclass is made a frozen
+    dataclass, with keywords, and a pytree. Its numbers (radius, step size, ...) are leaves, its
+    `static` fields are not: pass it to a jitted function and a second radius does not recompile;
     `vmap` over an attack built with an array of radii draws a robustness curve.
     """
 
-    run: Callable[..., AttackResult] = dataclasses.field(metadata={"static": True})
-    leaves: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
-    options: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), metadata={"static": True})
-    scales: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
-    """The leaves beside `threat` that are lengths in the set, so that they grow and shrink with its
-    radius: step sizes, for most. See `defenses.base.adversarial_examples` on ramps."""
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(cls) -> None:
+        pytree(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
 
     def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
-        return self.run(key, f, x, y, **self.leaves, **dict(self.options))
+        raise NotImplementedError(f"{type(self).__name__} has no __call__(key, f, x, y)")
 
-    def replace(self, **changes: Any) -> Attack:
+    def replace(self, **changes: Any) -> Self:
         """The same attack with other settings; an unknown name is an error."""
-        settings = self.settings
         for name in changes:
-            if name not in settings:
-                known = ", ".join(sorted(settings))
+            if name not in self.settings:
+                known = ", ".join(sorted(self.settings))
                 raise ValueError(f"this attack has no setting {name!r}; it has: {known}")
-        leaves = {name: changes.get(name, value) for name, value in self.leaves.items()}
-        options = tuple((name, changes.get(name, value)) for name, value in self.options)
-        return dataclasses.replace(self, leaves=leaves, options=options)
+        made = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata.get("spread"):
+                made[field.name] = {n: changes.get(n, v) for n, v in value.items()}
+            else:
+                made[field.name] = changes.get(field.name, value)
+        return type(self)(**made)
 
     @property
-    def bare(self) -> Attack:
+    def bare(self) -> Self:
         """The attack as training uses it: its point is always the one that its search ends at.
 
         An evaluation must not lose an example that the model errs on without an attack, so that
@@ -145,18 +175,27 @@ class Attack:
         setting `clean`). A training loss is defined at the points of the search. So `clean` is
         False here, in this attack and in those that it is made of.
         """
-        leaves = jax.tree.map(
+        parts = jax.tree.map(
             lambda part: part.bare if isinstance(part, Attack) else part,
             dict(self.leaves),
             is_leaf=lambda part: isinstance(part, Attack),
         )
-        options = tuple((n, False if n == "clean" else value) for n, value in self.options)
-        return dataclasses.replace(self, leaves=leaves, options=options)
+        return self.replace(**parts, **({"clean": False} if "clean" in self.settings else {}))
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """Every setting by name."""
-        return MappingProxyType({**self.leaves, **dict(self.options)})
+        return self._named(lambda field: True)
+
+    @property
+    def leaves(self) -> Mapping[str, PyTree]:
+        """The traced settings by name."""
+        return self._named(lambda field: not field.metadata.get("static"))
+
+    @property
+    def lengths(self) -> Mapping[str, PyTree]:
+        """The leaves beside `threat` that are lengths in the set."""
+        return self._named(lambda field: field.metadata.get("length"))
 
     @property
     def threats(self) -> tuple[Any, ...]:
@@ -169,29 +208,21 @@ class Attack:
         own = (self.leaves["threat"],) if "threat" in self.leaves else ()
         return own + tuple(t for part in inner if isinstance(part, Attack) for t in part.threats)
 
+    def _named(self, wanted: Callable[[dataclasses.Field], Any]) -> Mapping[str, Any]:
+        named = {}
+        for field in filter(wanted, dataclasses.fields(self)):
+            value = getattr(self, field.name)
+            named.update(value if field.metadata.get("spread") else {field.name: value})
+        return MappingProxyType(named)
 
-def make_attack(
-    run: Callable[..., AttackResult],
-    leaves: dict[str, PyTree],
-    *,
-    scales: Sequence[str] = (),
-    **options: Any,
-) -> Attack:
-    """Builds an `Attack` from a module-level function, its numbers and its static options.
 
-    Args:
-      scales: the names of the leaves beside `threat` that grow along with its radius.
+class FunctionAttack(Attack):
+    """A plain function `run(key, f, x, y) -> AttackResult` where an `Attack` is wanted."""
 
-    Raises:
-      ValueError: `scales` names something that is no leaf.
-    """
-    for name in scales:
-        if name not in leaves:
-            known = ", ".join(sorted(leaves))
-            raise ValueError(
-                f"scales names {name!r}, which is no leaf of this attack; it has: {known}"
-            )
-    return Attack(run, leaves, tuple(sorted(options.items())), tuple(scales))
+    run: Callable[[Key, LogitsFn, Array, Array], AttackResult] = static()
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        return self.run(key, f, x, y)
 
 
 class Variables(NamedTuple):

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"devices", "types"},
+    {"devices", "pytree"},
+    {"types"},
     {"checks", "files", "float_bisection", "fingerprint", "losses", "processes", "signals"},
     {"archive", "contents", "lagrangian", "locks"},
     {"sinkhorn"},

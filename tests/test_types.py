@@ -15,28 +15,34 @@ from jaxrobust.types import (
     Attack,
     AttackResult,
     Model,
+    Scalar,
     ThreatModel,
     Variables,
-    make_attack,
+    static,
 )
 
 
-def _shift(key: Any, f: Any, x: Any, y: Any, *, amount: Any, sign: int, name: str) -> AttackResult:
-    moved = x + sign * amount
-    zero = jnp.zeros(())
-    return AttackResult(
-        moved, zero > 1, zero < 1, zero, zero, zero, jnp.int32(0), jnp.int32(len(name))
-    )
+class Shift(Attack):
+    amount: Scalar = 0.25
+    sign: int = static(default=-1)
+    name: str = static(default="abc")
+
+    def __call__(self, key: Any, f: Any, x: Any, y: Any) -> AttackResult:
+        moved = x + self.sign * self.amount
+        zero = jnp.zeros(())
+        return AttackResult(
+            moved, zero > 1, zero < 1, zero, zero, zero, jnp.int32(0), jnp.int32(len(self.name))
+        )
 
 
-SHIFT = make_attack(_shift, {"amount": 0.25}, sign=-1, name="abc")
+SHIFT = Shift()
 
 
 def call(attack: Attack) -> AttackResult:
     return attack(jax.random.key(0), lambda x: x, jnp.ones(2), jnp.int32(0))
 
 
-def test_calling_an_attack_passes_leaves_and_options() -> None:
+def test_calling_an_attack_reads_its_fields() -> None:
     result = call(SHIFT)
     np.testing.assert_allclose(result.x, 0.75)
     assert int(result.backwards) == 3
@@ -47,7 +53,7 @@ def test_settings_are_read_only() -> None:
     with pytest.raises(TypeError):
         SHIFT.settings["amount"] = 1.0  # type: ignore[index]
     with pytest.raises(AttributeError):
-        SHIFT.leaves = {}  # type: ignore[misc]
+        SHIFT.amount = 1.0  # type: ignore[misc]
 
 
 def test_replace_keeps_the_rest_and_the_original() -> None:

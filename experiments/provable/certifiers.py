@@ -11,7 +11,7 @@ from jaxrobust.duals.bounds import METHODS, margin_rows
 from jaxrobust.duals.certificates import Certificate, certify
 from jaxrobust.duals.optimized import optimized_bounds
 from jaxrobust.duals.radius import certified_radius
-from jaxrobust.types import Array, AttackResult, Key, LogitsFn, Scalar, ThreatModel
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Scalar, ThreatModel, static
 
 CERTIFICATES: Mapping[str, Mapping[str, Any]] = {
     "interval": {"methods": ("interval",)},
@@ -42,32 +42,31 @@ def own(
     return certify(f, x, jnp.argmax(f(x)), threat, **options)
 
 
-def widest(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: ThreatModel,
-    upper: Scalar,
-    steps: int,
-    chunk: int | None,
-) -> AttackResult:
+class WidestRadius(Attack):
     """The largest certified radius of the prediction, as the `norm` of an attack's result.
 
     So that `evaluate` keeps it. `success` says that the prediction is wrong.
     """
-    del key
-    guess = jnp.argmax(f(x))
-    radius, proof = certified_radius(f, x, guess, threat, upper=upper, steps=steps, chunk=chunk)
-    nothing, none = jnp.zeros((), jnp.int32), jnp.zeros((), x.dtype)
-    return AttackResult(
-        x=x,
-        success=guess != y,
-        inside=jnp.ones((), bool),
-        loss=none,
-        margin=none,
-        norm=jnp.where(proof.certified, radius, 0),
-        forwards=nothing,
-        backwards=nothing,
-    )
+
+    threat: ThreatModel
+    upper: Scalar
+    steps: int = static()
+    chunk: int | None = static()
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        del key
+        guess = jnp.argmax(f(x))
+        radius, proof = certified_radius(
+            f, x, guess, self.threat, upper=self.upper, steps=self.steps, chunk=self.chunk
+        )
+        nothing, none = jnp.zeros((), jnp.int32), jnp.zeros((), x.dtype)
+        return AttackResult(
+            x=x,
+            success=guess != y,
+            inside=jnp.ones((), bool),
+            loss=none,
+            margin=none,
+            norm=jnp.where(proof.certified, radius, 0),
+            forwards=nothing,
+            backwards=nothing,
+        )

@@ -11,7 +11,13 @@ import jax
 import numpy as np
 
 from experiments.common.attack_menu import Budget, make_attacks
-from experiments.provable.certifiers import CERTIFICATES, OPTIMIZED, TIGHTEST, optimized, widest
+from experiments.provable.certifiers import (
+    CERTIFICATES,
+    OPTIMIZED,
+    TIGHTEST,
+    WidestRadius,
+    optimized,
+)
 from experiments.provable.recipes import Setting
 from experiments.provable.subjects import Subject
 from jaxrobust import evaluation
@@ -19,7 +25,6 @@ from jaxrobust.data import Split
 from jaxrobust.evaluation import Report
 from jaxrobust.evaluation.certified import CertifiedReport, Certifier, certified, deterministic
 from jaxrobust.evaluation.sandwich import Sandwich, sandwich
-from jaxrobust.types import make_attack
 
 SLOPE_STEPS = 20
 """Of the search for slopes."""
@@ -142,11 +147,8 @@ class Run:
 
     def radii(self, subject: Subject, upper: float) -> tuple[np.ndarray, np.ndarray]:
         """The largest certified radii of the predictions, and whether those are right; `[N]`."""
-        search = make_attack(
-            widest,
-            {"threat": subject.threat, "upper": upper},
-            steps=RADIUS_STEPS,
-            chunk=self.setting.chunk,
+        search = WidestRadius(
+            threat=subject.threat, upper=upper, steps=RADIUS_STEPS, chunk=self.setting.chunk
         )
         report = evaluation.evaluate(
             jax.random.key(0),

@@ -15,7 +15,7 @@ from jaxrobust.attacks.ascend import judge, objective
 from jaxrobust.attacks.first_order import Start, shared, stacked
 from jaxrobust.threats import L2, Linf
 from jaxrobust.threats.box import numbers
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Loss, Scalar, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Loss, Scalar, static
 
 MOMENTUM = 0.75  # weight of the new step; the rest repeats the last movement
 
@@ -122,69 +122,68 @@ class State(NamedTuple):
     checked: Array
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: Linf | L2,
-    rho: Scalar,
-    steps: int,
-    loss: Loss,
-    start: Start,
-    clean: bool,
-) -> AttackResult:
-    radius, _, _ = numbers(threat, x)
-    rho = shared(rho, radius.dtype)
-    evaluate = evaluator(f, loss, y)
+class APGD(Attack):
+    """What `apgd` makes; see there."""
 
-    def step(state: State, now: tuple[Array, Array]) -> tuple[State, None]:
-        window, weight = now
-        here = evaluate(state.z)
-        found = update(state.found, state.z, here)
-        rises = state.rises + (here.value > state.value).astype(jnp.int32)
+    threat: Linf | L2
+    rho: Scalar
+    steps: int = static()
+    loss: Loss = static()
+    start: Start = static()
+    clean: bool = static(default=True)
 
-        few = rises.astype(rho.dtype) <= rho * window.astype(rho.dtype)
-        stuck = ~state.halved & (found.value <= state.checked)
-        check = window > 0
-        halve = check & (few | stuck)
-        step_size = jnp.where(halve, state.step_size / 2, state.step_size)
-        z = jnp.where(halve, found.z, state.z)
-        g = jnp.where(halve, found.gradient, here.gradient)
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        radius, _, _ = numbers(self.threat, x)
+        rho = shared(self.rho, radius.dtype)
+        evaluate = evaluator(f, self.loss, y)
 
-        aim = threat.project(x, z + step_size * threat.steepest(g, z))
-        moved = z + weight * (aim - z) + (1 - weight) * (z - state.before)
-        return State(
-            z=threat.project(x, moved),
+        def step(state: State, now: tuple[Array, Array]) -> tuple[State, None]:
+            window, weight = now
+            here = evaluate(state.z)
+            found = update(state.found, state.z, here)
+            rises = state.rises + (here.value > state.value).astype(jnp.int32)
+
+            few = rises.astype(rho.dtype) <= rho * window.astype(rho.dtype)
+            stuck = ~state.halved & (found.value <= state.checked)
+            check = window > 0
+            halve = check & (few | stuck)
+            step_size = jnp.where(halve, state.step_size / 2, state.step_size)
+            z = jnp.where(halve, found.z, state.z)
+            g = jnp.where(halve, found.gradient, here.gradient)
+
+            aim = self.threat.project(x, z + step_size * self.threat.steepest(g, z))
+            moved = z + weight * (aim - z) + (1 - weight) * (z - state.before)
+            return State(
+                z=self.threat.project(x, moved),
+                before=z,
+                value=here.value,
+                found=found,
+                step_size=step_size,
+                rises=jnp.where(check, 0, rises),
+                halved=jnp.where(check, halve, state.halved),
+                checked=jnp.where(check, found.value, state.checked),
+            ), None
+
+        z = self.start(key, self.threat, x)
+        found = nothing(z, jax.eval_shape(evaluate, z).value.dtype)
+        # Each turn evaluates first and then moves, so that the network is traced once. No rise
+        # leads to the start, and the first check's best is above `checked`, -inf: the second rule
+        # is off there.
+        state = State(
+            z=z,
             before=z,
-            value=here.value,
+            value=jnp.full_like(found.value, jnp.inf),
             found=found,
-            step_size=step_size,
-            rises=jnp.where(check, 0, rises),
-            halved=jnp.where(check, halve, state.halved),
-            checked=jnp.where(check, found.value, state.checked),
-        ), None
-
-    z = start(key, threat, x)
-    found = nothing(z, jax.eval_shape(evaluate, z).value.dtype)
-    # Each turn evaluates first and then moves, so that the network is traced once. No rise leads to
-    # the start, and the first check's best is above `checked`, -inf: the second rule is off there.
-    state = State(
-        z=z,
-        before=z,
-        value=jnp.full_like(found.value, jnp.inf),
-        found=found,
-        step_size=2 * (radius if isinstance(threat, Linf) else jnp.max(radius)),
-        rises=jnp.zeros((), jnp.int32),
-        halved=jnp.zeros((), bool),
-        checked=found.value,
-    )
-    weights = jnp.full(steps + 1, MOMENTUM, radius.dtype).at[0].set(1)
-    state, _ = jax.lax.scan(step, state, (jnp.asarray(_windows(steps)), weights))
-    z = state.found.result()
-    costs = {"forwards": steps + 1, "backwards": steps + 1}
-    return judge(f, threat, x, y, z, loss, clean=clean, **costs)
+            step_size=2 * (radius if isinstance(self.threat, Linf) else jnp.max(radius)),
+            rises=jnp.zeros((), jnp.int32),
+            halved=jnp.zeros((), bool),
+            checked=found.value,
+        )
+        weights = jnp.full(self.steps + 1, MOMENTUM, radius.dtype).at[0].set(1)
+        state, _ = jax.lax.scan(step, state, (jnp.asarray(_windows(self.steps)), weights))
+        z = state.found.result()
+        costs = {"forwards": self.steps + 1, "backwards": self.steps + 1}
+        return judge(f, self.threat, x, y, z, self.loss, clean=self.clean, **costs)
 
 
 def apgd(
@@ -194,7 +193,7 @@ def apgd(
     loss: Loss = losses.cross_entropy,
     rho: Scalar = 0.75,
     start: Start = sphere,
-) -> Attack:
+) -> APGD:
     """APGD (linf, l2): maximizes `loss` without a step size to tune.
 
     z = P(x_i + eta d), x_{i+1} = P(x_i + .75 (z - x_i) + .25 (x_i - x_{i-1})), d the threat's
@@ -226,8 +225,8 @@ def apgd(
     _check_threat(threat)
     checks.at_least("steps", steps, 1)
     checks.nonnegative("rho", rho)
-    leaves = {"threat": threat, **stacked({"rho": rho}, threat)}
-    return make_attack(_run, leaves, steps=steps, loss=loss, start=start, clean=True)
+    (rho,) = stacked({"rho": rho}, threat).values()
+    return APGD(threat=threat, rho=rho, steps=steps, loss=loss, start=start)
 
 
 def _check_threat(threat: Linf | L2) -> None:

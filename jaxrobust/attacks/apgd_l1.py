@@ -17,7 +17,7 @@ from jaxrobust.attacks.ascend import judge
 from jaxrobust.attacks.first_order import Start
 from jaxrobust.threats import L1
 from jaxrobust.threats.box import numbers
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Loss, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Loss, static
 
 projected_normal: Start = partial(starts.gaussian, scale=1.0)
 """P(x + N(0, I)): the released code's start, a sparse point of the sphere."""
@@ -74,69 +74,71 @@ def _sparse_sign(gradient: Array, count: Array) -> Array:
     return ball.steepest(gradient, jnp.zeros_like(gradient))
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: L1,
-    steps: int,
-    loss: Loss,
-    start: Start,
-    larger_radii: bool,
-    clean: bool,
-) -> AttackResult:
-    radius, _, _ = numbers(threat, x, one_radius="apgd_l1")
-    evaluate = evaluator(f, loss, y)
-    schedule = _schedule(steps, larger_radii)
+class APGDL1(Attack):
+    """What `apgd_l1` makes; see there."""
 
-    def step(state: State, now: Schedule) -> tuple[State, None]:
-        here = evaluate(state.z)
-        found = update(state.found, state.z, here)
+    threat: L1
+    steps: int = static()
+    loss: Loss = static()
+    start: Start = static()
+    larger_radii: bool = static()
+    clean: bool = static(default=True)
 
-        longest = now.multiple * radius
-        moved = _moved(x, found.z)
-        sparser = 20 * moved < 19 * state.moved
-        shorter = jnp.clip(state.step_size / 1.5, longest / 10, longest)
-        adapted = jnp.where(sparser, longest, shorter)
-        step_size = jnp.where(now.check, adapted, state.step_size)
-        count = jnp.where(now.check, _share(moved), state.count)
-        jump = now.check & sparser
-        z = jnp.where(jump, found.z, state.z)
-        g = jnp.where(jump, found.gradient, here.gradient)
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        radius, _, _ = numbers(self.threat, x, one_radius="apgd_l1")
+        evaluate = evaluator(f, self.loss, y)
+        schedule = _schedule(self.steps, self.larger_radii)
 
-        # The next stage starts afresh at the best point's projection onto its smaller ball.
-        wish = jnp.where(now.ends, found.z, z + step_size * _sparse_sign(g, count))
-        ball = dataclasses.replace(threat, radius=now.following * radius)
-        z = ball.project(x, wish)
-        same_stage = State(z, found, step_size, count, jnp.where(now.check, moved, state.moved))
-        left = _moved(x, z)
-        next_stage = State(
-            z,
-            nothing(z, found.value.dtype),
-            jnp.asarray(now.following * radius),
-            _share(left),
-            left,
+        def step(state: State, now: Schedule) -> tuple[State, None]:
+            here = evaluate(state.z)
+            found = update(state.found, state.z, here)
+
+            longest = now.multiple * radius
+            moved = _moved(x, found.z)
+            sparser = 20 * moved < 19 * state.moved
+            shorter = jnp.clip(state.step_size / 1.5, longest / 10, longest)
+            adapted = jnp.where(sparser, longest, shorter)
+            step_size = jnp.where(now.check, adapted, state.step_size)
+            count = jnp.where(now.check, _share(moved), state.count)
+            jump = now.check & sparser
+            z = jnp.where(jump, found.z, state.z)
+            g = jnp.where(jump, found.gradient, here.gradient)
+
+            # The next stage starts afresh at the best point's projection onto its smaller ball.
+            wish = jnp.where(now.ends, found.z, z + step_size * _sparse_sign(g, count))
+            ball = dataclasses.replace(self.threat, radius=now.following * radius)
+            z = ball.project(x, wish)
+            same_stage = State(z, found, step_size, count, jnp.where(now.check, moved, state.moved))
+            left = _moved(x, z)
+            next_stage = State(
+                z,
+                nothing(z, found.value.dtype),
+                jnp.asarray(now.following * radius),
+                _share(left),
+                left,
+            )
+            state = jax.tree.map(
+                lambda new, old: jnp.where(now.ends, new, old), next_stage, same_stage
+            )
+            return state, None
+
+        first = dataclasses.replace(self.threat, radius=float(schedule.multiple[0]) * radius)
+        z = self.start(key, first, x)
+        state = State(
+            z=z,
+            found=nothing(z, jax.eval_shape(evaluate, z).value.dtype),
+            step_size=jnp.asarray(first.radius),
+            count=jnp.asarray(-(-x.size // 5), jnp.int32),
+            moved=jnp.asarray(x.size, jnp.int32),
         )
-        state = jax.tree.map(lambda new, old: jnp.where(now.ends, new, old), next_stage, same_stage)
-        return state, None
-
-    first = dataclasses.replace(threat, radius=float(schedule.multiple[0]) * radius)
-    z = start(key, first, x)
-    state = State(
-        z=z,
-        found=nothing(z, jax.eval_shape(evaluate, z).value.dtype),
-        step_size=jnp.asarray(first.radius),
-        count=jnp.asarray(-(-x.size // 5), jnp.int32),
-        moved=jnp.asarray(x.size, jnp.int32),
-    )
-    lengths = (jnp.asarray(v, radius.dtype) for v in (schedule.multiple, schedule.following))
-    now = Schedule(*lengths, *(jnp.asarray(v, bool) for v in (schedule.check, schedule.ends)))
-    state, _ = jax.lax.scan(step, state, now)
-    passes = len(schedule.check)
-    costs = {"forwards": passes, "backwards": passes}
-    return judge(f, threat, x, y, state.found.result(), loss, clean=clean, **costs)
+        lengths = (jnp.asarray(v, radius.dtype) for v in (schedule.multiple, schedule.following))
+        now = Schedule(*lengths, *(jnp.asarray(v, bool) for v in (schedule.check, schedule.ends)))
+        state, _ = jax.lax.scan(step, state, now)
+        passes = len(schedule.check)
+        costs = {"forwards": passes, "backwards": passes}
+        return judge(
+            f, self.threat, x, y, state.found.result(), self.loss, clean=self.clean, **costs
+        )
 
 
 def apgd_l1(
@@ -146,7 +148,7 @@ def apgd_l1(
     loss: Loss = losses.cross_entropy,
     larger_radii: bool = True,
     start: Start = projected_normal,
-) -> Attack:
+) -> APGDL1:
     """l1-APGD: maximizes `loss` by sparse steps whose sparsity follows that of the best point.
 
     x <- P(x + eta sign(g_s) / k), g_s the k entries of largest |g| (at first a fifth of all), P
@@ -179,12 +181,4 @@ def apgd_l1(
     if not isinstance(threat, L1):
         raise TypeError(f"apgd_l1 needs an L1 threat, got {type(threat).__name__}; use apgd")
     checks.at_least("steps", steps, 3 if larger_radii else 1)
-    return make_attack(
-        _run,
-        {"threat": threat},
-        steps=steps,
-        loss=loss,
-        start=start,
-        larger_radii=larger_radii,
-        clean=True,
-    )
+    return APGDL1(threat=threat, steps=steps, loss=loss, start=start, larger_radii=larger_radii)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.apgd import apgd
@@ -49,7 +50,7 @@ def autoattack(
       ValueError: an unknown version. TypeError: another threat.
     """
     checks.choice("version", version, VERSIONS)
-    ascent: Callable[..., Attack] = apgd_l1 if isinstance(threat, L1) else apgd
+    ascent = cast(Callable[..., Attack], apgd_l1 if isinstance(threat, L1) else apgd)
     if version == "rand":
         return {
             "APGD-CE": expectation(ascent(threat, steps=steps), draws),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optax
 
 from jaxrobust.attacks import starts
-from jaxrobust.attacks.first_order import Keep, OptimizerFn, Start, first_order
+from jaxrobust.attacks.first_order import FirstOrder, Keep, OptimizerFn, Start, first_order
 from jaxrobust.attacks.pgd import pgd
 from jaxrobust.attacks.wrappers import targeted
 from jaxrobust.types import Attack, Key, Scalar, ThreatModel
@@ -37,7 +37,7 @@ def optimizer_steps(
     optimizer: OptimizerFn = rmsprop,
     start: Start = starts.uniform,
     keep: Keep = "last",
-) -> Attack:
+) -> FirstOrder:
     """BETA's inner attack, before it is aimed at a class: arguments as `beta`."""
     return first_order(
         threat,

@@ -14,7 +14,7 @@ from jaxrobust.attacks.first_order import stacked
 from jaxrobust.attacks.noise import finite_box, first_fooled
 from jaxrobust.threats import L2
 from jaxrobust.threats.box import numbers
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Scalar, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Scalar, static
 
 STARTS = 100
 """Random images tried as a start."""
@@ -119,56 +119,56 @@ def _start(key: Key, f: LogitsFn, threat: L2, x: Array, y: Array) -> tuple[Array
     return jnp.where(jnp.all(far == x), x, blend(high)), count + 1 + HALVINGS
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: L2,
-    orthogonal: Scalar,
-    inward: Scalar,
-    steps: int,
-) -> AttackResult:
-    start_key, walk_key = jax.random.split(key)
-    evaluate = objective(f, losses.margin, y)
+class Boundary(Attack):
+    """What `boundary` makes; see there."""
 
-    def proceed(walk: _Walk) -> Array:
-        moving = (walk.inward >= CONVERGED) & jnp.any(walk.z != x)
-        return (walk.rounds < -(-steps // STRIDE)) & moving
+    threat: L2
+    orthogonal: Scalar
+    inward: Scalar
+    steps: int = static()
 
-    def step(walk: _Walk, key: Key) -> tuple[_Walk, tuple[Array, Array]]:
-        around, closer = _candidates(key, threat, x, walk)
-        wrong = evaluate(closer)[1]
-        nearer = _norm(closer - x) < _norm(walk.z - x)
-        return walk._replace(z=jnp.where(wrong & nearer, closer, walk.z)), (around, wrong)
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        start_key, walk_key = jax.random.split(key)
+        evaluate = objective(f, losses.margin, y)
 
-    def advance(walk: _Walk) -> _Walk:
-        keys = jax.random.split(jax.random.fold_in(walk_key, walk.rounds), STRIDE)
-        walk, (around, arrived) = step(walk, keys[0])
-        stayed = evaluate(around)[1]
-        walk, _ = jax.lax.scan(step, walk, keys[1:])
-        both, outer = walk.orthogonal_rate.note(jnp.ones((), bool), stayed).review(0.2, 0.5)
-        single, inner = walk.inward_rate.note(stayed, arrived).review(0.1, 0.25)
-        return walk._replace(
-            orthogonal=walk.orthogonal * both.astype(x.dtype),
-            inward=walk.inward * (both * single).astype(x.dtype),
-            orthogonal_rate=outer,
-            inward_rate=inner,
-            rounds=walk.rounds + 1,
+        def proceed(walk: _Walk) -> Array:
+            moving = (walk.inward >= CONVERGED) & jnp.any(walk.z != x)
+            return (walk.rounds < -(-self.steps // STRIDE)) & moving
+
+        def step(walk: _Walk, key: Key) -> tuple[_Walk, tuple[Array, Array]]:
+            around, closer = _candidates(key, self.threat, x, walk)
+            wrong = evaluate(closer)[1]
+            nearer = _norm(closer - x) < _norm(walk.z - x)
+            return walk._replace(z=jnp.where(wrong & nearer, closer, walk.z)), (around, wrong)
+
+        def advance(walk: _Walk) -> _Walk:
+            keys = jax.random.split(jax.random.fold_in(walk_key, walk.rounds), STRIDE)
+            walk, (around, arrived) = step(walk, keys[0])
+            stayed = evaluate(around)[1]
+            walk, _ = jax.lax.scan(step, walk, keys[1:])
+            both, outer = walk.orthogonal_rate.note(jnp.ones((), bool), stayed).review(0.2, 0.5)
+            single, inner = walk.inward_rate.note(stayed, arrived).review(0.1, 0.25)
+            return walk._replace(
+                orthogonal=walk.orthogonal * both.astype(x.dtype),
+                inward=walk.inward * (both * single).astype(x.dtype),
+                orthogonal_rate=outer,
+                inward_rate=inner,
+                rounds=walk.rounds + 1,
+            )
+
+        z, spent = _start(start_key, f, self.threat, x, y)
+        none = _Rate(jnp.int32(0), jnp.int32(0))
+        across, along = (jnp.asarray(v, x.dtype) for v in (self.orthogonal, self.inward))
+        walk = jax.lax.while_loop(
+            proceed, advance, _Walk(z, across, along, none, none, jnp.int32(0))
         )
-
-    z, spent = _start(start_key, f, threat, x, y)
-    none = _Rate(jnp.int32(0), jnp.int32(0))
-    across, along = (jnp.asarray(v, x.dtype) for v in (orthogonal, inward))
-    walk = jax.lax.while_loop(proceed, advance, _Walk(z, across, along, none, none, jnp.int32(0)))
-    forwards = spent + walk.rounds * (STRIDE + 1)
-    return judge(f, threat, x, y, walk.z, losses.margin, forwards=forwards, backwards=0)
+        forwards = spent + walk.rounds * (STRIDE + 1)
+        return judge(f, self.threat, x, y, walk.z, losses.margin, forwards=forwards, backwards=0)
 
 
 def boundary(
     threat: L2, *, steps: int = 5000, orthogonal: Scalar = 0.01, inward: Scalar = 0.01
-) -> Attack:
+) -> Boundary:
     """Boundary attack: the smallest l2 perturbation a walk along the decision boundary finds.
 
     Uses the predicted class only. From a random misclassified image, blended toward the clean
@@ -202,4 +202,4 @@ def boundary(
     sizes = {"orthogonal": orthogonal, "inward": inward}
     for name, value in sizes.items():
         checks.positive(name, value)
-    return make_attack(_run, {"threat": threat, **stacked(sizes, threat)}, steps=steps)
+    return Boundary(threat=threat, **stacked(sizes, threat), steps=steps)

@@ -31,7 +31,7 @@ from jaxrobust.types import (
     LogitsFn,
     PyTree,
     Scalar,
-    make_attack,
+    static,
 )
 
 EDGE = 0.999999
@@ -76,45 +76,43 @@ def adam_step(adam: optax.GradientTransformation, walk: Walk, g: Array) -> tuple
     return walk.u + cast(Array, updates), state
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: L2,
-    step_size: Scalar,
-    first: Scalar,
-    confidence: Scalar,
-    steps: int,
-    searches: int,
-) -> AttackResult:
-    del key
-    step_size, confidence = (jnp.asarray(a, x.dtype) for a in (step_size, confidence))
-    space = tanh_space(threat, x)
-    start = space.coordinates(x)
-    adam = optax.adam(step_size)
-    # While a pixel crosses the flat part of tanh the loss does not move, but the search does.
-    crossing = jnp.minimum(jnp.max(jnp.abs(start)) / step_size, steps).astype(jnp.int32)
+class CarliniWagner(Attack):
+    """What `carlini_wagner` makes; see there."""
 
-    def loss(u: Array, c: Array) -> tuple[Array, Array]:
-        return penalized(f, x, y, space.point(u), c, confidence)
+    threat: L2
+    step_size: Scalar
+    first: Scalar
+    confidence: Scalar
+    steps: int = static()
+    searches: int = static()
 
-    def attempt(c: Array, record: Nearest) -> tuple[Nearest, Array, Array]:
-        def step(walk: Walk, _: Array) -> tuple[Walk, Array]:
-            (value, margin), g = jax.value_and_grad(loss, has_aux=True)(walk.u, c)
-            fools = ~(margin < confidence)
-            record = closer(walk.record, threat, x, space.point(walk.u), fools)
-            u, state = adam_step(adam, walk, g)
-            return Walk(u, state, record, walk.succeeded | fools), value
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        del key
+        step_size, confidence = (jnp.asarray(a, x.dtype) for a in (self.step_size, self.confidence))
+        space = tanh_space(self.threat, x)
+        start = space.coordinates(x)
+        adam = optax.adam(step_size)
+        # While a pixel crosses the flat part of tanh the loss does not move, but the search does.
+        crossing = jnp.minimum(jnp.max(jnp.abs(start)) / step_size, self.steps).astype(jnp.int32)
 
-        walk = Walk(start, adam.init(start), record, jnp.zeros((), bool))
-        walk, count = until_stalled(step, walk, steps=steps, earliest=crossing)
-        return walk.record, walk.succeeded, count
+        def loss(u: Array, c: Array) -> tuple[Array, Array]:
+            return penalized(f, x, y, space.point(u), c, confidence)
 
-    record = unmoved(x, f(x), y)
-    record, passes = search_constant(attempt, record, first=first, searches=searches)
-    return conclude(f, threat, x, y, record, forwards=passes + 1, backwards=passes)
+        def attempt(c: Array, record: Nearest) -> tuple[Nearest, Array, Array]:
+            def step(walk: Walk, _: Array) -> tuple[Walk, Array]:
+                (value, margin), g = jax.value_and_grad(loss, has_aux=True)(walk.u, c)
+                fools = ~(margin < confidence)
+                record = closer(walk.record, self.threat, x, space.point(walk.u), fools)
+                u, state = adam_step(adam, walk, g)
+                return Walk(u, state, record, walk.succeeded | fools), value
+
+            walk = Walk(start, adam.init(start), record, jnp.zeros((), bool))
+            walk, count = until_stalled(step, walk, steps=self.steps, earliest=crossing)
+            return walk.record, walk.succeeded, count
+
+        record = unmoved(x, f(x), y)
+        record, passes = search_constant(attempt, record, first=self.first, searches=self.searches)
+        return conclude(f, self.threat, x, y, record, forwards=passes + 1, backwards=passes)
 
 
 def carlini_wagner(
@@ -125,7 +123,7 @@ def carlini_wagner(
     step_size: Scalar = 1e-2,
     first: Scalar = 1e-3,
     confidence: Scalar = 0.0,
-) -> Attack:
+) -> CarliniWagner:
     """C&W (l2): minimizes ||z - x||_2^2 + c max(z_y - max_{j != y} z_j + confidence, 0) by Adam.
 
     z = center + half tanh(u) keeps the box; c is searched per example, from `first` and anew each
@@ -161,8 +159,7 @@ def carlini_wagner(
     checks.positive("first", first)
     checks.nonnegative("confidence", confidence)
     scalars = {"step_size": step_size, "first": first, "confidence": confidence}
-    leaves = {"threat": threat, **stacked(scalars, threat)}
-    return make_attack(_run, leaves, steps=steps, searches=searches)
+    return CarliniWagner(threat=threat, **stacked(scalars, threat), steps=steps, searches=searches)
 
 
 def check_box(threat: BoxedBall, kind: type, name: str) -> None:

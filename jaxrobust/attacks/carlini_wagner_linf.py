@@ -13,7 +13,7 @@ from jaxrobust.attacks.carlini_wagner import Walk, adam_step, check_box, tanh_sp
 from jaxrobust.attacks.first_order import stacked
 from jaxrobust.attacks.minimum_norm import Nearest, closer, conclude, unmoved
 from jaxrobust.threats import Linf
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Scalar, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Scalar, static
 
 
 class Round(NamedTuple):
@@ -27,72 +27,71 @@ class Round(NamedTuple):
     passes: Array
 
 
-def _run_linf(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: Linf,
-    step_size: Scalar,
-    first: Scalar,
-    largest: Scalar,
-    decay: Scalar,
-    steps: int,
-    rounds: int,
-) -> AttackResult:
-    del key
-    step_size, first, largest, decay = (
-        jnp.asarray(a, x.dtype) for a in (step_size, first, largest, decay)
-    )
-    space = tanh_space(threat, x)
-    width = 2 * jnp.max(space.half)
-    adam = optax.adam(step_size)
+class CarliniWagnerLinf(Attack):
+    """What `carlini_wagner_linf` makes; see there."""
 
-    def loss(u: Array, c: Array, tau: Array) -> tuple[Array, Array]:
-        z = space.point(u)
-        margin = losses.margin(f(z), y)
-        excess = jnp.sum(jnp.maximum(jnp.abs(z - x) - tau, 0))
-        return c * jnp.maximum(-margin, 0) + excess, margin
+    threat: Linf
+    step_size: Scalar
+    first: Scalar
+    largest: Scalar
+    decay: Scalar
+    steps: int = static()
+    rounds: int = static()
 
-    def play(now: Round) -> Round:
-        def proceed(carry: tuple[Walk, Array]) -> Array:
-            walk, k = carry
-            return (k < steps) & ~walk.succeeded
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        del key
+        settings = (self.step_size, self.first, self.largest, self.decay)
+        step_size, first, largest, decay = (jnp.asarray(a, x.dtype) for a in settings)
+        space = tanh_space(self.threat, x)
+        width = 2 * jnp.max(space.half)
+        adam = optax.adam(step_size)
 
-        def step(carry: tuple[Walk, Array]) -> tuple[Walk, Array]:
-            walk, k = carry
-            gradient = jax.value_and_grad(loss, has_aux=True)
-            (value, margin), g = gradient(walk.u, now.c, now.tau)
-            fools = ~(margin < 0)
-            record = closer(walk.record, threat, x, space.point(walk.u), fools)
-            u, state = adam_step(adam, walk, g)
-            works = fools & ~(value > 1e-4 * now.c)
-            # The point that works must survive: the next round starts there.
-            u = jnp.where(works, walk.u, u)
-            return Walk(u, state, record, works), k + 1
+        def loss(u: Array, c: Array, tau: Array) -> tuple[Array, Array]:
+            z = space.point(u)
+            margin = losses.margin(f(z), y)
+            excess = jnp.sum(jnp.maximum(jnp.abs(z - x) - tau, 0))
+            return c * jnp.maximum(-margin, 0) + excess, margin
 
-        u = space.coordinates(now.z)
-        walk = Walk(u, adam.init(u), now.record, jnp.zeros((), bool))
-        walk, k = jax.lax.while_loop(proceed, step, (walk, jnp.zeros((), jnp.int32)))
-        z = jnp.where(walk.succeeded, space.point(walk.u), now.z)
-        shrunk = decay * jnp.minimum(now.tau, threat.size(x, z))
-        return Round(
-            z,
-            jnp.where(walk.succeeded, shrunk, now.tau),
-            jnp.where(walk.succeeded, now.c, 2 * now.c),
-            walk.record,
-            now.count + 1,
-            now.passes + k,
+        def play(now: Round) -> Round:
+            def proceed(carry: tuple[Walk, Array]) -> Array:
+                walk, k = carry
+                return (k < self.steps) & ~walk.succeeded
+
+            def step(carry: tuple[Walk, Array]) -> tuple[Walk, Array]:
+                walk, k = carry
+                gradient = jax.value_and_grad(loss, has_aux=True)
+                (value, margin), g = gradient(walk.u, now.c, now.tau)
+                fools = ~(margin < 0)
+                record = closer(walk.record, self.threat, x, space.point(walk.u), fools)
+                u, state = adam_step(adam, walk, g)
+                works = fools & ~(value > 1e-4 * now.c)
+                # The point that works must survive: the next round starts there.
+                u = jnp.where(works, walk.u, u)
+                return Walk(u, state, record, works), k + 1
+
+            u = space.coordinates(now.z)
+            walk = Walk(u, adam.init(u), now.record, jnp.zeros((), bool))
+            walk, k = jax.lax.while_loop(proceed, step, (walk, jnp.zeros((), jnp.int32)))
+            z = jnp.where(walk.succeeded, space.point(walk.u), now.z)
+            shrunk = decay * jnp.minimum(now.tau, self.threat.size(x, z))
+            return Round(
+                z,
+                jnp.where(walk.succeeded, shrunk, now.tau),
+                jnp.where(walk.succeeded, now.c, 2 * now.c),
+                walk.record,
+                now.count + 1,
+                now.passes + k,
+            )
+
+        def proceed(now: Round) -> Array:
+            open_ = (now.tau > width / 256) & (now.c <= largest) & (now.record.norm > 0)
+            return open_ & (now.count < self.rounds)
+
+        record, zero = unmoved(x, f(x), y), jnp.zeros((), jnp.int32)
+        end = jax.lax.while_loop(proceed, play, Round(x, width, first, record, zero, zero))
+        return conclude(
+            f, self.threat, x, y, end.record, forwards=end.passes + 1, backwards=end.passes
         )
-
-    def proceed(now: Round) -> Array:
-        open_ = (now.tau > width / 256) & (now.c <= largest) & (now.record.norm > 0)
-        return open_ & (now.count < rounds)
-
-    record, zero = unmoved(x, f(x), y), jnp.zeros((), jnp.int32)
-    end = jax.lax.while_loop(proceed, play, Round(x, width, first, record, zero, zero))
-    return conclude(f, threat, x, y, end.record, forwards=end.passes + 1, backwards=end.passes)
 
 
 def carlini_wagner_linf(
@@ -104,7 +103,7 @@ def carlini_wagner_linf(
     first: Scalar = 1e-5,
     largest: Scalar = 20.0,
     decay: Scalar = 0.9,
-) -> Attack:
+) -> CarliniWagnerLinf:
     """C&W (linf): minimizes c max(z_y - max_{j != y} z_j, 0) + sum_i max(|z_i - x_i| - tau, 0).
 
     Each round descends by Adam in tanh space from the last point that worked, until one fools the
@@ -134,5 +133,4 @@ def carlini_wagner_linf(
     scalars = {"step_size": step_size, "first": first, "largest": largest, "decay": decay}
     for name, value in scalars.items():
         checks.positive(name, value)
-    leaves = {"threat": threat, **stacked(scalars, threat)}
-    return make_attack(_run_linf, leaves, steps=steps, rounds=rounds)
+    return CarliniWagnerLinf(threat=threat, **stacked(scalars, threat), steps=steps, rounds=rounds)

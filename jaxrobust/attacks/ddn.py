@@ -11,53 +11,51 @@ from jaxrobust.attacks.first_order import stacked
 from jaxrobust.attacks.minimum_norm import Nearest, closer, conclude
 from jaxrobust.threats import L2
 from jaxrobust.threats.box import numbers
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Scalar, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Scalar, static
 
 LAST_STEP = 0.01
 """Length of the last gradient step; the cosine schedule starts at 1."""
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: L2,
-    first_norm: Scalar,
-    gamma: Scalar,
-    steps: int,
-) -> AttackResult:
-    _, lower, upper = numbers(threat, x, one_radius="DDN")
-    gamma = jnp.asarray(gamma, x.dtype)
-    gradient = jax.value_and_grad(objective(f, losses.cross_entropy, y), has_aux=True)
-    farthest = threat.size(x, jnp.where(upper - x > x - lower, upper, lower))
+class DDN(Attack):
+    """What `ddn` makes; see there."""
 
-    # Stands in for zero gradients; drawn once, as a normal draw per step would cost a third more.
-    spare = jax.random.normal(key, x.shape, x.dtype)
+    threat: L2
+    first_norm: Scalar
+    gamma: Scalar
+    steps: int = static()
 
-    def step(carry: tuple, pace: Array) -> tuple[tuple, None]:
-        delta, norm, record = carry
-        z = x + delta
-        (_, fools), g = gradient(z)
-        record = closer(record, threat, x, z, fools)
-        g = threat.steepest(jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g)), z)
-        delta = delta + pace * jnp.where(jnp.any(g != 0), g, threat.steepest(spare, z))
-        norm = jnp.minimum(norm * jnp.where(fools, 1 - gamma, 1 + gamma), farthest)
-        delta = norm * threat.steepest(delta, z)
-        return (jnp.clip(x + delta, lower, upper) - x, norm, record), None
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        _, lower, upper = numbers(self.threat, x, one_radius="DDN")
+        gamma = jnp.asarray(self.gamma, x.dtype)
+        gradient = jax.value_and_grad(objective(f, losses.cross_entropy, y), has_aux=True)
+        farthest = self.threat.size(x, jnp.where(upper - x > x - lower, upper, lower))
 
-    turn = jnp.arange(steps, dtype=x.dtype) / steps
-    pace = LAST_STEP + (1 - LAST_STEP) * (1 + jnp.cos(jnp.pi * turn)) / 2
-    none = Nearest(x, jnp.full((), jnp.inf, x.dtype))
-    start = (jnp.zeros_like(x), jnp.asarray(first_norm, x.dtype), none)
-    (delta, _, record), _ = jax.lax.scan(step, start, pace)
-    z = jnp.clip(x + delta, lower, upper)
-    record = closer(record, threat, x, z, fooled(f(z), y))
-    return conclude(f, threat, x, y, record, forwards=steps + 1, backwards=steps)
+        # Stands in for zero gradients; drawn once: a normal draw per step would cost a third more.
+        spare = jax.random.normal(key, x.shape, x.dtype)
+
+        def step(carry: tuple, pace: Array) -> tuple[tuple, None]:
+            delta, norm, record = carry
+            z = x + delta
+            (_, fools), g = gradient(z)
+            record = closer(record, self.threat, x, z, fools)
+            g = self.threat.steepest(jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g)), z)
+            delta = delta + pace * jnp.where(jnp.any(g != 0), g, self.threat.steepest(spare, z))
+            norm = jnp.minimum(norm * jnp.where(fools, 1 - gamma, 1 + gamma), farthest)
+            delta = norm * self.threat.steepest(delta, z)
+            return (jnp.clip(x + delta, lower, upper) - x, norm, record), None
+
+        turn = jnp.arange(self.steps, dtype=x.dtype) / self.steps
+        pace = LAST_STEP + (1 - LAST_STEP) * (1 + jnp.cos(jnp.pi * turn)) / 2
+        none = Nearest(x, jnp.full((), jnp.inf, x.dtype))
+        start = (jnp.zeros_like(x), jnp.asarray(self.first_norm, x.dtype), none)
+        (delta, _, record), _ = jax.lax.scan(step, start, pace)
+        z = jnp.clip(x + delta, lower, upper)
+        record = closer(record, self.threat, x, z, fooled(f(z), y))
+        return conclude(f, self.threat, x, y, record, forwards=self.steps + 1, backwards=self.steps)
 
 
-def ddn(threat: L2, *, steps: int = 100, first_norm: Scalar = 1.0, gamma: Scalar = 0.05) -> Attack:
+def ddn(threat: L2, *, steps: int = 100, first_norm: Scalar = 1.0, gamma: Scalar = 0.05) -> DDN:
     """DDN (l2): decouples the direction of a perturbation from its norm.
 
     delta <- delta + a_k g / ||g||_2 with g the gradient of the cross-entropy and a_k falling from
@@ -88,4 +86,4 @@ def ddn(threat: L2, *, steps: int = 100, first_norm: Scalar = 1.0, gamma: Scalar
     scalars = {"first_norm": first_norm, "gamma": gamma}
     for name, value in scalars.items():
         checks.nonnegative(name, value)
-    return make_attack(_run, {"threat": threat, **stacked(scalars, threat)}, steps=steps)
+    return DDN(threat=threat, **stacked(scalars, threat), steps=steps)

@@ -19,44 +19,42 @@ from jaxrobust.types import (
     Key,
     LogitsFn,
     Scalar,
-    make_attack,
+    static,
 )
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: BoxedBall,
-    overshoot: Scalar,
-    steps: int,
-) -> AttackResult:
-    del key
-    _, lower, upper = numbers(threat, x, one_radius="DeepFool")
-    stretch = 1 + jnp.asarray(overshoot, x.dtype)
-    linearize = nearest(f, threat, y)
+class DeepFool(Attack):
+    """What `deepfool` makes; see there."""
 
-    def proceed(carry: tuple) -> Array:
-        _, _, record, count = carry
-        return (count < steps) & ~record.found
+    threat: BoxedBall
+    overshoot: Scalar
+    steps: int = static()
 
-    def step(carry: tuple) -> tuple:
-        total, z, record, count = carry
-        value, w = linearize(z)
-        total = total + shortest_move(threat, z, w, -value)
-        z = jnp.clip(x + stretch * total, lower, upper)
-        return total, z, closer(record, threat, x, z, fooled(f(z), y)), count + 1
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        del key
+        _, lower, upper = numbers(self.threat, x, one_radius="DeepFool")
+        stretch = 1 + jnp.asarray(self.overshoot, x.dtype)
+        linearize = nearest(f, self.threat, y)
 
-    logits = f(x)
-    start = (jnp.zeros_like(x), x, unmoved(x, logits, y), jnp.zeros((), jnp.int32))
-    _, _, record, count = jax.lax.while_loop(proceed, step, start)
-    forwards, backwards = 1 + 2 * count, logits.size * count
-    return conclude(f, threat, x, y, record, forwards=forwards, backwards=backwards)
+        def proceed(carry: tuple) -> Array:
+            _, _, record, count = carry
+            return (count < self.steps) & ~record.found
+
+        def step(carry: tuple) -> tuple:
+            total, z, record, count = carry
+            value, w = linearize(z)
+            total = total + shortest_move(self.threat, z, w, -value)
+            z = jnp.clip(x + stretch * total, lower, upper)
+            return total, z, closer(record, self.threat, x, z, fooled(f(z), y)), count + 1
+
+        logits = f(x)
+        start = (jnp.zeros_like(x), x, unmoved(x, logits, y), jnp.zeros((), jnp.int32))
+        _, _, record, count = jax.lax.while_loop(proceed, step, start)
+        forwards, backwards = 1 + 2 * count, logits.size * count
+        return conclude(f, self.threat, x, y, record, forwards=forwards, backwards=backwards)
 
 
-def deepfool(threat: BoxedBall, *, steps: int = 50, overshoot: Scalar = 0.02) -> Attack:
+def deepfool(threat: BoxedBall, *, steps: int = 50, overshoot: Scalar = 0.02) -> DeepFool:
     """DeepFool (linf, l2, l1): r <- r + the shortest move from z onto the nearest boundary.
 
     z = clip(x + (1 + overshoot) r), until z is misclassified; the boundaries are those of the
@@ -82,5 +80,4 @@ def deepfool(threat: BoxedBall, *, steps: int = 50, overshoot: Scalar = 0.02) ->
     check_norm(threat, "deepfool")
     checks.at_least("steps", steps, 1)
     checks.nonnegative("overshoot", overshoot)
-    leaves = {"threat": threat, **stacked({"overshoot": overshoot}, threat)}
-    return make_attack(_run, leaves, steps=steps)
+    return DeepFool(threat=threat, **stacked({"overshoot": overshoot}, threat), steps=steps)

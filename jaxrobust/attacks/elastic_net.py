@@ -20,7 +20,7 @@ from jaxrobust.attacks.minimum_norm import (
 )
 from jaxrobust.threats import L1
 from jaxrobust.threats.box import numbers
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Scalar, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Scalar, static
 
 
 class Iterate(NamedTuple):
@@ -32,49 +32,49 @@ class Iterate(NamedTuple):
     succeeded: Array
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: L1,
-    beta: Scalar,
-    step_size: Scalar,
-    first: Scalar,
-    confidence: Scalar,
-    steps: int,
-    searches: int,
-) -> AttackResult:
-    del key
-    _, lower, upper = numbers(threat, x, one_radius="elastic_net")
-    beta, step_size, confidence = (jnp.asarray(a, x.dtype) for a in (beta, step_size, confidence))
+class ElasticNet(Attack):
+    """What `elastic_net` makes; see there."""
 
-    def smooth(z: Array, c: Array) -> tuple[Array, Array]:
-        return penalized(f, x, y, z, c, confidence)
+    threat: L1
+    beta: Scalar
+    step_size: Scalar
+    first: Scalar
+    confidence: Scalar
+    steps: int = static()
+    searches: int = static()
 
-    def attempt(c: Array, record: Nearest) -> tuple[Nearest, Array, Array]:
-        def step(now: Iterate, k: Array) -> tuple[Iterate, Array]:
-            g = jax.grad(smooth, has_aux=True)(now.ahead, c)[0]
-            turn = k.astype(x.dtype)
-            pace = step_size * jnp.sqrt(1 - turn / steps)
-            move = now.ahead - pace * jnp.where(jnp.isfinite(g), g, 0) - x
-            shrunk = jnp.sign(move) * jnp.maximum(jnp.abs(move) - beta, 0)
-            z = jnp.clip(x + shrunk, lower, upper)
-            value, margin = smooth(z, c)
-            fools = ~(margin < confidence)
-            record = closer(now.record, threat, x, z, fools)
-            ahead = z + turn / (turn + 3) * (z - now.z)
-            value = value + beta * threat.size(x, z)
-            return Iterate(z, ahead, record, now.succeeded | fools), value
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        del key
+        _, lower, upper = numbers(self.threat, x, one_radius="elastic_net")
+        beta, step_size, confidence = (
+            jnp.asarray(a, x.dtype) for a in (self.beta, self.step_size, self.confidence)
+        )
 
-        start = Iterate(x, x, record, jnp.zeros((), bool))
-        end, count = until_stalled(step, start, steps=steps)
-        return end.record, end.succeeded, count
+        def smooth(z: Array, c: Array) -> tuple[Array, Array]:
+            return penalized(f, x, y, z, c, confidence)
 
-    record = unmoved(x, f(x), y)
-    record, passes = search_constant(attempt, record, first=first, searches=searches)
-    return conclude(f, threat, x, y, record, forwards=2 * passes + 1, backwards=passes)
+        def attempt(c: Array, record: Nearest) -> tuple[Nearest, Array, Array]:
+            def step(now: Iterate, k: Array) -> tuple[Iterate, Array]:
+                g = jax.grad(smooth, has_aux=True)(now.ahead, c)[0]
+                turn = k.astype(x.dtype)
+                pace = step_size * jnp.sqrt(1 - turn / self.steps)
+                move = now.ahead - pace * jnp.where(jnp.isfinite(g), g, 0) - x
+                shrunk = jnp.sign(move) * jnp.maximum(jnp.abs(move) - beta, 0)
+                z = jnp.clip(x + shrunk, lower, upper)
+                value, margin = smooth(z, c)
+                fools = ~(margin < confidence)
+                record = closer(now.record, self.threat, x, z, fools)
+                ahead = z + turn / (turn + 3) * (z - now.z)
+                value = value + beta * self.threat.size(x, z)
+                return Iterate(z, ahead, record, now.succeeded | fools), value
+
+            start = Iterate(x, x, record, jnp.zeros((), bool))
+            end, count = until_stalled(step, start, steps=self.steps)
+            return end.record, end.succeeded, count
+
+        record = unmoved(x, f(x), y)
+        record, passes = search_constant(attempt, record, first=self.first, searches=self.searches)
+        return conclude(f, self.threat, x, y, record, forwards=2 * passes + 1, backwards=passes)
 
 
 def elastic_net(
@@ -86,7 +86,7 @@ def elastic_net(
     step_size: Scalar = 1e-2,
     first: Scalar = 1e-3,
     confidence: Scalar = 0.0,
-) -> Attack:
+) -> ElasticNet:
     """EAD (l1): minimizes c max(z_y - max_{j != y} z_j + confidence, 0) + ||d||_2^2 + beta ||d||_1.
 
     With d = z - x, FISTA: a gradient step of length step_size sqrt(1 - k / steps) on the first two
@@ -122,5 +122,6 @@ def elastic_net(
         checks.positive(name, value)
     for name, value in nonnegative.items():
         checks.nonnegative(name, value)
-    leaves = {"threat": threat, **stacked(positive | nonnegative, threat)}
-    return make_attack(_run, leaves, steps=steps, searches=searches)
+    return ElasticNet(
+        threat=threat, **stacked(positive | nonnegative, threat), steps=steps, searches=searches
+    )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import fooled
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, static
 
 
 def digest(x: Array) -> Array:
@@ -35,22 +35,26 @@ def expected(f: Callable[..., Array], key: Key, *, draws: int) -> LogitsFn:
     return mean
 
 
-def _run(
-    key: Key, f: Callable[..., Array], x: Array, y: Array, *, attack: Attack, draws: int
-) -> AttackResult:
-    attack_key, noise_key, verdict_key = jax.random.split(key, 3)
-    result = attack(attack_key, expected(f, noise_key, draws=draws), x, y)
-    # The attack chose its point by the draws it saw; the verdict needs one that it did not.
-    logits = f(result.x, key=verdict_key)
-    return result._replace(
-        success=result.inside & fooled(logits, y),
-        margin=losses.margin(logits, y),
-        forwards=result.forwards * draws + 1,
-        backwards=result.backwards * draws,
-    )
+class Expectation(Attack):
+    """What `expectation` makes; see there."""
+
+    attack: Attack
+    draws: int = static()
+
+    def __call__(self, key: Key, f: Callable[..., Array], x: Array, y: Array) -> AttackResult:
+        attack_key, noise_key, verdict_key = jax.random.split(key, 3)
+        result = self.attack(attack_key, expected(f, noise_key, draws=self.draws), x, y)
+        # The attack chose its point by the draws it saw; the verdict needs one that it did not.
+        logits = f(result.x, key=verdict_key)
+        return result._replace(
+            success=result.inside & fooled(logits, y),
+            margin=losses.margin(logits, y),
+            forwards=result.forwards * self.draws + 1,
+            backwards=result.backwards * self.draws,
+        )
 
 
-def expectation(attack: Attack, draws: int = 20) -> Attack:
+def expectation(attack: Attack, draws: int = 20) -> Expectation:
     """Runs `attack` on the mean of `draws` random predictions per point; EoT.
 
     For a classifier `f(x, key=...)` that is random at prediction time, as
@@ -63,4 +67,4 @@ def expectation(attack: Attack, draws: int = 20) -> Attack:
       attack: any attack. draws: predictions averaged at each point; time and memory grow with it.
     """
     checks.at_least("draws", draws, 1)
-    return make_attack(_run, {"attack": attack}, draws=draws)
+    return Expectation(attack=attack, draws=draws)

@@ -27,7 +27,7 @@ from jaxrobust.types import (
     Key,
     LogitsFn,
     Scalar,
-    make_attack,
+    static,
 )
 
 FLOOR = 1e-8
@@ -46,72 +46,65 @@ def _halfway(key: Key, threat: BoxedBall, x: Array) -> Array:
     return jnp.clip(x + 0.5 * radius * step, lower, upper)
 
 
-def _walk(
-    f: LogitsFn,
-    threat: BoxedBall,
-    x: Array,
-    y: Array,
-    start: Array,
-    linearize: Linearize,
-    *,
-    steps: int,
-    alpha_max: Array,
-    eta: Array,
-    beta: Array,
-) -> Nearest:
-    _, lower, upper = numbers(threat, x, one_radius="FAB")
+class FAB(Attack):
+    """What `fab` makes; see there."""
 
-    def length(move: Array) -> Array:
-        return jnp.maximum(threat.size(jnp.zeros_like(move), move), FLOOR)
+    threat: BoxedBall
+    alpha_max: Scalar
+    eta: Scalar
+    beta: Scalar
+    steps: int = static()
+    targets: int | None = static()
+    restarts: int = static()
+    chunk: int | None = static()
 
-    def step(carry: tuple[Array, Nearest], _: None) -> tuple[tuple[Array, Nearest], None]:
-        z, record = carry
-        value, w = linearize(z)
-        ahead = shortest_move(threat, z, w, -value)
-        home = shortest_move(threat, x, w, -value - jnp.sum(w * (x - z)))
-        alpha = jnp.minimum(length(ahead) / (length(ahead) + length(home)), alpha_max)
-        moved = (1 - alpha) * (z + eta * ahead) + alpha * (x + eta * home)
-        moved = jnp.clip(moved, lower, upper)
-        fools = fooled(f(moved), y)
-        record = closer(record, threat, x, moved, fools)
-        return (jnp.where(fools, x + beta * (moved - x), moved), record), None
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        logits = f(x)
+        targeted = self.targets is not None
+        goals = rivals(logits, y, self.targets) if targeted else jnp.zeros(1, jnp.int32)
 
-    none = Nearest(x, jnp.full((), jnp.inf, x.dtype))
-    (_, record), _ = jax.lax.scan(step, (start, none), length=steps)
-    return record
+        def run(key: Key, goal: Array, first: Array) -> Nearest:
+            start = jnp.where(first, x, _halfway(key, self.threat, x))
+            linearize = toward(f, y, goal) if targeted else nearest(f, self.threat, y)
+            return self.walk(f, x, y, start, linearize)
 
+        runs = goals.size * self.restarts
+        first = jnp.arange(runs) < goals.size
+        args = (jax.random.split(key, runs), jnp.tile(goals, self.restarts), first)
+        found = nearest_of(over(run, args, chunk=self.chunk))
+        clean = unmoved(x, logits, y)
+        record = jax.tree.map(lambda a, b: jnp.where(clean.found, a, b), clean, found)
+        costs = {
+            "forwards": 1 + 2 * runs * self.steps,
+            "backwards": runs * self.steps * (1 if targeted else logits.size),
+        }
+        return conclude(f, self.threat, x, y, record, **costs)
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: BoxedBall,
-    steps: int,
-    targets: int | None,
-    restarts: int,
-    chunk: int | None,
-    **scalars: Scalar,
-) -> AttackResult:
-    lengths = {name: jnp.asarray(value, x.dtype) for name, value in scalars.items()}
-    logits = f(x)
-    targeted = targets is not None
-    goals = rivals(logits, y, targets) if targeted else jnp.zeros(1, jnp.int32)
+    def walk(self, f: LogitsFn, x: Array, y: Array, start: Array, linearize: Linearize) -> Nearest:
+        """One walk from `start`."""
+        threat = self.threat
+        scalars = (self.alpha_max, self.eta, self.beta)
+        alpha_max, eta, beta = (jnp.asarray(value, x.dtype) for value in scalars)
+        _, lower, upper = numbers(threat, x, one_radius="FAB")
 
-    def run(key: Key, goal: Array, first: Array) -> Nearest:
-        start = jnp.where(first, x, _halfway(key, threat, x))
-        linearize = toward(f, y, goal) if targeted else nearest(f, threat, y)
-        return _walk(f, threat, x, y, start, linearize, steps=steps, **lengths)
+        def length(move: Array) -> Array:
+            return jnp.maximum(threat.size(jnp.zeros_like(move), move), FLOOR)
 
-    runs = goals.size * restarts
-    first = jnp.arange(runs) < goals.size
-    args = (jax.random.split(key, runs), jnp.tile(goals, restarts), first)
-    found = nearest_of(over(run, args, chunk=chunk))
-    clean = unmoved(x, logits, y)
-    record = jax.tree.map(lambda a, b: jnp.where(clean.found, a, b), clean, found)
-    gradients = runs * steps * (1 if targeted else logits.size)
-    return conclude(f, threat, x, y, record, forwards=1 + 2 * runs * steps, backwards=gradients)
+        def step(carry: tuple[Array, Nearest], _: None) -> tuple[tuple[Array, Nearest], None]:
+            z, record = carry
+            value, w = linearize(z)
+            ahead = shortest_move(threat, z, w, -value)
+            home = shortest_move(threat, x, w, -value - jnp.sum(w * (x - z)))
+            alpha = jnp.minimum(length(ahead) / (length(ahead) + length(home)), alpha_max)
+            moved = (1 - alpha) * (z + eta * ahead) + alpha * (x + eta * home)
+            moved = jnp.clip(moved, lower, upper)
+            fools = fooled(f(moved), y)
+            record = closer(record, threat, x, moved, fools)
+            return (jnp.where(fools, x + beta * (moved - x), moved), record), None
+
+        none = Nearest(x, jnp.full((), jnp.inf, x.dtype))
+        (_, record), _ = jax.lax.scan(step, (start, none), length=self.steps)
+        return record
 
 
 def fab(
@@ -124,7 +117,7 @@ def fab(
     eta: Scalar = 1.05,
     beta: Scalar = 0.9,
     chunk: int | None = None,
-) -> Attack:
+) -> FAB:
     """FAB (linf, l2, l1): the smallest perturbation, by projections onto linearized boundaries.
 
     Each step linearizes a decision boundary at z and takes the shortest moves d from z and d_0
@@ -167,5 +160,11 @@ def fab(
     scalars = {"alpha_max": alpha_max, "eta": eta, "beta": beta}
     for name, value in scalars.items():
         checks.nonnegative(name, value)
-    leaves = {"threat": threat, **stacked(scalars, threat)}
-    return make_attack(_run, leaves, steps=steps, targets=targets, restarts=restarts, chunk=chunk)
+    return FAB(
+        threat=threat,
+        **stacked(scalars, threat),
+        steps=steps,
+        targets=targets,
+        restarts=restarts,
+        chunk=chunk,
+    )

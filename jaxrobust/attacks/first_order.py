@@ -22,7 +22,8 @@ from jaxrobust.types import (
     Loss,
     Scalar,
     ThreatModel,
-    make_attack,
+    spread,
+    static,
 )
 
 Start = Callable[[Key, Any, Array], Array]
@@ -35,35 +36,35 @@ Keep = Literal["best", "last"]
 """Which iterate an attack returns."""
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: ThreatModel,
-    optimizer: OptimizerFn,
-    steps: int,
-    start: Start,
-    loss: Loss,
-    keep: str,
-    clean: bool,
-    **numbers: Scalar,
-) -> AttackResult:
-    start_key, noise_key = jax.random.split(key)
-    numbers = {name: jnp.asarray(value, x.dtype) for name, value in numbers.items()}
-    path = ascend(
-        objective(f, loss, y),
-        threat,
-        x,
-        start(start_key, threat, x),
-        optimizer(noise_key, threat, **numbers),
-        steps=steps,
-    )
-    # Keeping the last point leaves the evaluation that closes `ascend` unused: XLA drops it.
-    z, extra = (path.best.z, 1) if keep == "best" else (path.last, 0)
-    costs = {"forwards": steps + extra, "backwards": steps}
-    return judge(f, threat, x, y, z, loss, clean=clean, **costs)
+class FirstOrder(Attack):
+    """What `first_order` makes, and with it PGD and its like; see there."""
+
+    threat: ThreatModel
+    numbers: Mapping[str, Scalar] = spread()
+    sizes: Mapping[str, Scalar] = spread(length=True)
+    optimizer: OptimizerFn = static()
+    steps: int = static()
+    start: Start = static()
+    loss: Loss = static()
+    keep: Keep = static()
+    clean: bool = static(default=True)
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        start_key, noise_key = jax.random.split(key)
+        numbers = {**self.numbers, **self.sizes}
+        numbers = {name: jnp.asarray(value, x.dtype) for name, value in numbers.items()}
+        path = ascend(
+            objective(f, self.loss, y),
+            self.threat,
+            x,
+            self.start(start_key, self.threat, x),
+            self.optimizer(noise_key, self.threat, **numbers),
+            steps=self.steps,
+        )
+        # Keeping the last point leaves the evaluation that closes `ascend` unused: XLA drops it.
+        z, extra = (path.best.z, 1) if self.keep == "best" else (path.last, 0)
+        costs = {"forwards": self.steps + extra, "backwards": self.steps}
+        return judge(f, self.threat, x, y, z, self.loss, clean=self.clean, **costs)
 
 
 def stacked(numbers: Mapping[str, Scalar], threat: ThreatModel) -> dict[str, Scalar]:
@@ -89,7 +90,7 @@ def first_order(
     loss: Loss = losses.cross_entropy,
     keep: Keep = "best",
     scales: Sequence[str] = (),
-) -> Attack:
+) -> FirstOrder:
     """`steps` projected steps of `optimizer(key, threat, **numbers)` that maximize `loss`.
 
     The building block of FGSM, PGD, MI-FGSM and Langevin; use it with any Optax optimizer of your
@@ -119,15 +120,18 @@ def first_order(
     checks.choice("keep", keep, get_args(Keep))
     for name, value in numbers.items():
         checks.nonnegative(name, value)
-    leaves = {"threat": threat, **stacked(numbers, threat)}
-    return make_attack(
-        _run,
-        leaves,
+    for name in scales:
+        if name not in numbers:
+            known = ", ".join(sorted(numbers))
+            raise ValueError(f"scales names {name!r}, which is no number of this attack: {known}")
+    numbers = stacked(numbers, threat)
+    return FirstOrder(
+        threat=threat,
+        numbers={name: value for name, value in numbers.items() if name not in scales},
+        sizes={name: value for name, value in numbers.items() if name in scales},
         optimizer=optimizer,
         steps=steps,
         start=start,
         loss=loss,
         keep=keep,
-        clean=True,
-        scales=scales,
     )

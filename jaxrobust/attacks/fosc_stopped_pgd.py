@@ -21,41 +21,48 @@ from jaxrobust.types import (
     Loss,
     Scalar,
     ThreatModel,
-    make_attack,
+    length,
+    static,
 )
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: ThreatModel,
-    step_size: Scalar,
-    steps: Scalar,
-    threshold: Scalar,
-    mixed: bool,
-    start: Start,
-    loss: Loss,
-    clean: bool,
-) -> AttackResult:
-    start_key, count_key = jax.random.split(key)
-    steps = shared(steps, jnp.int32)
-    if mixed:
-        steps = jax.random.randint(count_key, (), 0, steps + 1)
-    threshold = shared(threshold, x.dtype)
-    first = start(start_key, threat, x)
+class FOSCStoppedPGD(Attack):
+    """What `fosc_stopped_pgd` makes; see there."""
 
-    def converged(z: Array, g: Array) -> Array:
-        # The start is scored after its first step, as in the released code.
-        return (fosc(threat, x, z, g) <= threshold) & jnp.any(z != first)
+    threat: ThreatModel
+    step_size: Scalar = length()
+    steps: Scalar
+    threshold: Scalar
+    mixed: bool = static()
+    start: Start = static()
+    loss: Loss = static()
+    clean: bool = static(default=True)
 
-    optimizer = steepest(key, threat, step_size=jnp.asarray(step_size, x.dtype))
-    path = ascend(objective(f, loss, y), threat, x, first, optimizer, steps=steps, stop=converged)
-    count = path.gradients
-    costs = {"forwards": count, "backwards": count}
-    return judge(f, threat, x, y, path.last, loss, clean=clean, **costs)
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        start_key, count_key = jax.random.split(key)
+        steps = shared(self.steps, jnp.int32)
+        if self.mixed:
+            steps = jax.random.randint(count_key, (), 0, steps + 1)
+        threshold = shared(self.threshold, x.dtype)
+        first = self.start(start_key, self.threat, x)
+
+        def converged(z: Array, g: Array) -> Array:
+            # The start is scored after its first step, as in the released code.
+            return (fosc(self.threat, x, z, g) <= threshold) & jnp.any(z != first)
+
+        optimizer = steepest(key, self.threat, step_size=jnp.asarray(self.step_size, x.dtype))
+        path = ascend(
+            objective(f, self.loss, y),
+            self.threat,
+            x,
+            first,
+            optimizer,
+            steps=steps,
+            stop=converged,
+        )
+        count = path.gradients
+        costs = {"forwards": count, "backwards": count}
+        return judge(f, self.threat, x, y, path.last, self.loss, clean=self.clean, **costs)
 
 
 def fosc_stopped_pgd(
@@ -67,7 +74,7 @@ def fosc_stopped_pgd(
     mixed: bool = False,
     start: Start = starts.uniform,
     loss: Loss = losses.cross_entropy,
-) -> Attack:
+) -> FOSCStoppedPGD:
     """PGD in which an example rests once its FOSC is at most `threshold`, after one step at least.
 
     Returns the last iterate, or the clean example as `first_order` says. The attack of Dynamic
@@ -91,7 +98,6 @@ def fosc_stopped_pgd(
     if checks.is_concrete(threshold) and np.isnan(np.asarray(threshold)).any():
         raise ValueError(f"threshold must be a number, got {threshold}; below 0 none converges")
     numbers = {"step_size": step_size, "steps": steps, "threshold": threshold}
-    leaves = {"threat": threat, **stacked(numbers, threat)}
-    return make_attack(
-        _run, leaves, mixed=mixed, start=start, loss=loss, clean=True, scales=("step_size",)
+    return FOSCStoppedPGD(
+        threat=threat, **stacked(numbers, threat), mixed=mixed, start=start, loss=loss, clean=True
     )

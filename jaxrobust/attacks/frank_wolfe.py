@@ -8,35 +8,43 @@ import jax.numpy as jnp
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import judge, objective
 from jaxrobust.threats import Wasserstein
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Loss, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Loss, static
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: Wasserstein,
-    steps: int,
-    loss: Loss,
-    clean: bool,
-) -> AttackResult:
-    del key
-    gradient = jax.grad(lambda z: objective(f, loss, y)(z)[0])
-    top = jnp.asarray(threat.upper, x.dtype)
+class FrankWolfe(Attack):
+    """What `frank_wolfe` makes; see there."""
 
-    def step(z: Array, pace: Array) -> tuple[Array, None]:
-        g = gradient(jnp.minimum(z, top))
-        g = jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g))
-        return z + pace * (threat.extreme(x, g) - z), None
+    threat: Wasserstein
+    steps: int = static()
+    loss: Loss = static()
+    clean: bool = static(default=True)
 
-    paces = 2 / (jnp.arange(steps, dtype=x.dtype) + 2)
-    z = threat.project(x, jax.lax.scan(step, x, paces)[0])
-    return judge(f, threat, x, y, z, loss, forwards=steps, backwards=steps, clean=clean)
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        del key
+        gradient = jax.grad(lambda z: objective(f, self.loss, y)(z)[0])
+        top = jnp.asarray(self.threat.upper, x.dtype)
+
+        def step(z: Array, pace: Array) -> tuple[Array, None]:
+            g = gradient(jnp.minimum(z, top))
+            g = jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g))
+            return z + pace * (self.threat.extreme(x, g) - z), None
+
+        paces = 2 / (jnp.arange(self.steps, dtype=x.dtype) + 2)
+        z = self.threat.project(x, jax.lax.scan(step, x, paces)[0])
+        return judge(
+            f,
+            self.threat,
+            x,
+            y,
+            z,
+            self.loss,
+            forwards=self.steps,
+            backwards=self.steps,
+            clean=self.clean,
+        )
 
 
-def frank_wolfe(threat: Wasserstein, *, steps: int = 40, loss: Loss = losses.margin) -> Attack:
+def frank_wolfe(threat: Wasserstein, *, steps: int = 40, loss: Loss = losses.margin) -> FrankWolfe:
     """Frank-Wolfe ascent: z <- z + 2 / (k + 2) (s - z), s the best point of the set for <g, s>.
 
     `s` comes from the exact linear oracle, so that every iterate is an average of images within the
@@ -55,4 +63,4 @@ def frank_wolfe(threat: Wasserstein, *, steps: int = 40, loss: Loss = losses.mar
     if not isinstance(threat, Wasserstein):
         raise TypeError(f"frank_wolfe needs a Wasserstein threat, got {type(threat).__name__}")
     checks.at_least("steps", steps, 1)
-    return make_attack(_run, {"threat": threat}, steps=steps, loss=loss, clean=True)
+    return FrankWolfe(threat=threat, steps=steps, loss=loss)

@@ -23,7 +23,8 @@ from jaxrobust.types import (
     Loss,
     Scalar,
     ThreatModel,
-    make_attack,
+    length,
+    static,
 )
 
 
@@ -31,50 +32,49 @@ def _at(threat: Any, radius: Array) -> ThreatModel:
     return dataclasses.replace(threat, radius=radius)
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: ThreatModel,
-    step: ThreatModel,
-    step_size: Scalar,
-    factor: Scalar,
-    largest: Scalar,
-    steps: int,
-    every: int,
-    start: Start,
-    loss: Loss,
-    clean: bool,
-) -> AttackResult:
-    radius, factor, largest, step_size = (
-        jnp.asarray(number, x.dtype) for number in (threat.radius, factor, largest, step_size)
-    )
-    gradient = jax.value_and_grad(objective(f, loss, y), has_aux=True)
+class GrowingRadius(Attack):
+    """What `growing` makes; see there."""
 
-    def in_force(k: Array) -> Array:
-        return jnp.minimum(radius * factor ** (k // every).astype(x.dtype), largest)
+    threat: ThreatModel
+    step: ThreatModel
+    step_size: Scalar = length()
+    factor: Scalar
+    largest: Scalar
+    steps: int = static()
+    every: int = static()
+    start: Start = static()
+    loss: Loss = static()
+    clean: bool = static(default=True)
 
-    def advance(carry: tuple) -> tuple:
-        z, state, k, _ = carry
-        (_, fools), g = gradient(z)
-        g = jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g))
-        moved, later = resume(
-            _at(threat, in_force(k)), x, z + step_size * step.steepest(g, z), state
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        numbers = (self.threat.radius, self.factor, self.largest, self.step_size)
+        radius, factor, largest, step_size = (jnp.asarray(n, x.dtype) for n in numbers)
+        gradient = jax.value_and_grad(objective(f, self.loss, y), has_aux=True)
+
+        def in_force(k: Array) -> Array:
+            return jnp.minimum(radius * factor ** (k // self.every).astype(x.dtype), largest)
+
+        def advance(carry: tuple) -> tuple:
+            z, state, k, _ = carry
+            (_, fools), g = gradient(z)
+            g = jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g))
+            moved, later = resume(
+                _at(self.threat, in_force(k)), x, z + step_size * self.step.steepest(g, z), state
+            )
+            z, state = jax.tree.map(lambda a, b: jnp.where(fools, a, b), (z, state), (moved, later))
+            return z, state, k + 1, fools
+
+        def proceed(carry: tuple) -> Array:
+            _, _, k, fools = carry
+            return (k < self.steps) & ~fools
+
+        z = self.start(key, self.threat, x)
+        carry = (z, opening(self.threat, x), jnp.int32(0), jnp.zeros((), bool))
+        z, _, count, _ = jax.lax.while_loop(proceed, advance, carry)
+        final = _at(self.threat, in_force(jnp.int32(self.steps - 1)))
+        return judge(
+            f, final, x, y, z, self.loss, forwards=count, backwards=count, clean=self.clean
         )
-        z, state = jax.tree.map(lambda a, b: jnp.where(fools, a, b), (z, state), (moved, later))
-        return z, state, k + 1, fools
-
-    def proceed(carry: tuple) -> Array:
-        _, _, k, fools = carry
-        return (k < steps) & ~fools
-
-    z = start(key, threat, x)
-    carry = (z, opening(threat, x), jnp.int32(0), jnp.zeros((), bool))
-    z, _, count, _ = jax.lax.while_loop(proceed, advance, carry)
-    final = _at(threat, in_force(jnp.int32(steps - 1)))
-    return judge(f, final, x, y, z, loss, forwards=count, backwards=count, clean=clean)
 
 
 def growing(
@@ -88,7 +88,7 @@ def growing(
     largest: Scalar = float("inf"),
     start: Start = starts.clean,
     loss: Loss = losses.cross_entropy,
-) -> Attack:
+) -> GrowingRadius:
     """Projected ascent whose radius grows by `factor` every `every` steps until the model errs.
 
     z <- P_k(z + step_size * steepest direction of `step`), k-th radius threat.radius *
@@ -115,14 +115,13 @@ def growing(
     if checks.is_concrete(factor) and np.min(np.asarray(factor)) < 1:
         raise ValueError(f"factor must be at least 1, got {factor}: the radius grows")
     numbers = {"step_size": step_size, "factor": factor, "largest": largest}
-    leaves = {"threat": threat, "step": step, **stacked(numbers, threat)}
-    return make_attack(
-        _run,
-        leaves,
+    return GrowingRadius(
+        threat=threat,
+        step=step,
+        **stacked(numbers, threat),
         steps=steps,
         every=every,
         start=start,
         loss=loss,
         clean=True,
-        scales=("step_size",),
     )

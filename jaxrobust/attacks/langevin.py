@@ -10,9 +10,9 @@ import optax
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks import starts
-from jaxrobust.attacks.first_order import Keep, OptimizerFn, Start, first_order
+from jaxrobust.attacks.first_order import FirstOrder, Keep, OptimizerFn, Start, first_order
 from jaxrobust.attacks.transforms import NOISES, add_noise, scale_by_steepest
-from jaxrobust.types import Attack, Key, Loss, Scalar, ThreatModel
+from jaxrobust.types import Key, Loss, Scalar, ThreatModel
 
 PLACES = ("inside", "outside")
 
@@ -50,7 +50,7 @@ def langevin(
     start: Start = starts.uniform,
     loss: Loss = losses.log_error_probability,
     keep: Keep = "last",
-) -> Attack:
+) -> FirstOrder:
     """Samples perturbations of high loss: z <- P(z + a steepest(grad U + sqrt(2 a T) xi)).
 
     U = log l_pert; by default log(1 - p_y). With temperature 0 the drift is PGD's, because

@@ -31,7 +31,7 @@ from jaxrobust.types import (
     LogitsFn,
     PyTree,
     Scalar,
-    make_attack,
+    static,
 )
 
 
@@ -47,68 +47,66 @@ class Descent(NamedTuple):
     passes: Array
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: BoxedBall,
-    first: Scalar,
-    steps: int,
-    searches: int,
-    targets: int | None,
-    chunk: int | None,
-) -> AttackResult:
-    del key
-    _, lower, upper = numbers(threat, x, one_radius="lbfgs")
-    optimizer = optax.lbfgs()
+class LBFGS(Attack):
+    """What `lbfgs` makes; see there."""
 
-    def search(target: Array) -> tuple[Nearest, Array]:
-        def attempt(c: Array, record: Nearest) -> tuple[Nearest, Array, Array]:
-            def value(u: Array) -> Array:
-                z = jnp.clip(u, lower, upper)
-                # The last term makes the unconstrained minimum that over the box: beyond a face
-                # the rest is constant.
-                loss = losses.cross_entropy(f(z), target)
-                return jnp.sum((z - x) ** 2) + c * loss + jnp.sum((u - z) ** 2)
+    threat: BoxedBall
+    first: Scalar
+    steps: int = static()
+    searches: int = static()
+    targets: int | None = static()
+    chunk: int | None = static()
 
-            def step(now: Descent, _: None) -> tuple[Descent, None]:
-                g = jnp.where(jnp.isfinite(now.gradient), now.gradient, 0)
-                with jax.numpy_dtype_promotion("standard"):  # Optax mixes widths of integers.
-                    updates, state = optimizer.update(
-                        g, now.state, now.u, value=now.value, grad=g, value_fn=value
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        del key
+        _, lower, upper = numbers(self.threat, x, one_radius="lbfgs")
+        optimizer = optax.lbfgs()
+
+        def search(target: Array) -> tuple[Nearest, Array]:
+            def attempt(c: Array, record: Nearest) -> tuple[Nearest, Array, Array]:
+                def value(u: Array) -> Array:
+                    z = jnp.clip(u, lower, upper)
+                    # The last term makes the unconstrained minimum that over the box: beyond a face
+                    # the rest is constant.
+                    loss = losses.cross_entropy(f(z), target)
+                    return jnp.sum((z - x) ** 2) + c * loss + jnp.sum((u - z) ** 2)
+
+                def step(now: Descent, _: None) -> tuple[Descent, None]:
+                    g = jnp.where(jnp.isfinite(now.gradient), now.gradient, 0)
+                    with jax.numpy_dtype_promotion("standard"):  # Optax mixes widths of integers.
+                        updates, state = optimizer.update(
+                            g, now.state, now.u, value=now.value, grad=g, value_fn=value
+                        )
+                    move = cast(Array, updates)
+                    u = now.u + jnp.where(jnp.isfinite(move), move, 0)
+                    z = jnp.clip(u, lower, upper)
+                    fools = fooled(f(z), y)
+                    # The line search has evaluated the point it chose.
+                    here, g, tries = (
+                        optax.tree_utils.tree_get(state, name)
+                        for name in ("value", "grad", "num_linesearch_steps")
                     )
-                move = cast(Array, updates)
-                u = now.u + jnp.where(jnp.isfinite(move), move, 0)
-                z = jnp.clip(u, lower, upper)
-                fools = fooled(f(z), y)
-                # The line search has evaluated the point it chose.
-                here, g, tries = (
-                    optax.tree_utils.tree_get(state, name)
-                    for name in ("value", "grad", "num_linesearch_steps")
-                )
-                record = closer(now.record, threat, x, z, fools)
-                passes = now.passes + tries.astype(jnp.int32)
-                return Descent(u, here, g, state, record, now.succeeded | fools, passes), None
+                    record = closer(now.record, self.threat, x, z, fools)
+                    passes = now.passes + tries.astype(jnp.int32)
+                    return Descent(u, here, g, state, record, now.succeeded | fools, passes), None
 
-            here, g = jax.value_and_grad(value)(x)
-            none, one = jnp.zeros((), bool), jnp.ones((), jnp.int32)
-            start = Descent(x, here, g, optimizer.init(x), record, none, one)
-            end, _ = jax.lax.scan(step, start, length=steps)
-            return end.record, end.succeeded, end.passes
+                here, g = jax.value_and_grad(value)(x)
+                none, one = jnp.zeros((), bool), jnp.ones((), jnp.int32)
+                start = Descent(x, here, g, optimizer.init(x), record, none, one)
+                end, _ = jax.lax.scan(step, start, length=self.steps)
+                return end.record, end.succeeded, end.passes
 
-        none = Nearest(x, jnp.full((), jnp.inf, x.dtype))
-        return search_constant(attempt, none, first=first, searches=searches)
+            none = Nearest(x, jnp.full((), jnp.inf, x.dtype))
+            return search_constant(attempt, none, first=self.first, searches=self.searches)
 
-    logits = f(x)
-    goals = rivals(logits, y, targets)
-    found, passes = over(search, (goals,), chunk=chunk)
-    clean, found = unmoved(x, logits, y), nearest_of(found)
-    record = jax.tree.map(lambda a, b: jnp.where(clean.found, a, b), clean, found)
-    backwards = jnp.sum(passes)
-    forwards = 1 + backwards + goals.size * searches * steps
-    return conclude(f, threat, x, y, record, forwards=forwards, backwards=backwards)
+        logits = f(x)
+        goals = rivals(logits, y, self.targets)
+        found, passes = over(search, (goals,), chunk=self.chunk)
+        clean, found = unmoved(x, logits, y), nearest_of(found)
+        record = jax.tree.map(lambda a, b: jnp.where(clean.found, a, b), clean, found)
+        backwards = jnp.sum(passes)
+        forwards = 1 + backwards + goals.size * self.searches * self.steps
+        return conclude(f, self.threat, x, y, record, forwards=forwards, backwards=backwards)
 
 
 def lbfgs(
@@ -119,7 +117,7 @@ def lbfgs(
     first: Scalar = 1e-2,
     targets: int | None = 1,
     chunk: int | None = None,
-) -> Attack:
+) -> LBFGS:
     """L-BFGS: minimizes ||z - x||_2^2 + c CE(f(z), t) over the box, with the least c that works.
 
     c is bisected once an attempt succeeded and multiplied by 10 before. Szegedy et al. 2014
@@ -150,6 +148,11 @@ def lbfgs(
     if targets is not None:
         checks.at_least("targets", targets, 1)
     check_chunk(chunk)
-    leaves = {"threat": threat, **stacked({"first": first}, threat)}
-    options = {"steps": steps, "searches": searches, "targets": targets, "chunk": chunk}
-    return make_attack(_run, leaves, **options)
+    return LBFGS(
+        threat=threat,
+        **stacked({"first": first}, threat),
+        steps=steps,
+        searches=searches,
+        targets=targets,
+        chunk=chunk,
+    )

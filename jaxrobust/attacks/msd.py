@@ -24,7 +24,8 @@ from jaxrobust.types import (
     Loss,
     Scalar,
     ThreatModel,
-    make_attack,
+    length,
+    static,
 )
 
 
@@ -36,48 +37,46 @@ def _spread(key: Key, member: ThreatModel, coordinates: tuple[int, int]) -> Thre
     return dataclasses.replace(member, coordinates=jax.random.randint(key, (), low, high + 1))
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: Union,
-    step_sizes: tuple[Scalar, ...],
-    coordinates: tuple[int, int],
-    steps: int,
-    start: Start,
-    loss: Loss,
-    keep: str,
-    clean: bool,
-) -> AttackResult:
-    start_key, step_key = jax.random.split(key)
-    goal = objective(f, loss, y)
-    sizes = [jnp.asarray(size, x.dtype) for size in step_sizes]
+class MSD(Attack):
+    """What `msd` makes; see there."""
 
-    def best_of_members(updates: Any, state: Any, params: Any = None) -> tuple[Array, Key]:
-        key, z = state, params
-        now, later = jax.random.split(key)
-        candidates = []
-        for member, size in zip(threat.scaled, sizes, strict=True):
-            direction = _spread(now, member, coordinates).steepest(-updates, z)
-            candidates.append(member.project(x, z + size * direction))
-        points = jnp.stack(candidates)
-        values = jax.vmap(lambda point: goal(point)[0])(points)
-        return points[jnp.argmax(values)] - z, later
+    threat: Union
+    step_sizes: tuple[Scalar, ...] = length()
+    coordinates: tuple[int, int] = static()
+    steps: int = static()
+    start: Start = static()
+    loss: Loss = static()
+    keep: str = static()
+    clean: bool = static(default=True)
 
-    path = ascend(
-        goal,
-        threat,
-        x,
-        start(start_key, threat, x),
-        optax.GradientTransformation(lambda params: step_key, best_of_members),
-        steps=steps,
-    )
-    z, extra = (path.best.z, 1) if keep == "best" else (path.last, 0)
-    forwards = steps * (1 + len(threat.members)) + extra
-    costs = {"forwards": forwards, "backwards": steps}
-    return judge(f, threat, x, y, z, loss, clean=clean, **costs)
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        start_key, step_key = jax.random.split(key)
+        goal = objective(f, self.loss, y)
+        sizes = [jnp.asarray(size, x.dtype) for size in self.step_sizes]
+
+        def best_of_members(updates: Any, state: Any, params: Any = None) -> tuple[Array, Key]:
+            key, z = state, params
+            now, later = jax.random.split(key)
+            candidates = []
+            for member, size in zip(self.threat.scaled, sizes, strict=True):
+                direction = _spread(now, member, self.coordinates).steepest(-updates, z)
+                candidates.append(member.project(x, z + size * direction))
+            points = jnp.stack(candidates)
+            values = jax.vmap(lambda point: goal(point)[0])(points)
+            return points[jnp.argmax(values)] - z, later
+
+        path = ascend(
+            goal,
+            self.threat,
+            x,
+            self.start(start_key, self.threat, x),
+            optax.GradientTransformation(lambda params: step_key, best_of_members),
+            steps=self.steps,
+        )
+        z, extra = (path.best.z, 1) if self.keep == "best" else (path.last, 0)
+        forwards = self.steps * (1 + len(self.threat.members)) + extra
+        costs = {"forwards": forwards, "backwards": self.steps}
+        return judge(f, self.threat, x, y, z, self.loss, clean=self.clean, **costs)
 
 
 def msd(
@@ -89,7 +88,7 @@ def msd(
     start: Start = starts.clean,
     loss: Loss = losses.cross_entropy,
     keep: Keep = "best",
-) -> Attack:
+) -> MSD:
     """Multi steepest descent: at each step the best of every member's projected steepest step.
 
     z <- the candidate P_p(z + a_p d_p) of highest loss over the members p of the union, all from
@@ -123,14 +122,12 @@ def msd(
     for size in step_sizes:
         checks.nonnegative("step_sizes", size)
     sizes = stacked({str(i): size for i, size in enumerate(step_sizes)}, threat)
-    return make_attack(
-        _run,
-        {"threat": threat, "step_sizes": tuple(sizes.values())},
+    return MSD(
+        threat=threat,
+        step_sizes=tuple(sizes.values()),
         coordinates=(low, high),
         steps=steps,
         start=start,
         loss=loss,
         keep=keep,
-        clean=True,
-        scales=("step_sizes",),
     )

@@ -21,36 +21,38 @@ from jaxrobust.types import (
     Loss,
     Scalar,
     ThreatModel,
-    make_attack,
+    length,
+    static,
 )
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: ThreatModel,
-    k: Scalar,
-    step_size: Scalar,
-    loss: Loss,
-    clean: bool,
-) -> AttackResult:
-    start_key, step_key = jax.random.split(key)
-    radius, k, length = (jnp.asarray(v, x.dtype) for v in (threat.radius, k, step_size))
-    noise = dataclasses.replace(threat, radius=k * radius)
-    # By the triangle inequality a projection onto this set clips to the pixel box alone.
-    reach = dataclasses.replace(threat, radius=k * radius + length)
-    path = ascend(
-        objective(f, loss, y),
-        reach,
-        x,
-        starts.uniform(start_key, noise, x),
-        steepest(step_key, threat, step_size=length),
-        steps=1,
-    )
-    return judge(f, threat, x, y, path.last, loss, forwards=1, backwards=1, clean=clean)
+class NFGSM(Attack):
+    """What `n_fgsm` makes; see there."""
+
+    threat: ThreatModel
+    k: Scalar
+    step_size: Scalar = length()
+    loss: Loss = static()
+    clean: bool = static(default=True)
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        start_key, step_key = jax.random.split(key)
+        numbers = (self.threat.radius, self.k, self.step_size)
+        radius, k, step_size = (jnp.asarray(v, x.dtype) for v in numbers)
+        noise = dataclasses.replace(self.threat, radius=k * radius)
+        # By the triangle inequality a projection onto this set clips to the pixel box alone.
+        reach = dataclasses.replace(self.threat, radius=k * radius + step_size)
+        path = ascend(
+            objective(f, self.loss, y),
+            reach,
+            x,
+            starts.uniform(start_key, noise, x),
+            steepest(step_key, self.threat, step_size=step_size),
+            steps=1,
+        )
+        return judge(
+            f, self.threat, x, y, path.last, self.loss, forwards=1, backwards=1, clean=self.clean
+        )
 
 
 def n_fgsm(
@@ -59,7 +61,7 @@ def n_fgsm(
     k: Scalar = 2.0,
     step_size: Scalar | None = None,
     loss: Loss = losses.cross_entropy,
-) -> Attack:
+) -> NFGSM:
     """N-FGSM: z = box(s + step_size * steepest direction at s), s uniform in k times the ball.
 
     An attack for training, against the catastrophic overfitting of single steps: the noise is an
@@ -80,5 +82,5 @@ def n_fgsm(
     step_size = threat.radius if step_size is None else step_size
     checks.nonnegative("k", k)
     checks.nonnegative("step_size", step_size)
-    leaves = {"threat": threat, **stacked({"k": k, "step_size": step_size}, threat)}
-    return make_attack(_run, leaves, loss=loss, clean=True, scales=("step_size",))
+    numbers = stacked({"k": k, "step_size": step_size}, threat)
+    return NFGSM(threat=threat, **numbers, loss=loss, clean=True)

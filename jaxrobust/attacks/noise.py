@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import Objective, Point, better, judge, objective
-from jaxrobust.types import Array, Attack, AttackResult, BoxedBall, Key, LogitsFn, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, BoxedBall, Key, LogitsFn, static
 
 Draw = Callable[[Key, BoxedBall, Array, Array], Array]
 """(key, threat, clean example, amplitude in [0, 1]) -> a noisy point of the set."""
@@ -70,30 +70,28 @@ def first_fooled(
     return best, count
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: BoxedBall,
-    draw: Draw,
-    levels: int,
-    repeats: int,
-) -> AttackResult:
-    def noisy(count: Array) -> Array:
-        amplitude = (count // repeats + 1).astype(x.dtype) / levels
-        return draw(jax.random.fold_in(key, count), threat, x, amplitude)
+class Noise(Attack):
+    """What `gaussian_noise` and its like make: `draw` at growing amplitudes; see there."""
 
-    evaluate = objective(f, losses.margin, y)
-    best, count = first_fooled(evaluate, x, noisy, levels * repeats)
-    return judge(f, threat, x, y, best.z, losses.margin, forwards=count + 1, backwards=0)
+    threat: BoxedBall
+    draw: Draw = static()
+    levels: int = static()
+    repeats: int = static()
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        def noisy(count: Array) -> Array:
+            amplitude = (count // self.repeats + 1).astype(x.dtype) / self.levels
+            return self.draw(jax.random.fold_in(key, count), self.threat, x, amplitude)
+
+        evaluate = objective(f, losses.margin, y)
+        best, count = first_fooled(evaluate, x, noisy, self.levels * self.repeats)
+        return judge(f, self.threat, x, y, best.z, losses.margin, forwards=count + 1, backwards=0)
 
 
-def _noise(threat: BoxedBall, draw: Draw, levels: int, repeats: int) -> Attack:
+def _noise(threat: BoxedBall, draw: Draw, levels: int, repeats: int) -> Noise:
     checks.at_least("levels", levels, 1)
     checks.at_least("repeats", repeats, 1)
-    return make_attack(_run, {"threat": threat}, draw=draw, levels=levels, repeats=repeats)
+    return Noise(threat=threat, draw=draw, levels=levels, repeats=repeats)
 
 
 def gaussian_noise(threat: BoxedBall, *, levels: int = 10, repeats: int = 10) -> Attack:

@@ -6,9 +6,9 @@ import optax
 
 from jaxrobust import losses
 from jaxrobust.attacks import starts
-from jaxrobust.attacks.first_order import Keep, Start, first_order
+from jaxrobust.attacks.first_order import FirstOrder, Keep, Start, first_order
 from jaxrobust.attacks.transforms import normalize_by_l1, scale_by_steepest
-from jaxrobust.types import Attack, Key, Loss, Scalar, ThreatModel
+from jaxrobust.types import Key, Loss, Scalar, ThreatModel
 
 
 def steepest(key: Key, threat: ThreatModel, *, step_size: Scalar) -> optax.GradientTransformation:
@@ -25,7 +25,7 @@ def pgd(
     start: Start = starts.uniform,
     loss: Loss = losses.cross_entropy,
     keep: Keep = "best",
-) -> Attack:
+) -> FirstOrder:
     """PGD: z <- P(z + step_size * steepest direction), for any norm.
 
     Maximizes the loss (cross-entropy by default) over the threat set. Madry et al. 2018;
@@ -59,7 +59,7 @@ def carlini_wagner_pgd(
     steps: int = 30,
     start: Start = starts.uniform,
     keep: Keep = "best",
-) -> Attack:
+) -> FirstOrder:
     """PGD on the margin max_{j != y} z_j - z_y, which tables call CW or CW-inf.
 
     Not a minimum-norm attack: `carlini_wagner` and `carlini_wagner_linf` are. FOSC, section 4.1
@@ -75,7 +75,7 @@ def fgsm(
     start: Start = starts.clean,
     loss: Loss = losses.cross_entropy,
     keep: Keep = "last",
-) -> Attack:
+) -> FirstOrder:
     """FGSM: one steepest step of length `step_size` (default: the radius) from the clean point.
 
     Goodfellow et al. 2015. With `start=starts.uniform` it is FGSM-RS (Wong's thesis, Algorithm 7),
@@ -106,7 +106,7 @@ def momentum(
     start: Start = starts.clean,
     loss: Loss = losses.cross_entropy,
     keep: Keep = "best",
-) -> Attack:
+) -> FirstOrder:
     """MI-FGSM: v <- decay v + g / ||g||_1, then a steepest step along v.
 
     Dong et al. 2018, Algorithm 1 (which starts at the clean point; so does this by default).

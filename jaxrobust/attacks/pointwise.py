@@ -12,7 +12,7 @@ from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import judge, objective
 from jaxrobust.attacks.noise import finite_box, first_fooled, flipped
 from jaxrobust.threats.box import numbers
-from jaxrobust.types import Array, Attack, AttackResult, BoxedBall, Key, LogitsFn, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, BoxedBall, Key, LogitsFn, static
 
 STARTS = 100
 """Salt-and-pepper images tried as a start, of 1/100, 2/100, ..., 1 of all coordinates."""
@@ -66,50 +66,48 @@ def _phase(key: Key, x: Array, z: Array, visit: Visit, passes: int) -> tuple[Arr
     return last.z, last.visited
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: BoxedBall,
-    passes: int,
-) -> AttackResult:
-    start_key, reset_key, refine_key = jax.random.split(key, 3)
-    flat = x.reshape(-1)
-    _, *ends = numbers(threat, x, one_radius="pointwise")
-    lower, upper = (jnp.broadcast_to(end, x.shape).reshape(-1) for end in ends)
-    evaluate = objective(lambda z: f(z.reshape(x.shape)), losses.margin, y)
+class Pointwise(Attack):
+    """What `pointwise` makes; see there."""
 
-    def noisy(count: Array) -> Array:
-        share = (count + 1).astype(x.dtype) / STARTS
-        return flipped(jax.random.fold_in(start_key, count), flat, share, lower, upper)
+    threat: BoxedBall
+    passes: int = static()
 
-    def reset(z: Array, here: Array) -> Array:
-        restored = jnp.where(here, flat, z)
-        return jnp.where(evaluate(restored)[1], restored, z)
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        start_key, reset_key, refine_key = jax.random.split(key, 3)
+        flat = x.reshape(-1)
+        _, *ends = numbers(self.threat, x, one_radius="pointwise")
+        lower, upper = (jnp.broadcast_to(end, x.shape).reshape(-1) for end in ends)
+        evaluate = objective(lambda z: f(z.reshape(x.shape)), losses.margin, y)
 
-    def refine(z: Array, here: Array) -> Array:
-        def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-            right, wrong = bracket
-            middle = (right + wrong) / 2
-            fools = evaluate(middle)[1]
-            return jnp.where(fools, right, middle), jnp.where(fools, middle, wrong)
+        def noisy(count: Array) -> Array:
+            share = (count + 1).astype(x.dtype) / STARTS
+            return flipped(jax.random.fold_in(start_key, count), flat, share, lower, upper)
 
-        restored = jnp.where(here, flat, z)
-        _, nearest = jax.lax.fori_loop(0, HALVINGS, halve, (restored, z))
-        return jnp.where(evaluate(restored)[1], restored, nearest)
+        def reset(z: Array, here: Array) -> Array:
+            restored = jnp.where(here, flat, z)
+            return jnp.where(evaluate(restored)[1], restored, z)
 
-    start, drawn = first_fooled(evaluate, flat, noisy, STARTS)
-    z = jnp.where(start.fooled, start.z, flat)
-    z, resets = _phase(reset_key, flat, z, reset, passes)
-    z, refined = _phase(refine_key, flat, z, refine, passes)
-    forwards = drawn + 1 + resets + refined * (HALVINGS + 1)
-    result = z.reshape(x.shape)
-    return judge(f, threat, x, y, result, losses.margin, forwards=forwards, backwards=0)
+        def refine(z: Array, here: Array) -> Array:
+            def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+                right, wrong = bracket
+                middle = (right + wrong) / 2
+                fools = evaluate(middle)[1]
+                return jnp.where(fools, right, middle), jnp.where(fools, middle, wrong)
+
+            restored = jnp.where(here, flat, z)
+            _, nearest = jax.lax.fori_loop(0, HALVINGS, halve, (restored, z))
+            return jnp.where(evaluate(restored)[1], restored, nearest)
+
+        start, drawn = first_fooled(evaluate, flat, noisy, STARTS)
+        z = jnp.where(start.fooled, start.z, flat)
+        z, resets = _phase(reset_key, flat, z, reset, self.passes)
+        z, refined = _phase(refine_key, flat, z, refine, self.passes)
+        forwards = drawn + 1 + resets + refined * (HALVINGS + 1)
+        result = z.reshape(x.shape)
+        return judge(f, self.threat, x, y, result, losses.margin, forwards=forwards, backwards=0)
 
 
-def pointwise(threat: BoxedBall, *, passes: int = 10) -> Attack:
+def pointwise(threat: BoxedBall, *, passes: int = 10) -> Pointwise:
     """Pointwise attack: resets coordinates of a noisy image while it stays misclassified.
 
     Uses the predicted class only, and seeks few changed coordinates (l0). From salt-and-pepper
@@ -132,4 +130,4 @@ def pointwise(threat: BoxedBall, *, passes: int = 10) -> Attack:
     """
     finite_box("pointwise", threat)
     checks.at_least("passes", passes, 1)
-    return make_attack(_run, {"threat": threat}, passes=passes)
+    return Pointwise(threat=threat, passes=passes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -11,37 +10,46 @@ import jax.numpy as jnp
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import Point, better, judge, objective
 from jaxrobust.threats.spatial import Spatial
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Loss, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Loss, static
 
-Moves = Callable[..., Array]
 """(key, threat, clean example, **counts) -> moves `[N, 3]` to try."""
 
 
-def _grid(key: Key, threat: Spatial, x: Array, *, angles: int, shifts: int) -> Array:
-    del key
-    turns, steps = (
-        jnp.linspace(-1, 1, count, dtype=x.dtype) if count > 1 else jnp.zeros(1, x.dtype)
-        for count in (angles, shifts)
-    )
-    axes = jnp.meshgrid(turns, steps, steps, indexing="ij")
-    return jnp.stack([axis.ravel() for axis in axes], axis=-1) * threat.limits(x)[None, :]
+class SpatialGrid(Attack):
+    """What `spatial_grid` makes; see there."""
+
+    threat: Spatial
+    angles: int = static()
+    shifts: int = static()
+    loss: Loss = static()
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        del key
+        turns, steps = (
+            jnp.linspace(-1, 1, count, dtype=x.dtype) if count > 1 else jnp.zeros(1, x.dtype)
+            for count in (self.angles, self.shifts)
+        )
+        axes = jnp.meshgrid(turns, steps, steps, indexing="ij")
+        moves = jnp.stack([axis.ravel() for axis in axes], axis=-1) * self.threat.limits(x)[None, :]
+        return _worst(f, self.threat, x, y, moves, self.loss)
 
 
-def _random(key: Key, threat: Spatial, x: Array, *, draws: int) -> Array:
-    return jax.vmap(lambda k: threat.sample(k, x))(jax.random.split(key, draws))
+class SpatialRandom(Attack):
+    """What `spatial_random` makes; see there."""
+
+    threat: Spatial
+    draws: int = static()
+    loss: Loss = static()
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        moves = jax.vmap(lambda k: self.threat.sample(k, x))(jax.random.split(key, self.draws))
+        return _worst(f, self.threat, x, y, moves, self.loss)
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: Spatial,
-    moves: Moves,
-    loss: Loss,
-    **counts: int,
+def _worst(
+    f: LogitsFn, threat: Spatial, x: Array, y: Array, moves: Array, loss: Loss
 ) -> AttackResult:
+    """Of the moves `[M, 3]`, and none."""
     evaluate = objective(f, loss, y)
 
     def at(move: Array) -> Point:
@@ -50,12 +58,10 @@ def _run(
     def visit(best: Point, move: Array) -> tuple[Point, None]:
         return better(best, at(move)), None
 
-    tried = moves(key, threat, x, **counts)
-    best, _ = jax.lax.scan(visit, at(jnp.zeros(3, x.dtype)), tried)
+    best, _ = jax.lax.scan(visit, at(jnp.zeros(3, x.dtype)), moves)
     z = threat.transform(x, best.z)
-    return judge(
-        f, cast(Any, threat.at(best.z)), x, y, z, loss, forwards=tried.shape[0] + 1, backwards=0
-    )
+    moved = cast(Any, threat.at(best.z))
+    return judge(f, moved, x, y, z, loss, forwards=moves.shape[0] + 1, backwards=0)
 
 
 def spatial_grid(
@@ -77,7 +83,8 @@ def spatial_grid(
     """
     checks.at_least("angles", angles, 1)
     checks.at_least("shifts", shifts, 1)
-    return _search(threat, _grid, loss, angles=angles, shifts=shifts)
+    _check(threat)
+    return SpatialGrid(threat=threat, angles=angles, shifts=shifts, loss=loss)
 
 
 def spatial_random(threat: Spatial, *, draws: int = 10, loss: Loss = losses.margin) -> Attack:
@@ -87,10 +94,10 @@ def spatial_random(threat: Spatial, *, draws: int = 10, loss: Loss = losses.marg
     tried as well. Otherwise as `spatial_grid`.
     """
     checks.at_least("draws", draws, 1)
-    return _search(threat, _random, loss, draws=draws)
+    _check(threat)
+    return SpatialRandom(threat=threat, draws=draws, loss=loss)
 
 
-def _search(threat: Spatial, moves: Moves, loss: Loss, **counts: Any) -> Attack:
+def _check(threat: Spatial) -> None:
     if not isinstance(threat, Spatial):
         raise TypeError(f"a spatial attack needs a Spatial threat, got {type(threat).__name__}")
-    return make_attack(_run, {"threat": threat}, moves=moves, loss=loss, **counts)

@@ -12,29 +12,27 @@ from jaxrobust.types import (
     LogitsFn,
     Model,
     Variables,
-    make_attack,
+    static,
 )
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    attack: Attack,
-    variables: Variables,
-    model: Model,
-    clean: bool,
-) -> AttackResult:
-    # What the source model errs on tells nothing about the attacked one.
-    crafted = attack.bare(key, model.logits_fn(variables), x, y)
-    threat = attack.settings["threat"]
-    costs = {"forwards": crafted.forwards, "backwards": crafted.backwards}
-    return judge(f, threat, x, y, crafted.x, losses.margin, clean=clean, **costs)
+class Transfer(Attack):
+    """What `transfer` makes; see there."""
+
+    attack: Attack
+    variables: Variables
+    model: Model = static()
+    clean: bool = static(default=True)
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        # What the source model errs on tells nothing about the attacked one.
+        crafted = self.attack.bare(key, self.model.logits_fn(self.variables), x, y)
+        threat = self.attack.settings["threat"]
+        costs = {"forwards": crafted.forwards, "backwards": crafted.backwards}
+        return judge(f, threat, x, y, crafted.x, losses.margin, clean=self.clean, **costs)
 
 
-def transfer(attack: Attack, model: Model, variables: Variables) -> Attack:
+def transfer(attack: Attack, model: Model, variables: Variables) -> Transfer:
     """Runs `attack` on a source model and scores the point it finds on the attacked one.
 
     The black-box attack of TRADES, section 5.3.2, and of most transfer studies: no query of the
@@ -51,4 +49,4 @@ def transfer(attack: Attack, model: Model, variables: Variables) -> Attack:
     """
     if "threat" not in attack.settings:
         raise ValueError("transfer needs an attack with a `threat` setting, such as pgd or apgd")
-    return make_attack(_run, {"attack": attack, "variables": variables}, model=model, clean=True)
+    return Transfer(attack=attack, variables=variables, model=model)

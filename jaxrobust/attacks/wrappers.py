@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import checks, losses
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, make_attack
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, static
 
 TargetedLoss = Callable[[Array, Array, Array], Array]
 """(logits, label, target class) -> scalar to maximize."""
@@ -51,22 +51,20 @@ def over(run: Callable[..., Found], args: tuple, *, chunk: int | None) -> Found:
     return jax.lax.map(lambda a: run(*a), args, batch_size=chunk) if chunk else jax.vmap(run)(*args)
 
 
-def _restarts(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    attack: Attack,
-    count: int,
-    by: str,
-    chunk: int | None,
-) -> AttackResult:
-    keys = jax.random.split(key, count)
-    return worst(over(lambda k: attack(k, f, x, y), (keys,), chunk=chunk), by=by)
+class Restarts(Attack):
+    """What `restarts` makes; see there."""
+
+    attack: Attack
+    count: int = static()
+    by: str = static()
+    chunk: int | None = static()
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        keys = jax.random.split(key, self.count)
+        return worst(over(lambda k: self.attack(k, f, x, y), (keys,), chunk=self.chunk), by=self.by)
 
 
-def restarts(attack: Attack, count: int, *, by: str = "loss", chunk: int | None = None) -> Attack:
+def restarts(attack: Attack, count: int, *, by: str = "loss", chunk: int | None = None) -> Restarts:
     """The best of `count` independent runs: success first, then the attack's own loss.
 
     Args:
@@ -78,7 +76,7 @@ def restarts(attack: Attack, count: int, *, by: str = "loss", chunk: int | None 
     checks.at_least("count", count, 1)
     checks.choice("by", by, RANKS)
     check_chunk(chunk)
-    return make_attack(_restarts, {"attack": attack}, count=count, by=by, chunk=chunk)
+    return Restarts(attack=attack, count=count, by=by, chunk=chunk)
 
 
 def rivals(logits: Array, y: Array, count: int | None) -> Array:
@@ -109,20 +107,20 @@ def at_targets(
     return over(run, (jax.random.split(key, classes.size), classes), chunk=chunk)
 
 
-def _targeted(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    attack: Attack,
-    loss: TargetedLoss,
-    targets: int | None,
-    chunk: int | None,
-) -> AttackResult:
-    ranked = rivals(f(x), y, targets)
-    result = worst(at_targets(key, f, x, y, ranked, attack=attack, loss=loss, chunk=chunk))
-    return result._replace(forwards=result.forwards + 1)
+class Targeted(Attack):
+    """What `targeted` makes; see there."""
+
+    attack: Attack
+    loss: TargetedLoss = static()
+    targets: int | None = static()
+    chunk: int | None = static()
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        ranked = rivals(f(x), y, self.targets)
+        result = worst(
+            at_targets(key, f, x, y, ranked, attack=self.attack, loss=self.loss, chunk=self.chunk)
+        )
+        return result._replace(forwards=result.forwards + 1)
 
 
 def targeted(
@@ -131,7 +129,7 @@ def targeted(
     loss: TargetedLoss = losses.targeted_margin,
     targets: int | None = None,
     chunk: int | None = None,
-) -> Attack:
+) -> Targeted:
     """Runs `attack` at each of the likeliest wrong classes and keeps the strongest result.
 
     Any misclassification counts, not only into the target. The result has the largest margin.
@@ -147,18 +145,22 @@ def targeted(
     if targets is not None:
         checks.at_least("targets", targets, 1)
     check_chunk(chunk)
-    return make_attack(_targeted, {"attack": attack}, loss=loss, targets=targets, chunk=chunk)
+    return Targeted(attack=attack, loss=loss, targets=targets, chunk=chunk)
 
 
-def _worst_of(
-    key: Key, f: LogitsFn, x: Array, y: Array, *, attacks: tuple[Attack, ...], by: str
-) -> AttackResult:
-    keys = jax.random.split(key, len(attacks))
-    results = [attack(k, f, x, y) for attack, k in zip(attacks, keys, strict=True)]
-    return worst(jax.tree.map(lambda *leaves: jnp.stack(leaves), *results), by=by)
+class WorstOf(Attack):
+    """What `worst_of` makes; see there."""
+
+    attacks: tuple[Attack, ...]
+    by: str = static()
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        keys = jax.random.split(key, len(self.attacks))
+        results = [attack(k, f, x, y) for attack, k in zip(self.attacks, keys, strict=True)]
+        return worst(jax.tree.map(lambda *leaves: jnp.stack(leaves), *results), by=self.by)
 
 
-def worst_of(*attacks: Attack, by: str = "margin") -> Attack:
+def worst_of(*attacks: Attack, by: str = "margin") -> WorstOf:
     """Runs every attack and keeps the per-example worst: success first, then the largest margin.
 
     With attacks on different threat sets this is the union of threats: `inside` and `norm` are
@@ -169,7 +171,7 @@ def worst_of(*attacks: Attack, by: str = "margin") -> Attack:
     if not attacks:
         raise ValueError("worst_of needs at least one attack, got none")
     checks.choice("by", by, RANKS)
-    return make_attack(_worst_of, {"attacks": attacks}, by=by)
+    return WorstOf(attacks=attacks, by=by)
 
 
 def check_chunk(chunk: Any) -> None:

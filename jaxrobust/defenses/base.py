@@ -121,7 +121,7 @@ def adversarial_examples(
         (not `attacks.fosc_stopped_pgd` or `growing`): devices that leave its loop at different
         times would wait for one another's statistics forever.
       ramp: the share of training over which the radius, and the settings that the attack declares
-        to go with it (`Attack.scales`; step sizes in the library's own), grow linearly from 0 to
+        to go with it (`Attack.lengths`; step sizes in the library's own), grow linearly from 0 to
         their full values (0: full from the start). At a large radius, training from scratch can
         stick at the constant prediction; starting small avoids it (Wong's thesis, section 3.3.1).
       make_loss: (clean logits, *the example's targets) -> loss, for an attack on something else

@@ -30,7 +30,7 @@ from jaxrobust.types import (
     Model,
     Scalar,
     Variables,
-    make_attack,
+    static,
 )
 
 
@@ -54,11 +54,15 @@ def wrong_classes(y: Array, num_classes: int) -> Array:
     return (y + steps) % num_classes
 
 
-def _every_target(
-    key: Key, f: LogitsFn, x: Array, y: Array, *, attack: Attack, chunk: int | None
-) -> AttackResult:
-    classes = wrong_classes(y, f(x).shape[0])
-    return at_targets(key, f, x, y, classes, attack=attack, chunk=chunk)
+class EveryTarget(Attack):
+    """`attack` aimed at each wrong class: a result `[K - 1]`."""
+
+    attack: Attack
+    chunk: int | None = static()
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        classes = wrong_classes(y, f(x).shape[0])
+        return at_targets(key, f, x, y, classes, attack=self.attack, chunk=self.chunk)
 
 
 def sbeta(
@@ -88,7 +92,7 @@ def sbeta(
     check_attack(climb, defense="sbeta", made_by=made_by)
     checks.positive("mu", mu)
     check_attack_mode(attack_mode)
-    attack = make_attack(_every_target, {"attack": climb}, chunk=chunk)
+    attack = EveryTarget(attack=climb, chunk=chunk)
     check_ramp(ramp, attack)
 
     def smoothed(logits: Array, y: Array) -> Array:

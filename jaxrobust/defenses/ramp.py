@@ -28,7 +28,7 @@ def grown_threat(threat: ThreatModel, progress: Scalar, ramp: Scalar) -> ThreatM
 def grown(attack: Attack, progress: Scalar, ramp: Scalar) -> Attack:
     """The attack with its radius, and what it says goes with it, scaled by the share that is over.
 
-    What goes with the radius is declared by the attack (`Attack.scales`, step sizes for most): of
+    What goes with the radius is declared by the attack (`types.length`, step sizes for most): of
     one that declares nothing the radius alone grows, and its steps are full from the start. So for
     attacks that it is made of, each by its own declaration.
     """
@@ -39,14 +39,13 @@ def grown(attack: Attack, progress: Scalar, ramp: Scalar) -> Attack:
     def part(name: str, value: PyTree) -> PyTree:
         if name == "threat":
             return grown_threat(value, progress, ramp)
-        if name in attack.scales:
+        if name in attack.lengths:
             return jax.tree.map(lambda size: size * scale, value)
         return jax.tree.map(
             lambda v: grown(v, progress, ramp) if _is_attack(v) else v, value, is_leaf=_is_attack
         )
 
-    leaves = {name: part(name, value) for name, value in attack.leaves.items()}
-    return dataclasses.replace(attack, leaves=leaves)
+    return attack.replace(**{name: part(name, value) for name, value in attack.leaves.items()})
 
 
 def check_ramp(ramp: Scalar, attack: Attack) -> None:

@@ -17,7 +17,15 @@ from jaxrobust.devices import Device
 from jaxrobust.evaluation import compiled
 from jaxrobust.evaluation.batched_pass import Examples, Job, every_example, prepare
 from jaxrobust.evaluation.report import Report, accuracy
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Model, PyTree
+from jaxrobust.types import (
+    Array,
+    AttackResult,
+    FunctionAttack,
+    Key,
+    LogitsFn,
+    Model,
+    PyTree,
+)
 
 PIXEL = 1 / 255
 """Largest coordinate of the step on which a gradient is put to the test."""
@@ -196,7 +204,7 @@ def attack_flags(report: Report) -> tuple[Flag, ...]:
 
 def _probe(job: Job, key: Key, run: Callable[..., Found]) -> Found:
     """`run` on every example, through the machinery that runs attacks: arrays `[N, ...]`."""
-    attack = Attack(cast(Callable[..., AttackResult], run))
+    attack = FunctionAttack(run=cast(Callable[..., AttackResult], run))
     return every_example(job, key, attack, keep_examples=True, tick=lambda: None)[0]
 
 

@@ -20,7 +20,16 @@ from jaxrobust.devices import Device
 from jaxrobust.evaluation import compiled
 from jaxrobust.evaluation.report import Timing
 from jaxrobust.threats.covering import warn_of_covering
-from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Model, PyTree
+from jaxrobust.types import (
+    Array,
+    Attack,
+    AttackResult,
+    FunctionAttack,
+    Key,
+    LogitsFn,
+    Model,
+    PyTree,
+)
 
 AttackLike = Attack | Callable[[Key, LogitsFn, Array, Array], AttackResult]
 Examples = tuple[np.ndarray, np.ndarray]
@@ -147,7 +156,7 @@ def every_example(
     job: Job, key: Key, attack: AttackLike, *, keep_examples: bool, tick: Tick
 ) -> tuple[PyTree, Timing]:
     """What an attack, or any function of its form, returns on all examples: arrays `[N, ...]`."""
-    attack = attack if isinstance(attack, Attack) else Attack(run=attack)
+    attack = attack if isinstance(attack, Attack) else FunctionAttack(run=attack)
     several = per_example(attack, job.x.shape[1:], len(job.x)) is not None
     count = len(job.x) if several else None
     program = compiled.attack_program(job.model, job.mesh, keep_examples, count)

@@ -19,13 +19,14 @@ from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal
 from jaxrobust.files import PathLike
 from jaxrobust.types import (
     Array,
+    Attack,
     AttackResult,
     Key,
     LogitsFn,
     Model,
     PyTree,
     ThreatModel,
-    make_attack,
+    static,
 )
 
 Certifier = Callable[..., Certificate]
@@ -126,7 +127,9 @@ def certified(
     settings: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()
     }
-    bound = make_attack(_as_result, {"threat": threat}, certifier=certifier, **settings)
+    bound = Certificates(
+        threat=threat, certifier=certifier, options=tuple(sorted(settings.items()))
+    )
     job = prepare(
         model,
         variables,
@@ -159,29 +162,26 @@ def certified(
 NAME = "certificate"
 
 
-def _as_result(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: ThreatModel,
-    certifier: Certifier,
-    **options: Any,
-) -> AttackResult:
+class Certificates(Attack):
     """A certificate in the fields of an attack's result, which the passes and the journal keep.
 
     It bounds what they hold for every attack in the set: none succeeds where `success` is False,
     and none has a larger margin or cross-entropy. `x` carries the bounds and `norm` their delta.
     """
-    found = certifier(key, f, x, y, threat, **options)
-    return AttackResult(
-        x=found.lower,
-        success=~found.certified,
-        inside=jnp.ones((), bool),
-        loss=losses.cross_entropy(found.robust_logits, y),
-        margin=losses.margin(found.robust_logits, y),
-        norm=found.delta,
-        forwards=jnp.zeros((), jnp.int32),
-        backwards=jnp.zeros((), jnp.int32),
-    )
+
+    threat: ThreatModel
+    certifier: Certifier = static()
+    options: tuple[tuple[str, Any], ...] = static()
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        found = self.certifier(key, f, x, y, self.threat, **dict(self.options))
+        return AttackResult(
+            x=found.lower,
+            success=~found.certified,
+            inside=jnp.ones((), bool),
+            loss=losses.cross_entropy(found.robust_logits, y),
+            margin=losses.margin(found.robust_logits, y),
+            norm=found.delta,
+            forwards=jnp.zeros((), jnp.int32),
+            backwards=jnp.zeros((), jnp.int32),
+        )

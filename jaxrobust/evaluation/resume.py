@@ -35,7 +35,7 @@ from jaxrobust.files import PathLike, sweep, write_bytes_atomic, write_text_atom
 from jaxrobust.fingerprint import describe, differences, fingerprint
 from jaxrobust.locks import claimed
 from jaxrobust.signals import Check, stoppable
-from jaxrobust.types import Attack, Key
+from jaxrobust.types import Attack, FunctionAttack, Key
 
 IDENTITY = "identity.json"
 
@@ -153,7 +153,7 @@ def journaled_pass(
 
 def _settings(name: str, attack: AttackLike) -> dict[str, Any]:
     try:
-        return describe(attack if isinstance(attack, Attack) else Attack(run=attack))
+        return describe(attack if isinstance(attack, Attack) else FunctionAttack(run=attack))
     except ValueError as error:
         raise ValueError(f"attack {name!r} cannot be resumed: {error}") from error
 

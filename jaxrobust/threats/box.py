@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,30 +18,6 @@ ROUNDING_STEPS = 4
 
 
 Set = TypeVar("Set")
-
-
-def pytree(cls: type[Set]) -> type[Set]:
-    """Registers a frozen dataclass as a pytree with all fields as leaves.
-
-    Unlike `jax.tree_util.register_dataclass` it is rebuilt without running `__post_init__`: a
-    gradient with respect to a set is made of the same class, and its "radius" may be negative. And
-    unlike it (JAX 0.10) two classes with the same field names have different tree structures:
-    with equal ones `jit` would now and then run one norm's program for the other.
-    """
-    names = tuple(field.name for field in dataclasses.fields(cast(Any, cls)))
-
-    def flatten(threat: Any) -> tuple[tuple, None]:
-        keys = (jax.tree_util.GetAttrKey(name) for name in names)
-        return tuple((key, getattr(threat, key.name)) for key in keys), None
-
-    def unflatten(_: None, leaves: Any) -> Any:
-        threat = object.__new__(cls)
-        for name, leaf in zip(names, leaves, strict=True):
-            object.__setattr__(threat, name, leaf)
-        return threat
-
-    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
-    return cls
 
 
 def stack_leaves(threat: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxrobust import checks
 from jaxrobust.float_bisection import largest_where
+from jaxrobust.pytree import pytree
 from jaxrobust.threats.box import (
     from_radii,
     in_box,
@@ -18,7 +19,6 @@ from jaxrobust.threats.box import (
     near_in_radii,
     numbers,
     projected_in_radii,
-    pytree,
     rounding,
     share_of,
     stack_leaves,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.pytree import pytree
 from jaxrobust.threats.box import (
     from_radii,
     in_box,
@@ -15,7 +16,6 @@ from jaxrobust.threats.box import (
     near_in_radii,
     numbers,
     projected_in_radii,
-    pytree,
     rounding,
     share_of,
     stack_leaves,

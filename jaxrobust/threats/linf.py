@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.pytree import pytree
 from jaxrobust.threats.box import (
     in_box,
     magnitude,
     numbers,
-    pytree,
     rounding,
     share_of,
     stack_leaves,

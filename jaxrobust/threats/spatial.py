@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 from jaxrobust import checks
-from jaxrobust.threats.box import ROUNDING_STEPS, pytree, stack_leaves, within
+from jaxrobust.pytree import pytree
+from jaxrobust.threats.box import ROUNDING_STEPS, stack_leaves, within
 from jaxrobust.types import Array, Key, Scalar
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.threats.box import BoxedBall, pytree
+from jaxrobust.pytree import pytree
+from jaxrobust.threats.box import BoxedBall
 from jaxrobust.types import Array, Key, Scalar, ThreatModel
 
 

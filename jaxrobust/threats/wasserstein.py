@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks, sinkhorn
+from jaxrobust.pytree import pytree
 from jaxrobust.sinkhorn.window import costs, layout
-from jaxrobust.threats.box import in_box, pytree
+from jaxrobust.threats.box import in_box
 from jaxrobust.types import Array, Key, Scalar
 
 MASS = 1e-5

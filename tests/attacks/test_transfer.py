@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.attacks import batched, deepfool, pgd, spatial_grid, transfer
+from jaxrobust.attacks import batched, deepfool, pgd, transfer
 from jaxrobust.threats import L2, Linf
-from jaxrobust.types import Model, Variables
+from jaxrobust.types import FunctionAttack, Model, Variables
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).uniform(0.2, 0.8, (16, 5)).astype(np.float32)
@@ -63,4 +63,4 @@ def test_the_verdict_at_the_clean_example_is_the_targets() -> None:
 
 def test_needs_a_threat() -> None:
     with pytest.raises(ValueError, match="`threat` setting"):
-        transfer(pgd(Linf(0.1), step_size=0.1, steps=1).__class__(run=spatial_grid), LINEAR, SOURCE)
+        transfer(FunctionAttack(run=lambda key, f, x, y: None), LINEAR, SOURCE)

@@ -290,7 +290,7 @@ def test_the_ramp_grows_what_an_attack_declares_by_whatever_name() -> None:
     changed = make(scales=("lr",)).replace(lr=0.4).bare
     assert float(grown(changed, 0.25, 0.5).settings["lr"]) == pytest.approx(0.2)
     with pytest.raises(
-        ValueError, match="scales names 'rate', which is no leaf of this attack; it"
+        ValueError, match="scales names 'rate', which is no number of this attack: lr"
     ):
         make(scales=("rate",))
 

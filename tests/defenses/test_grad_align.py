@@ -15,8 +15,8 @@ from training.training_cases import assert_close, images, linear, normalized, sg
 from jaxrobust import attacks, defenses, losses
 from jaxrobust.data import permutation, shard
 from jaxrobust.defenses import Defense, TrainContext
+from jaxrobust.pytree import pytree
 from jaxrobust.threats import L2, Linf
-from jaxrobust.threats.box import pytree
 from jaxrobust.training import init_state, make_step, pmapped_steps, replicate, unreplicate
 from jaxrobust.types import Array, Batch, Key, Model, PyTree, Scalar, Variables
 

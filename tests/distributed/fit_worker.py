@@ -30,7 +30,7 @@ from jaxrobust.evaluation import evaluate
 from jaxrobust.lagrangian import pi
 from jaxrobust.threats import Linf
 from jaxrobust.training import fit, fit_stream
-from jaxrobust.types import Variables, make_attack
+from jaxrobust.types import FunctionAttack, Variables
 
 SETTINGS: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
 WRITES: list[str] = []
@@ -103,10 +103,9 @@ def stream() -> None:
     Path(SETTINGS["history"]).write_text(json.dumps(history))
 
 
-def slowly(key: Any, f: Any, x: Any, y: Any, *, pause: float) -> Any:
+def slowly(key: Any, f: Any, x: Any, y: Any) -> Any:
     """PGD, after a rest that leaves its results alone."""
     rest = jax.pure_callback(lambda: time.sleep(SETTINGS["pause"]) or np.float32(0), jnp.float32(0))
-    del pause
     return attacks.pgd(Linf(0.1), step_size=0.02, steps=5)(key, f, x + rest, y)
 
 
@@ -114,7 +113,7 @@ def judge() -> None:
     """Attacks a network batch by batch."""
     model, data = normalized(), images(test=64)
     variables = model.init(jax.random.key(3), jnp.zeros((1, *data.shape)))
-    suite = {"pgd": make_attack(slowly, {"pause": 0.0})}
+    suite = {"pgd": FunctionAttack(run=slowly)}
     report = evaluate(
         jax.random.key(0), model, variables, data.test, suite,
         batch_size=4, keep_examples=True, progress=False, folder=SETTINGS["run"],

@@ -23,7 +23,7 @@ from jaxrobust.types import (
     LogitsFn,
     Loss,
     Scalar,
-    make_attack,
+    static,
 )
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -96,46 +96,45 @@ def _sides(grid: Grid, p: Array, method: _Method) -> Sides:
     return (small, large) if height <= width else (large, small)
 
 
-def _run(
-    key: Key,
-    f: LogitsFn,
-    x: Array,
-    y: Array,
-    *,
-    threat: Linf | L2 | L1,
-    p: Scalar,
-    queries: int,
-    loss: Loss,
-) -> AttackResult:
-    grid, method = _grid(x.shape), _METHODS[type(threat)]
-    start_key, walk_key = jax.random.split(key)
-    evaluate = objective(f, loss, y)
+class Square(Attack):
+    """What `square` makes; see there."""
 
-    def at(image: Array) -> Point:
-        return Point(image, *evaluate(image.reshape(x.shape)))
+    threat: Linf | L2 | L1
+    p: Scalar
+    queries: int = static()
+    loss: Loss = static()
 
-    image = x.reshape(grid)
-    start, propose = method.prepare(start_key, threat, image)
-    heights, widths = _sides(grid, shared(p, jnp.float32), method)
-    # The query after which the area halves for the nth time, for this budget in place of 10,000.
-    passed = np.array([-(-(last + 1) * queries // 10_000) for last in HALVINGS], np.int32)
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        grid, method = _grid(x.shape), _METHODS[type(self.threat)]
+        start_key, walk_key = jax.random.split(key)
+        evaluate = objective(f, self.loss, y)
 
-    def proceed(carry: tuple[Array, Point]) -> Array:
-        count, best = carry
-        return (count < queries) & ~best.fooled
+        def at(image: Array) -> Point:
+            return Point(image, *evaluate(image.reshape(x.shape)))
 
-    def advance(carry: tuple[Array, Point]) -> tuple[Array, Point]:
-        count, best = carry
-        halved = jnp.sum(count >= passed, dtype=jnp.int32)
-        now = jax.random.fold_in(walk_key, count)
-        z = propose(now, best.z, (heights[halved], widths[halved]))
-        return count + 1, better(best, at(z))
+        image = x.reshape(grid)
+        start, propose = method.prepare(start_key, self.threat, image)
+        heights, widths = _sides(grid, shared(self.p, jnp.float32), method)
+        # The query after which the area halves for the nth time, for this budget in place of
+        # 10,000.
+        passed = np.array([-(-(last + 1) * self.queries // 10_000) for last in HALVINGS], np.int32)
 
-    clean, first = at(image), at(start)
-    best = jax.tree.map(lambda a, b: jnp.where(clean.fooled, a, b), clean, first)
-    count, best = jax.lax.while_loop(proceed, advance, (jnp.int32(0), best))
-    z = better(best, clean).z.reshape(x.shape)
-    return judge(f, threat, x, y, z, loss, forwards=count + 2, backwards=0)
+        def proceed(carry: tuple[Array, Point]) -> Array:
+            count, best = carry
+            return (count < self.queries) & ~best.fooled
+
+        def advance(carry: tuple[Array, Point]) -> tuple[Array, Point]:
+            count, best = carry
+            halved = jnp.sum(count >= passed, dtype=jnp.int32)
+            now = jax.random.fold_in(walk_key, count)
+            z = propose(now, best.z, (heights[halved], widths[halved]))
+            return count + 1, better(best, at(z))
+
+        clean, first = at(image), at(start)
+        best = jax.tree.map(lambda a, b: jnp.where(clean.fooled, a, b), clean, first)
+        count, best = jax.lax.while_loop(proceed, advance, (jnp.int32(0), best))
+        z = better(best, clean).z.reshape(x.shape)
+        return judge(f, self.threat, x, y, z, self.loss, forwards=count + 2, backwards=0)
 
 
 def square(
@@ -144,7 +143,7 @@ def square(
     queries: int = 5000,
     p: Scalar = 0.8,
     loss: Loss = losses.margin,
-) -> Attack:
+) -> Square:
     """Square attack: each query redraws one random window and keeps it if the loss rises.
 
     Needs scores but no gradients, so it sees through masked ones. Stops at the first misclassified
@@ -181,6 +180,4 @@ def square(
     checks.positive("p", p)
     if checks.is_concrete(p) and np.max(p) > 1:
         raise ValueError(f"p is a share of the image and at most 1, got {p}")
-    return make_attack(
-        _run, {"threat": threat, **stacked({"p": p}, threat)}, queries=queries, loss=loss
-    )
+    return Square(threat=threat, **stacked({"p": p}, threat), queries=queries, loss=loss)
