@@ -67,6 +67,8 @@ def test_a_misspelt_argument_is_an_error_of_the_function_called(function: Callab
     [
         lambda t: defenses.adversarial(t),
         lambda t: defenses.alp(t, weight=1.0),
+        lambda t: defenses.augmented([t]),
+        lambda t: defenses.awp(t, gamma=0.1),
         lambda t: defenses.beta(t),
         lambda t: defenses.binary_trades(t, lam=1.0),
         lambda t: defenses.clp(t, weight=1.0),
@@ -74,9 +76,11 @@ def test_a_misspelt_argument_is_an_error_of_the_function_called(function: Callab
         lambda t: defenses.dale(t, rho=0.2),
         lambda t: defenses.kl_dale(t, rho=0.2),
         lambda t: defenses.mart(t, beta=5.0),
+        lambda t: defenses.mixup(t, alpha=1.0),
         lambda t: defenses.msd(t),
         lambda t: defenses.sbeta(t, mu=1.0),
         lambda t: defenses.trades(t, beta=6.0),
+        lambda t: defenses.worst(t),
     ],
 )
 def test_a_set_in_an_attacks_place_is_told_the_call(make: Callable) -> None:

@@ -37,6 +37,16 @@ class Ascent(NamedTuple):
     gradients: Array
 
 
+class _Walk(NamedTuple):
+    """Where `ascend` is."""
+
+    z: Array
+    state: PyTree
+    best: Point
+    count: Array
+    stopped: Array
+
+
 def fooled(logits: Array, y: Array) -> Array:
     """Whether the label's logit is not strictly the largest; a tie or a NaN counts as fooled."""
     return ~(losses.margin(logits, y) < 0)
@@ -86,45 +96,28 @@ def ascend(
     """
     gradient = jax.value_and_grad(objective, has_aux=True)
 
-    def evaluate(z: Array) -> tuple[Point, Array]:
-        (value, fools), g = gradient(z)
-        return Point(z, value, fools), jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g))
+    def step(walk: _Walk) -> _Walk:
+        (value, fools), g = gradient(walk.z)
+        g = jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g))
+        updates, state = optimizer.update(-g, walk.state, walk.z)
+        z = threat.project(x, cast(Array, optax.apply_updates(walk.z, updates)))
+        stopped = walk.stopped
+        if stop is not None:
+            stopped = stop(walk.z, g)
+            z = jnp.where(stopped, walk.z, z)
+        best = better(walk.best, Point(walk.z, value, fools))
+        return _Walk(z, state, best, walk.count + 1, stopped)
 
-    def move(z: Array, g: Array, state: PyTree) -> tuple[Array, PyTree]:
-        updates, state = optimizer.update(-g, state, z)
-        return threat.project(x, cast(Array, optax.apply_updates(z, updates))), state
-
-    worst = Point(start, jnp.full((), -jnp.inf, jnp.result_type(start)), jnp.zeros((), bool))
-    worst = worst._replace(value=worst.value.astype(jax.eval_shape(objective, start)[0].dtype))
-    state = optimizer.init(start)
-
+    dtype = jax.eval_shape(objective, start)[0].dtype
+    no = jnp.zeros((), bool)
+    worst = Point(start, jnp.full((), -jnp.inf, dtype), no)
+    walk = _Walk(start, optimizer.init(start), worst, jnp.int32(0), no)
     if stop is None and not isinstance(steps, jax.Array):
-
-        def step(carry: tuple, _: None) -> tuple[tuple, None]:
-            z, state, best = carry
-            here, g = evaluate(z)
-            z, state = move(z, g, state)
-            return (z, state, better(best, here)), None
-
-        (z, _, best), _ = jax.lax.scan(step, (start, state, worst), length=steps)
-        gradients = jnp.asarray(steps, jnp.int32)
+        walk, _ = jax.lax.scan(lambda walk, _: (step(walk), None), walk, length=steps)
     else:
-
-        def proceed(carry: tuple) -> Array:
-            _, _, _, count, stopped = carry
-            return (count < steps) & ~stopped
-
-        def advance(carry: tuple) -> tuple:
-            z, state, best, count, _ = carry
-            here, g = evaluate(z)
-            stopped = jnp.zeros((), bool) if stop is None else stop(z, g)
-            moved, state = move(z, g, state)
-            return jnp.where(stopped, z, moved), state, better(best, here), count + 1, stopped
-
-        z, _, best, gradients, _ = jax.lax.while_loop(
-            proceed, advance, (start, state, worst, jnp.int32(0), jnp.zeros((), bool))
-        )
-    return Ascent(z, better(best, Point(z, *objective(z))), gradients)
+        walk = jax.lax.while_loop(lambda w: (w.count < steps) & ~w.stopped, step, walk)
+    z = walk.z
+    return Ascent(z, better(walk.best, Point(z, *objective(z))), walk.count)
 
 
 def judge(

@@ -11,6 +11,7 @@ from jaxrobust.defenses.base import (
     LossOutput,
     TrainContext,
     adversarial_examples,
+    check_attack,
     check_attack_mode,
     check_ramp,
     forward,
@@ -54,6 +55,7 @@ def awp(attack: Attack, *, gamma: Scalar, attack_mode: str = "eval", ramp: Scala
       attack: run on every batch. gamma: length of the perturbation relative to the weights (their
         code: .01 with PGD); 0 is `adversarial`. attack_mode, ramp: see `adversarial_examples`.
     """
+    check_attack(attack, defense="awp", made_by="attacks.pgd(threat, step_size=..., steps=...)")
     checks.nonnegative("gamma", gamma)
     check_attack_mode(attack_mode)
     check_ramp(ramp, attack)

@@ -12,6 +12,7 @@ from jaxrobust.defenses.base import (
     TrainContext,
     accuracy,
     adversarial_examples,
+    check_attack,
     check_attack_mode,
     check_ramp,
     forward,
@@ -33,6 +34,7 @@ def mixup(
       attack: with a `loss` setting, such as `attacks.pgd(..., keep="last")`. alpha: above 0.
       attack_mode, ramp: see `adversarial_examples`.
     """
+    check_attack(attack, defense="mixup", made_by="attacks.pgd(threat, step_size=..., steps=...)")
     checks.positive("alpha", alpha)
     check_attack_mode(attack_mode)
     check_ramp(ramp, attack)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from jaxrobust.signals import stoppable
 from jaxrobust.training import checkpoint
@@ -25,14 +23,20 @@ from jaxrobust.training.folder import (
     write,
 )
 from jaxrobust.training.parallel import replicate, unreplicate
+from jaxrobust.training.reporting import (
+    Clock,
+    Length,
+    Metrics,
+    count,
+    epoch_row,
+    progress_bar,
+    scalars,
+)
 from jaxrobust.training.state import TrainState
 from jaxrobust.types import Array, Model, Variables
 
 Validate = Callable[[Variables], Mapping[str, float]]
 """Trained variables -> metrics of held-out data, by name."""
-
-Metrics = dict[str, np.ndarray]
-"""By name, `[S]`: of S steps in a row."""
 
 Play = Callable[[TrainState, int], Iterator[tuple[TrainState, Metrics]]]
 """(replicated state, epoch) -> the state after some steps and their metrics, to the epoch's end."""
@@ -46,13 +50,6 @@ class Run(NamedTuple):
     """One row of metrics per epoch."""
     best: TrainState
     """The state of the best epoch by validation; the last one where none was asked for."""
-
-
-class Length(NamedTuple):
-    """Of an epoch."""
-
-    steps: int
-    batch_size: int
 
 
 class Resumed(NamedTuple):
@@ -112,6 +109,7 @@ def train_epochs(
     folder, template, history, validate, best_by = resumed
     state = replicate(template, jax.local_devices())
     ends = np.cumsum([length.steps for length in lengths]).tolist()
+    done = ends[len(history) - 1] if history else 0
 
     def safe() -> str:
         done = f"{len(history)} of {len(lengths)} epochs"
@@ -119,43 +117,27 @@ def train_epochs(
 
     with (
         stoppable(safe) as check,
-        Progress(
-            *Progress.get_default_columns()[:-1],
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            disable=not progress or jax.process_index() != 0,
-        ) as bar,
+        progress_bar(folder.name, total=ends[-1], done=done, shown=progress) as report,
     ):
-        done = ends[len(history) - 1] if history else 0
-        task = bar.add_task(folder.name, total=ends[-1], completed=done, note="")
         for epoch in range(len(history), len(lengths)):
             if stop is not None and history and stop(history):
                 break
-            length = lengths[epoch]
-            began = time.perf_counter()
-            parts, first = [], 0.0
+            clock, parts = Clock(), []
+            start = ends[epoch] - lengths[epoch].steps
             for renewed, found in play(state, epoch):
-                state, metrics = renewed, _scalars(found)
-                before = ends[epoch] - length.steps + _count(parts)
+                state, metrics = renewed, scalars(found)
+                _require_finite(metrics, epoch, start + count(parts))
                 parts.append(metrics)
-                _require_finite(metrics, epoch, before)
-                first = first or time.perf_counter() - began
+                clock.tick()
                 check()
-                bar.update(task, advance=_count([metrics]), note=_note(metrics))
-            trained = time.perf_counter() - began
+                report(metrics)
+            rates = clock.rates(lengths[epoch], count(parts[:1]))
 
             current = unreplicate(state)
-            row = _row(epoch, ends[epoch], parts, current)
-            row |= {name: float(v) for name, v in (validate or _nothing)(current.variables).items()}
-            row["seconds"] = round(trained, 3)
-            # The first call compiles in the first epoch, so that rates leave it out.
-            rest = length.steps - _count(parts[:1])
-            row["images_per_second"] = (
-                round(rest * length.batch_size / (trained - first), 1)
-                if rest
-                else round(length.steps * length.batch_size / trained, 1)
-            )
-            history = [*history, row]
+            row = epoch_row(epoch, ends[epoch], parts, current)
+            if validate is not None:
+                row |= {name: float(v) for name, v in validate(current.variables).items()}
+            history = [*history, row | rates]
             if jax.process_index() == 0:
                 write(folder, current, history, best_by)
             check()
@@ -196,10 +178,6 @@ def require_even(batch_size: int) -> None:
         )
 
 
-def _count(parts: Sequence[Metrics]) -> int:
-    return sum(len(part["loss"]) for part in parts)
-
-
 def _require_finite(metrics: Metrics, epoch: int, before: int) -> None:
     first = {n: int(np.argmax(~np.isfinite(v))) for n, v in metrics.items()}
     broken = [n for n, i in first.items() if not np.isfinite(metrics[n][i])]
@@ -211,37 +189,6 @@ def _require_finite(metrics: Metrics, epoch: int, before: int) -> None:
             f"(epoch {epoch + 1}); the last good checkpoint stands. "
             "Lower the learning rate or clip the gradient"
         )
-
-
-def _note(metrics: Metrics) -> str:
-    shown = ("loss", "clean_accuracy", "adversarial_accuracy", "multiplier")
-    return "  ".join(f"{n} {metrics[n].mean():.3f}" for n in shown if n in metrics)
-
-
-def _scalars(metrics: Metrics) -> Metrics:
-    """Metrics `[steps]`; of those with one value per constraint, `[steps, G]`, one for each."""
-    named = {}
-    for name, values in metrics.items():
-        if values.ndim == 1:
-            named[name] = values
-        else:
-            named |= {f"{name}_{i}": column for i, column in enumerate(values.T)}
-    return named
-
-
-def _row(epoch: int, step: int, parts: Sequence[Metrics], state: TrainState) -> dict[str, Any]:
-    row: dict[str, Any] = {"epoch": epoch + 1, "step": step}
-    for name in parts[0]:
-        row[f"train_{name}"] = float(np.concatenate([part[name] for part in parts]).mean())
-    if state.multiplier is not None:
-        final = _scalars({"multiplier": np.asarray(state.multiplier.value)[None]})
-        row |= {name: float(value[0]) for name, value in final.items()}
-    return row
-
-
-def _nothing(variables: Variables) -> dict[str, float]:
-    del variables
-    return {}
 
 
 def _require_agreement(folder: Path, epochs: int) -> None:
