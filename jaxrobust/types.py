@@ -115,20 +115,20 @@ class AttackResult(NamedTuple):
     """int32: backward passes spent."""
 
 
-def static(**settings: Any) -> Any:
+def static(*, default: Any = dataclasses.MISSING) -> Any:
     """A field of an `Attack` that is part of the compiled program: steps, functions, choices."""
-    return dataclasses.field(metadata={"static": True}, **settings)
+    return dataclasses.field(default=default, metadata={"static": True})
 
 
-def length(**settings: Any) -> Any:
+def length(*, default: Any = dataclasses.MISSING) -> Any:
     """A field of an `Attack` that is a length in its set, as step sizes are: it grows and shrinks
     with the radius. See `defenses.base.adversarial_examples` on ramps."""
-    return dataclasses.field(metadata={"length": True}, **settings)
+    return dataclasses.field(default=default, metadata={"length": True})
 
 
-def spread(*, length: bool = False, **settings: Any) -> Any:
+def spread(*, length: bool = False) -> Any:
     """A field that holds numbers by name, each of which is a setting of its own."""
-    return dataclasses.field(metadata={"spread": True, "length": length}, **settings)
+    return dataclasses.field(metadata={"spread": True, "length": length})
 
 
 @dataclass_transform(

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrobust import losses
 from jaxrobust.devices import Device
+from jaxrobust.duals.bounds import METHODS
 from jaxrobust.duals.certificates import Certificate, certify
 from jaxrobust.evaluation.batched_pass import Examples, clean_pass, in_turn, prepare, progress_bars
 from jaxrobust.evaluation.report import Metadata, Timing, accuracy, standard_error
@@ -80,11 +81,20 @@ class CertifiedReport:
 
 
 def deterministic(
-    key: Key, f: LogitsFn, x: Array, y: Array, threat: ThreatModel, **options: Any
+    key: Key,
+    f: LogitsFn,
+    x: Array,
+    y: Array,
+    threat: ThreatModel,
+    *,
+    methods: Sequence[str] = METHODS,
+    boxed: bool = False,
+    chunk: int | None = None,
+    bucket: int | None = None,
 ) -> Certificate:
     """`duals.certify` in the form of a `Certifier`; `key` is not used."""
     del key
-    return certify(f, x, y, threat, **options)
+    return certify(f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket)
 
 
 def certified(

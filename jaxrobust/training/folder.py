@@ -28,8 +28,8 @@ class Identity(NamedTuple):
     """What everything that was given is made of; see `contents`."""
 
 
-def identify(config: Mapping[str, Any], **parts: Any) -> Identity:
-    """The identity of a run that is given these parts."""
+def identify(config: Mapping[str, Any], parts: Mapping[str, Any]) -> Identity:
+    """The identity of a run that is given these parts, by name."""
     return Identity(_plain(config), _plain({n: contents(part) for n, part in parts.items()}))
 
 

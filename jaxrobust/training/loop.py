@@ -107,12 +107,14 @@ def fit(
     }
     identity = identify(
         {**config, "fit": seen},
-        model=model,
-        defense=defense,
-        optimizer=optimizer,
-        multiplier=multiplier,
-        augment=augment,
-        validate=validate,
+        {
+            "model": model,
+            "defense": defense,
+            "optimizer": optimizer,
+            "multiplier": multiplier,
+            "augment": augment,
+            "validate": validate,
+        },
     )
     require_scored(best_by, validate)
     with claimed(folder):

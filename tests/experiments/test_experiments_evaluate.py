@@ -52,7 +52,7 @@ def trained(tmp_path_factory):
     state = state._replace(variables=Variables(params, state.variables.stats))
     training.checkpoint.save(folder, training.LAST, state, [])
     config = {"dataset": "digits", "recipe": dataclasses.asdict(settings)}
-    begin(folder, identify(config), [])
+    begin(folder, identify(config, {}), [])
     return folder, state.variables
 
 
