@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.common.rows import BEST_BY, Outcome
+from jaxrobust.evaluation.report import show
 from jaxrobust.files import write_csv, write_text_atomic
 
 
@@ -184,14 +185,6 @@ def publish(
     write_csv(stem.with_suffix(".csv"), rows)
     write_text_atomic(stem.with_suffix(".md"), f"{title}\n\n{markdown}\n")
     show(shown)
-
-
-def show(table: Table) -> None:
-    """Prints a table whole: a terminal too narrow wraps its lines."""
-    console = Console()
-    # To shorten headings and figures would lose them.
-    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    Console(width=max(console.width, needed)).print(table)
 
 
 def told(written: Sequence[Path], began: float) -> None:

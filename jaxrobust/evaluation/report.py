@@ -129,7 +129,7 @@ class Report:
 
     def print(self, console: Console | None = None) -> None:
         """Shows `table()` on the terminal."""
-        (console or Console()).print(self.table())
+        show(self.table(), console)
 
     def to_markdown(self) -> str:
         """The figures as a Markdown table under a line that says what was evaluated."""
@@ -202,6 +202,15 @@ def heading(count: int, metadata: Metadata) -> str:
     """The line over a table: how many examples, and what is known of them."""
     about = "; ".join(f"{name}: {value}" for name, value in metadata.items())
     return f"{count} examples" + (f"; {about}" if about else "")
+
+
+def show(table: Table, console: Console | None = None) -> None:
+    """Prints a table to `console`, or as wide as it needs to be where none is given."""
+    if console is None:
+        console = Console()
+        most = console.options.update(max_width=1000)
+        console.width = max(console.width, console.measure(table, options=most).maximum)
+    console.print(table)
 
 
 def rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -21,6 +21,7 @@ from jaxrobust.evaluation.report import (
     per_example,
     rich_table,
     scores,
+    show,
     standard_error,
 )
 from jaxrobust.files import PathLike, write_text_atomic
@@ -59,7 +60,7 @@ class Sandwich:
 
     def print(self, console: Console | None = None) -> None:
         """Shows `table()` on the terminal."""
-        (console or Console()).print(self.table())
+        show(self.table(), console)
 
     def to_markdown(self) -> str:
         """The figures as a Markdown table under a line that says what was evaluated."""

@@ -20,7 +20,7 @@ from jaxrobust.devices import Device
 from jaxrobust.evaluation.audit import MASKED, UNEXPLAINED, Flag, attack_flags, audit
 from jaxrobust.evaluation.batched_pass import Examples
 from jaxrobust.evaluation.evaluate import evaluate
-from jaxrobust.evaluation.report import Report, accuracy
+from jaxrobust.evaluation.report import Report, accuracy, show
 from jaxrobust.files import PathLike
 from jaxrobust.threats import L1, L2, Linf
 from jaxrobust.threats.covering import covering_is_meant, warn_of_covering
@@ -70,7 +70,7 @@ class Sanity:
 
     def print(self, console: Console | None = None) -> None:
         """Shows `table()` on the terminal."""
-        (console or Console()).print(self.table())
+        show(self.table(), console)
 
     def to_markdown(self) -> str:
         """The checks as a Markdown table."""

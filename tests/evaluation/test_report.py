@@ -122,6 +122,15 @@ def test_tables_show_every_row(report):
         assert word in shown
 
 
+def test_a_table_printed_to_a_file_is_as_wide_as_it_needs(report, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    report.print()
+    printed = capsys.readouterr().out
+    heading = next(line for line in printed.splitlines() if "Backwards" in line)
+    assert "First batch (s)" in heading
+    assert "Other batches (s)" in heading
+
+
 def test_points_outside_the_threat_set_are_pointed_out():
     stray = attack([1, 1, 0, 1], inside=np.asarray([1, 0, 0, 1], bool))
     report = Report(np.asarray([1, 1, 0, 1], bool), Timing(1.0, 0.0, 1), {"odd": stray}, {})
