@@ -33,7 +33,8 @@ def save_figure(figure: Figure, path: PathLike, *, dpi: int = 150) -> Path:
     """Writes a figure atomically, in the format of the path's suffix (png, pdf, svg).
 
     Raises:
-      ValueError: a suffix Matplotlib does not know. OSError: the file cannot be written.
+      ValueError: a suffix Matplotlib does not know.
+      OSError: the file cannot be written.
     """
     data = io.BytesIO()
     figure.savefig(data, format=Path(path).suffix.lstrip(".") or "png", dpi=dpi)
@@ -308,7 +309,8 @@ def picture_grid(
 
     Args:
       pictures: rows of `[H, W]` or `[H, W, C]` with C 1 or 3, floats, clipped to [0, 1].
-      titles: of every picture, in the same rows. rows: a name for each.
+      titles: of every picture, in the same rows.
+      rows: a name for each.
 
     Raises:
       ValueError: no pictures, or rows of different lengths.

@@ -119,7 +119,8 @@ def pi(
     Args:
       step_size: eta_d >= 0, common to both parts; or a schedule, as in `dual_ascent`. One that
         grows with progress follows little of what a high learning rate does to the loss.
-      integral: Ki >= 0. proportional: Kp >= 0; 0 with Ki = 1 is `dual_ascent`, bit for bit.
+      integral: Ki >= 0.
+      proportional: Kp >= 0; 0 with Ki = 1 is `dual_ascent`, bit for bit.
       ema: in [0, 1), of the moving average over moves.
       initial, period, maximum: as in `dual_ascent`, and so are dtype, NaN and differentiability.
 

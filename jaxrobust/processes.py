@@ -17,7 +17,9 @@ def join(
     operation (100 s by JAX's default). Call it before anything else touches a device.
 
     Args:
-      coordinator: `host:port` of process 0. processes: how many there are. process: which one this
+      coordinator: `host:port` of process 0.
+      processes: how many there are.
+      process: which one this
         is. All three may be left out where JAX knows the cluster (Slurm, Open MPI, TPU pods).
     """
     jax.distributed.initialize(

@@ -215,12 +215,14 @@ def apgd(
 
     Args:
       threat: `Linf` or `L2`; see `apgd_l1` for `L1`.
-      steps: N, static. rho: the share of rising steps below which eta is halved.
+      steps: N, static.
+      rho: the share of rising steps below which eta is halved.
       loss: what to climb, from logits `[K]` and label.
       start: `sphere`, or any `(key, threat, x) -> z` inside the set.
 
     Raises:
-      TypeError: another threat. ValueError: steps < 1, or rho negative or not finite.
+      TypeError: another threat.
+      ValueError: steps < 1, or rho negative or not finite.
     """
     _check_threat(threat)
     checks.at_least("steps", steps, 1)

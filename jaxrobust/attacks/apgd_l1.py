@@ -171,7 +171,8 @@ def apgd_l1(
 
     Args:
       threat: the set; its `coordinates` are not used.
-      steps: N, static. loss: what to climb, from logits `[K]` and label.
+      steps: N, static.
+      loss: what to climb, from logits `[K]` and label.
       start: `(key, threat, x) -> z`, inside the set of the first stage, which it is given.
 
     Raises:

@@ -89,7 +89,8 @@ def ascend(
 
     Args:
       objective: point -> (value, fooled); see `attacks.objective`.
-      x: the clean example. start: the first iterate, inside the set.
+      x: the clean example.
+      start: the first iterate, inside the set.
       steps: number of steps; an array where it is known at run time only (a `while_loop` then).
 
     Not differentiable as a `while_loop`; otherwise reverse-mode differentiable.

@@ -41,13 +41,16 @@ def autoattack(
     most K - 1.
 
     Args:
-      threat: `Linf`, `L2` or `L1`. version: "standard", "plus" or "rand".
-      steps: of APGD and FAB. queries: of Square. Fewer than the defaults is not AutoAttack.
+      threat: `Linf`, `L2` or `L1`.
+      version: "standard", "plus" or "rand".
+      steps: of APGD and FAB.
+      queries: of Square. Fewer than the defaults is not AutoAttack.
       draws: of "rand", predictions averaged at each point.
       chunk: how many targets or restarts run side by side (default all); memory only.
 
     Raises:
-      ValueError: an unknown version. TypeError: another threat.
+      ValueError: an unknown version.
+      TypeError: another threat.
     """
     checks.choice("version", version, VERSIONS)
     ascent = cast(Callable[..., Attack], apgd_l1 if isinstance(threat, L1) else apgd)

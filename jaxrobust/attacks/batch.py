@@ -42,7 +42,9 @@ def batched(
     clipped. Shapes and types are checked always.
 
     Args:
-      f: the classifier of ONE example. x: `[B, ...]`. y: `[B]` integers.
+      f: the classifier of ONE example.
+      x: `[B, ...]`.
+      y: `[B]` integers.
       more: arrays `[B, ...]` of whatever else `attack` takes for each example.
       index: each example's own number (default its position); it alone seeds its randomness.
       axis_name: names the mapped axis, for an `f` that takes training batch statistics over it.

@@ -187,12 +187,14 @@ def boundary(
     Not differentiable.
 
     Args:
-      threat: `L2` with a finite box. steps: of the walk, rounded up to a multiple of 5; a sixth
+      threat: `L2` with a finite box.
+      steps: of the walk, rounded up to a multiple of 5; a sixth
         query goes with every 5.
       orthogonal, inward: first step sizes, relative to the distance from the clean example.
 
     Raises:
-      TypeError: another threat. ValueError: steps < 1, a size that is not positive, or a box
+      TypeError: another threat.
+      ValueError: steps < 1, a size that is not positive, or a box
         without finite bounds.
     """
     if not isinstance(threat, L2):

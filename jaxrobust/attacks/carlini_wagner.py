@@ -145,11 +145,16 @@ def carlini_wagner(
     on a `Linf` threat, which work on adversarial training calls C&W-infinity (Wang et al. 2019).
 
     Args:
-      threat: `L2` with a finite box. steps: of each attempt, static. searches: attempts, static.
-      step_size: Adam's, in tanh space. first: c at first. confidence: margin to reach.
+      threat: `L2` with a finite box.
+      steps: of each attempt, static.
+      searches: attempts, static.
+      step_size: Adam's, in tanh space.
+      first: c at first.
+      confidence: margin to reach.
 
     Raises:
-      TypeError: another threat. ValueError: an infinite box, a count below 1, `step_size` or
+      TypeError: another threat.
+      ValueError: an infinite box, a count below 1, `step_size` or
       `first` not positive, `confidence` negative.
     """
     check_box(threat, L2, "carlini_wagner")

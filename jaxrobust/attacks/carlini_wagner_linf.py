@@ -120,11 +120,16 @@ def carlini_wagner_linf(
     those that end a round.
 
     Args:
-      threat: `Linf` with a finite box. steps: of each round, static. rounds: at most, static.
-      step_size: Adam's, in tanh space. first, largest: bounds of c. decay: of tau, below 1.
+      threat: `Linf` with a finite box.
+      steps: of each round, static.
+      rounds: at most, static.
+      step_size: Adam's, in tanh space.
+      first, largest: bounds of c.
+      decay: of tau, below 1.
 
     Raises:
-      TypeError: another threat. ValueError: an infinite box, a count below 1, another number
+      TypeError: another threat.
+      ValueError: an infinite box, a count below 1, another number
       that is not positive.
     """
     check_box(threat, Linf, "carlini_wagner_linf")

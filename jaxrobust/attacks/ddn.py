@@ -74,11 +74,14 @@ def ddn(threat: L2, *, steps: int = 100, first_norm: Scalar = 1.0, gamma: Scalar
     that code's loop the last iterate counts.
 
     Args:
-      threat: `L2`. steps: static. first_norm: rho at first, in the units of the input.
+      threat: `L2`.
+      steps: static.
+      first_norm: rho at first, in the units of the input.
       gamma: by how much the norm changes in a step.
 
     Raises:
-      TypeError: another threat. ValueError: steps < 1, or a number negative or not finite.
+      TypeError: another threat.
+      ValueError: steps < 1, or a number negative or not finite.
     """
     if not isinstance(threat, L2):
         raise TypeError(f"ddn needs an L2 threat, got {type(threat).__name__}; see fab")

@@ -72,10 +72,13 @@ def deepfool(threat: BoxedBall, *, steps: int = 50, overshoot: Scalar = 0.02) ->
     linearized at the overshot point, as the released code does.
 
     Args:
-      threat: `Linf`, `L2` or `L1`. steps: at most so many, static. overshoot: past the boundary.
+      threat: `Linf`, `L2` or `L1`.
+      steps: at most so many, static.
+      overshoot: past the boundary.
 
     Raises:
-      TypeError: another threat. ValueError: steps < 1, or overshoot negative or not finite.
+      TypeError: another threat.
+      ValueError: steps < 1, or overshoot negative or not finite.
     """
     check_norm(threat, "deepfool")
     checks.at_least("steps", steps, 1)

@@ -104,12 +104,17 @@ def elastic_net(
     differentiated.
 
     Args:
-      threat: `L1`. steps: of each attempt, static. searches: attempts, static.
-      beta: weight of the l1 term. step_size: of the first step. first: c at first.
+      threat: `L1`.
+      steps: of each attempt, static.
+      searches: attempts, static.
+      beta: weight of the l1 term.
+      step_size: of the first step.
+      first: c at first.
       confidence: margin to reach.
 
     Raises:
-      TypeError: another threat. ValueError: a count below 1, `step_size` or `first` not positive,
+      TypeError: another threat.
+      ValueError: a count below 1, `step_size` or `first` not positive,
       `beta` or `confidence` negative.
     """
     if not isinstance(threat, L1):

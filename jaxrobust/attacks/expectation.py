@@ -64,7 +64,8 @@ def expectation(attack: Attack, draws: int = 20) -> Expectation:
     the loss of the averaged logits.
 
     Args:
-      attack: any attack. draws: predictions averaged at each point; time and memory grow with it.
+      attack: any attack.
+      draws: predictions averaged at each point; time and memory grow with it.
     """
     checks.at_least("draws", draws, 1)
     return Expectation(attack=attack, draws=draws)

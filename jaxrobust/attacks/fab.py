@@ -145,11 +145,14 @@ def fab(
         K - 1); None is untargeted FAB, which at each step takes the nearest linearized boundary.
       restarts: walks per target: the first starts at `x`, the others at random points half
         the radius away.
-      alpha_max: largest weight of the clean point. eta: extrapolation. beta: backward step.
+      alpha_max: largest weight of the clean point.
+      eta: extrapolation.
+      beta: backward step.
       chunk: how many walks run side by side (default all); memory only.
 
     Raises:
-      TypeError: another threat. ValueError: a count below 1, a number negative or not finite.
+      TypeError: another threat.
+      ValueError: a count below 1, a number negative or not finite.
     """
     check_norm(threat, "fab")
     checks.at_least("steps", steps, 1)

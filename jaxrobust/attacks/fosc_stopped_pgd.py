@@ -83,7 +83,8 @@ def fosc_stopped_pgd(
     threshold is never met: plain PGD.
 
     Args:
-      threat, start, loss: as `pgd`. step_size: in the threat's norm.
+      threat, start, loss: as `pgd`.
+      step_size: in the threat's norm.
       steps: at most so many; a leaf, so that a curriculum may change it without compiling anew.
       threshold: on the scale of the per-example loss (paper: from .5 down to 0).
       mixed: draw each example's number of steps uniformly from 0 to `steps`.

@@ -55,10 +55,13 @@ def frank_wolfe(threat: Wasserstein, *, steps: int = 40, loss: Loss = losses.mar
     (arXiv:2008.02883), there with an entropic oracle that knows the box.
 
     Args:
-      threat: `Wasserstein`. steps: gradients and oracle calls. loss: what to climb.
+      threat: `Wasserstein`.
+      steps: gradients and oracle calls.
+      loss: what to climb.
 
     Raises:
-      TypeError: another threat. ValueError: steps < 1.
+      TypeError: another threat.
+      ValueError: steps < 1.
     """
     if not isinstance(threat, Wasserstein):
         raise TypeError(f"frank_wolfe needs a Wasserstein threat, got {type(threat).__name__}")

@@ -101,8 +101,11 @@ def growing(
     Args:
       threat: the set at its first radius.
       step: whose steepest direction is followed, for example `Linf(1.0)`; its radius is not used.
-      step_size: in the norm of `step`. steps: at most so many, per example.
-      factor: at least 1. every: steps at each radius. largest: a bound on the radius.
+      step_size: in the norm of `step`.
+      steps: at most so many, per example.
+      factor: at least 1.
+      every: steps at each radius.
+      largest: a bound on the radius.
       start, loss: see `first_order`.
 
     Raises:

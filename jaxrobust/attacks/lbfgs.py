@@ -134,12 +134,15 @@ def lbfgs(
 
     Args:
       threat: `L2`; `Linf` and `L1` choose and judge the point in their own norm.
-      steps: of each attempt, static. searches: attempts per target, static. first: c at first.
+      steps: of each attempt, static.
+      searches: attempts per target, static.
+      first: c at first.
       targets: how many wrong classes of largest clean logit to aim at (None: all K - 1).
       chunk: how many targets run side by side (default all); memory only.
 
     Raises:
-      TypeError: another threat. ValueError: a count below 1, or `first` not positive.
+      TypeError: another threat.
+      ValueError: a count below 1, or `first` not positive.
     """
     check_norm(threat, "lbfgs")
     checks.at_least("steps", steps, 1)

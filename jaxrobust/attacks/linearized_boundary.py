@@ -84,7 +84,9 @@ def shortest_move(threat: BoxedBall, z: Array, w: Array, change: Array) -> Array
     the move independent of the order of tied coordinates.
 
     Args:
-      z: the point to move, in the box. w: weights, of `z`'s shape. change: scalar.
+      z: the point to move, in the box.
+      w: weights, of `z`'s shape.
+      change: scalar.
 
     Returns the move, of `z`'s shape. NaN or infinite weights count as 0, and so does a
     non-finite change. Raises TypeError for another threat. Not meant to be differentiated.

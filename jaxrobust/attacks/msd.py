@@ -105,7 +105,8 @@ def msd(
 
     Raises:
       ValueError: other than one step size per member, a negative one, steps < 1, a range that is
-        empty or starts below 1, an unknown `keep`. TypeError: a threat that is no `Union`.
+        empty or starts below 1, an unknown `keep`.
+      TypeError: a threat that is no `Union`.
     """
     if not isinstance(threat, Union):
         raise TypeError(f"msd attacks a threats.Union, got {type(threat).__name__}")

@@ -72,7 +72,8 @@ def n_fgsm(
     projection.
 
     Args:
-      threat: the ball that is trained for. k: radius of the noise, in radii (paper: 2).
+      threat: the ball that is trained for.
+      k: radius of the noise, in radii (paper: 2).
       step_size: length of the step in the threat's norm (default, as in the paper: the radius).
       loss: what to climb, from logits and label.
 

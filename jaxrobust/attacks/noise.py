@@ -105,7 +105,9 @@ def gaussian_noise(threat: BoxedBall, *, levels: int = 10, repeats: int = 10) ->
     Not differentiable.
 
     Args:
-      threat: a norm ball. levels: amplitudes tried. repeats: draws at each.
+      threat: a norm ball.
+      levels: amplitudes tried.
+      repeats: draws at each.
 
     Raises:
       ValueError: levels or repeats < 1.
@@ -130,7 +132,9 @@ def salt_and_pepper(threat: BoxedBall, *, levels: int = 10, repeats: int = 10) -
     coordinates. Salt-and-pepper attack of Foolbox (Rauber et al. 2017), inside a threat set.
 
     Args:
-      threat: a norm ball with a finite box. levels: amplitudes tried. repeats: draws at each.
+      threat: a norm ball with a finite box.
+      levels: amplitudes tried.
+      repeats: draws at each.
 
     Raises:
       ValueError: levels or repeats < 1, or a box without finite bounds.

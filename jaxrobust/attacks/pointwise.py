@@ -122,7 +122,8 @@ def pointwise(threat: BoxedBall, *, passes: int = 10) -> Pointwise:
     place of n^2. Not differentiable.
 
     Args:
-      threat: any set with a finite pixel box, such as `L1`. passes: at most, of each phase; a pass
+      threat: any set with a finite pixel box, such as `L1`.
+      passes: at most, of each phase; a pass
         costs one query per changed coordinate, 11 in the second phase.
 
     Raises:

@@ -76,10 +76,12 @@ def spatial_grid(
     differentiable.
 
     Args:
-      threat: `Spatial`. loss: what has to be large, from logits and label.
+      threat: `Spatial`.
+      loss: what has to be large, from logits and label.
 
     Raises:
-      TypeError: another threat. ValueError: a count < 1.
+      TypeError: another threat.
+      ValueError: a count < 1.
     """
     checks.at_least("angles", angles, 1)
     checks.at_least("shifts", shifts, 1)

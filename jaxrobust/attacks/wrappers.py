@@ -68,7 +68,8 @@ def restarts(attack: Attack, count: int, *, by: str = "loss", chunk: int | None 
     """The best of `count` independent runs: success first, then the attack's own loss.
 
     Args:
-      attack: a randomized attack. count: how many runs.
+      attack: a randomized attack.
+      count: how many runs.
       by: how to rank equals: "loss", "margin", "norm" for minimum-norm attacks, or "loss alone"
         for training; see `worst`.
       chunk: how many run side by side (default all); memory grows with it, results do not change.

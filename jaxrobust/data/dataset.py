@@ -86,7 +86,8 @@ def pseudo_labeled(dataset: Dataset, x: np.ndarray, y: np.ndarray) -> Dataset:
 
     Args:
       dataset: with at least one labeled training image.
-      x: uint8 `[M, H, W, C]`, M at least 1. y: `[M]` integers, the pseudo-labels.
+      x: uint8 `[M, H, W, C]`, M at least 1.
+      y: `[M]` integers, the pseudo-labels.
 
     Raises:
       ValueError: images of another type or shape, labels out of range, or no images.

@@ -39,7 +39,8 @@ def adversarial(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0
     """Minimizes the mean cross-entropy at the attack's points (Madry et al. 2018; DALE, P-RO).
 
     Args:
-      attack: run on every batch. attack_mode, ramp: see `adversarial_examples`.
+      attack: run on every batch.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     check_attack(
         attack, defense="adversarial", made_by="attacks.pgd(threat, step_size=..., steps=...)"
@@ -136,7 +137,8 @@ def n_fgsm(
     al. 2022.
 
     Args:
-      threat, k, step_size: see `attacks.n_fgsm`. attack_mode, ramp: see `adversarial_examples`.
+      threat, k, step_size: see `attacks.n_fgsm`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     return adversarial(
         attacks.n_fgsm(threat, k=k, step_size=step_size), attack_mode=attack_mode, ramp=ramp

@@ -52,8 +52,10 @@ def awp(attack: Attack, *, gamma: Scalar, attack_mode: str = "eval", ramp: Scala
     from the second, at the perturbed weights.
 
     Args:
-      attack: run on every batch. gamma: length of the perturbation relative to the weights (their
-        code: .01 with PGD); 0 is `adversarial`. attack_mode, ramp: see `adversarial_examples`.
+      attack: run on every batch.
+      gamma: length of the perturbation relative to the weights (their
+        code: .01 with PGD); 0 is `adversarial`.
+      attack_mode, ramp: see `adversarial_examples`.
     """
     check_attack(attack, defense="awp", made_by="attacks.pgd(threat, step_size=..., steps=...)")
     checks.nonnegative("gamma", gamma)

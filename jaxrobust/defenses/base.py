@@ -248,7 +248,8 @@ def paired(
 
     Args:
       attack, attack_mode, ramp, make_loss: see `adversarial_examples`.
-      objective: what to minimize. constrained: whether it uses `nu` and returns a violation.
+      objective: what to minimize.
+      constrained: whether it uses `nu` and returns a violation.
     """
     check_attack_mode(attack_mode)
     check_ramp(ramp, attack)

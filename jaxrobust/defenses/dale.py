@@ -35,7 +35,8 @@ def dale(
       attack_mode, ramp: see `adversarial_examples`.
 
     Raises:
-      TypeError: a set in the attack's place. ValueError: a negative or non-finite rho.
+      TypeError: a set in the attack's place.
+      ValueError: a negative or non-finite rho.
     """
     sampler = "attacks.langevin(threat, step_size=..., steps=..., temperature=...)"
     check_attack(attack, defense="dale", made_by=sampler)

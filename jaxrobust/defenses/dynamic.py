@@ -32,7 +32,8 @@ def dynamic(
     2019, Algorithm 1, with the indicator the right way round; see `attacks.fosc_stopped_pgd`).
 
     Args:
-      threat: where x' may lie. step_size, steps: of PGD (paper: a quarter of the radius, 10).
+      threat: where x' may lie.
+      step_size, steps: of PGD (paper: a quarter of the radius, 10).
       largest: c_max, on the scale of the per-example loss (paper: .5).
       until: share of training after which c_t is 0 (paper: 40 of 50 epochs, 100 of 120).
       reweight: weigh examples by their own loss, as the released code does from its second epoch
@@ -115,8 +116,11 @@ def curriculum(
     (Cai et al. 2018), as compared with in FOSC. Its state, `Lesson`, is part of the train state.
 
     Args:
-      threat: where x' may lie. step_size: of PGD. steps: the largest k (paper: 40 on MNIST, 7).
-      threshold: in %. patience: in training steps.
+      threat: where x' may lie.
+      step_size: of PGD.
+      steps: the largest k (paper: 40 on MNIST, 7).
+      threshold: in %.
+      patience: in training steps.
       mixed: attack every example with a number of steps drawn from 0 to k, against forgetting
         ("batch mixing", there by slices of the batch); the accuracy is then that on this mixture.
       ramp: see `adversarial_examples`.

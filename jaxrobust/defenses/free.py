@@ -35,8 +35,10 @@ def free(
     delta is part of the train state (checkpoints hold it), the same on every device.
 
     Args:
-      threat: the ball. shape: of a whole batch over all devices, for example (128, 32, 32, 3).
-      replays: visits to each batch in a row (paper: 8). step_size: default the radius.
+      threat: the ball.
+      shape: of a whole batch over all devices, for example (128, 32, 32, 3).
+      replays: visits to each batch in a row (paper: 8).
+      step_size: default the radius.
       ramp: share of training over which the ball that x + delta is projected on grows.
     """
     checks.at_least("replays", replays, 1)

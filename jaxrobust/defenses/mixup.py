@@ -31,7 +31,8 @@ def mixup(
     et al. 2018; Wong's thesis, section 4.4.2 (alpha 1.4 works best against robust overfitting).
 
     Args:
-      attack: with a `loss` setting, such as `attacks.pgd(..., keep="last")`. alpha: above 0.
+      attack: with a `loss` setting, such as `attacks.pgd(..., keep="last")`.
+      alpha: above 0.
       attack_mode, ramp: see `adversarial_examples`.
     """
     check_attack(attack, defense="mixup", made_by="attacks.pgd(threat, step_size=..., steps=...)")

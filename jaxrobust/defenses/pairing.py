@@ -96,7 +96,8 @@ def noisy_clp(*, weight: Scalar, sigma: Scalar = 0.5) -> Defense:
     attack. Kannan et al. 2018, section 3.2; it was broken by stronger attacks.
 
     Args:
-      weight: of the pairing. sigma: in pixels of [0, 1].
+      weight: of the pairing.
+      sigma: in pixels of [0, 1].
     """
     checks.nonnegative("weight", weight)
     checks.nonnegative("sigma", sigma)

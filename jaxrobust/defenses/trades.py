@@ -53,7 +53,8 @@ def trades(
       attack_mode, ramp: see `adversarial_examples`.
 
     Raises:
-      TypeError: a set in the attack's place. ValueError: a negative or non-finite beta.
+      TypeError: a set in the attack's place.
+      ValueError: a negative or non-finite beta.
     """
     check_attack(attack, defense="trades", made_by=MADE_BY)
     checks.nonnegative("beta", beta)

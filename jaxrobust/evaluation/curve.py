@@ -123,7 +123,9 @@ def curve_of_norms(report: Report, name: str, radii: Sequence[float]) -> Curve:
     attack that makes no point smaller than it must, such as PGD, the curve is true but loose.
 
     Args:
-      report: of `evaluate` on all examples. name: of the attack. radii: as in `curve`.
+      report: of `evaluate` on all examples.
+      name: of the attack.
+      radii: as in `curve`.
 
     Raises:
       ValueError: radii that make no curve, an attack that the report does not hold, or norms that

@@ -120,12 +120,15 @@ def sanity(
       key, model, variables, batch_size, devices, progress, folder: see `evaluate`.
       examples: (x, y), a few hundred examples; see `evaluate`.
       threat: a ball of one positive radius, in a finite box.
-      steps: of PGD. restarts: of PGD. queries: of Square, left out for inputs of more than 3
+      steps: of PGD.
+      restarts: of PGD.
+      queries: of Square, left out for inputs of more than 3
         dimensions. The cost per example is about steps * (restarts + 8) gradients and
         queries + 20 predictions.
 
     Raises:
-      TypeError: another threat. ValueError: a stack of sets, a radius of 0, an infinite box,
+      TypeError: another threat.
+      ValueError: a stack of sets, a radius of 0, an infinite box,
         steps below 4, restarts below 2, queries below 1, or what `evaluate` raises.
     """
     require.at_least("steps", steps, 4)

@@ -29,7 +29,8 @@ def warn_of_covering(threats: Iterable[Any], shape: tuple[int, ...]) -> None:
     box, as of tables, are never covered. Only plain numbers known on the host are looked at.
 
     Args:
-      threats: the sets of an attack. shape: of one example.
+      threats: the sets of an attack.
+      shape: of one example.
     """
     if _MEANT.get() or _TOLD:
         return

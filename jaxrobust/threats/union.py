@@ -24,7 +24,8 @@ class Union:
     thesis, section 5.3 (there linf .3, l2 1.5 and l1 12 on MNIST).
 
     Args:
-      members: balls with one common pixel box. radius: scales all of them.
+      members: balls with one common pixel box.
+      radius: scales all of them.
 
     Raises:
       ValueError: no member, members with different boxes, a negative or non-finite radius.

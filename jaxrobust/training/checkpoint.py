@@ -134,7 +134,8 @@ def saved_variables(run: Path, kind: str) -> Mapping[str, Any]:
     """Parameters and statistics under `run / kind`, without the optimizer that they came with.
 
     Raises:
-      FileNotFoundError: no such checkpoint. CheckpointError: broken files.
+      FileNotFoundError: no such checkpoint.
+      CheckpointError: broken files.
     """
     found = _read(run / kind, None, "was made by another version")
     if found is None:
@@ -148,7 +149,8 @@ def _read(
     """State, history and place of the checkpoint in `folder`, both as they were sealed.
 
     Args:
-      template: of the state; None reads it as dicts and lists. guess: what else may be wrong.
+      template: of the state; None reads it as dicts and lists.
+      guess: what else may be wrong.
     """
     if not folder.is_dir():
         return None

@@ -73,7 +73,8 @@ def resume(
     """Restores the last epoch of `folder`, or starts from `state`, and claims the folder.
 
     Raises:
-      ValueError: `best_by` names no metric of `validate`. CheckpointError, OSError: see `fit`.
+      ValueError: `best_by` names no metric of `validate`.
+      CheckpointError, OSError: see `fit`.
     """
     history: list[dict[str, Any]] = []
     found = checkpoint.restore(folder, checkpoint.LAST, state)
@@ -100,10 +101,12 @@ def train_epochs(
     """Plays the epochs that are left; each ends with validation and an atomic checkpoint.
 
     Args:
-      lengths: of all epochs, in order. stop, progress: see `fit`.
+      lengths: of all epochs, in order.
+      stop, progress: see `fit`.
 
     Raises:
-      FloatingPointError: a metric that is not finite. OSError: the folder cannot be written.
+      FloatingPointError: a metric that is not finite.
+      OSError: the folder cannot be written.
       SystemExit: a signal asked to end; the epochs that ended are saved.
     """
     folder, template, history, validate, best_by = resumed

@@ -80,7 +80,8 @@ def write(
     """Writes a finished epoch: its checkpoint, also as the best where it is, and its row.
 
     Raises:
-      ValueError: the last row lacks the metric `best_by`. OSError: a file cannot be written.
+      ValueError: the last row lacks the metric `best_by`.
+      OSError: a file cannot be written.
     """
     if best_by is not None:
         require_metric(best_by, history[-1])

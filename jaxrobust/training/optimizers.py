@@ -30,8 +30,10 @@ def optimizer(
     """SGD with momentum, or Adam, with coupled (l2) weight decay and gradient clipping.
 
     Args:
-      name: "sgd" or "adam". learning_rate: a number or a schedule.
-      momentum: of SGD. weight_decay: added to the gradient, as the papers' PyTorch code does.
+      name: "sgd" or "adam".
+      learning_rate: a number or a schedule.
+      momentum: of SGD.
+      weight_decay: added to the gradient, as the papers' PyTorch code does.
       decay_all: False leaves biases and normalization parameters undecayed.
       l1: weight of the penalty sum |w| on matrices and kernels, whose subgradient is added to
         the gradient (Wong's thesis, section 4.4.1).

@@ -36,7 +36,8 @@ def _two_cones(across: Array, along: Array, sides: Sides, order: int, dtype: np.
     smaller of a function of the row and one of the column, and needs no table of patterns.
 
     Args:
-      across: [h] positions along the axis that is cut in half. along: [w], along the other.
+      across: [h] positions along the axis that is cut in half.
+      along: [w], along the other.
       sides: of the window, along these two axes.
     """
     steps = jnp.arange(1, across.size + along.size + 1, dtype=dtype)

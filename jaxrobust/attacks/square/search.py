@@ -171,7 +171,8 @@ def square(
       loss: what has to rise, from logits and label.
 
     Raises:
-      TypeError: another threat. ValueError: queries < 1, p outside (0, 1]; when called, an input
+      TypeError: another threat.
+      ValueError: queries < 1, p outside (0, 1]; when called, an input
         of more than 3 dimensions.
     """
     if type(threat) not in _METHODS:

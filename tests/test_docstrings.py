@@ -1,0 +1,49 @@
+"""Docstrings of public functions tell their arguments one a line, and no argument they have not."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+
+PACKAGES = (
+    *("attacks", "data", "defenses", "duals", "evaluation", "figures", "lagrangian"),
+    *("losses", "models", "sinkhorn", "threats", "training"),
+)
+
+
+def public(package: str) -> Iterator[Callable]:
+    module = importlib.import_module(f"jaxrobust.{package}")
+    for name in getattr(module, "__all__", vars(module)):
+        value = getattr(module, name)
+        ours = getattr(value, "__module__", "").startswith(module.__name__)
+        if inspect.isfunction(value) and ours and not name.startswith("_"):
+            yield value
+
+
+FUNCTIONS = {f"{p}.{f.__name__}": f for p in PACKAGES for f in public(p)}
+
+
+def section(function: Callable, title: str) -> str:
+    """The lines under a title, to the next one."""
+    doc = inspect.getdoc(function) or ""
+    found = re.search(rf"^{title}:\n(.*?)(?=^\S|\Z)", doc, re.M | re.S)
+    return found[1] if found else ""
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(FUNCTIONS) > 180
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_arguments_are_told_one_a_line(name: str) -> None:
+    parameters = set(inspect.signature(FUNCTIONS[name]).parameters)
+    told = set()
+    for line in section(FUNCTIONS[name], "Args").splitlines():
+        started = re.match(r"  (\*?\w+(?:, \*?\w+)*): ", line)
+        if started:
+            told |= {part.strip("*") for part in started[1].split(", ")}
+        later = re.findall(r"[.;] (\w+): ", line)
+        assert not parameters & set(later), f"{line.strip()}: a line of its own for {later}"
+    assert told <= parameters, f"of no argument: {told - parameters}"
