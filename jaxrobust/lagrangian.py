@@ -82,6 +82,13 @@ def dual_ascent(
     Raises:
       ValueError: step_size or initial negative or not finite, initial above the cap, period < 1;
         in `update`, a violation of another shape than `initial`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrobust import lagrangian
+      >>> rule = lagrangian.dual_ascent(0.5)
+      >>> float(rule.update(rule.init(), jnp.float32(0.2)).value)
+      0.1...
     """
     return _projected(
         step_size,
@@ -127,6 +134,16 @@ def pi(
     Raises:
       ValueError: step_size, a gain or initial negative or not finite, ema outside [0, 1), initial
         above the cap, period < 1; in `update`, a violation of another shape than `initial`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrobust import lagrangian
+      >>> rule = lagrangian.pi(0.1, proportional=5.0)
+      >>> state = rule.init()
+      >>> for violation in (1.0, 0.5, 0.2, -0.1):
+      ...     state = rule.update(state, jnp.float32(violation))
+      >>> round(float(state.value), 3)  # dual ascent would be at .16
+      0.049
     """
     checks.nonnegative("integral", integral)
     checks.nonnegative("proportional", proportional)

@@ -20,7 +20,14 @@ def _wrong(logits: Array, y: Array) -> Array:
 
 
 def margin(logits: Array, y: Array) -> Array:
-    """max_{j != y} z_j - z_y: positive exactly when the example is misclassified (C&W's f)."""
+    """max_{j != y} z_j - z_y: positive exactly when the example is misclassified (C&W's f).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrobust import losses
+      >>> float(losses.margin(jnp.array([2.0, 5.0, 1.0]), jnp.int32(0)))
+      3.0
+    """
     return jnp.max(_wrong(logits, y)) - logits[y]
 
 

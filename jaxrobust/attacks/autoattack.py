@@ -51,6 +51,11 @@ def autoattack(
     Raises:
       ValueError: an unknown version.
       TypeError: another threat.
+
+    Example:
+      >>> from jaxrobust import attacks, threats
+      >>> list(attacks.autoattack(threats.Linf(8 / 255)))
+      ['APGD-CE', 'APGD-T', 'FAB-T', 'Square']
     """
     checks.choice("version", version, VERSIONS)
     ascent = cast(Callable[..., Attack], apgd_l1 if isinstance(threat, L1) else apgd)

@@ -52,6 +52,16 @@ def batched(
     Raises:
       ValueError: inputs that are not finite floats inside the box, labels that are not `[B]`
         integers below the number of classes, a model with fewer than two classes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import attacks, threats
+      >>> f = lambda x: jnp.stack([x[0], x[1]])
+      >>> x, y = jnp.array([[0.55, 0.45], [0.9, 0.1]]), jnp.array([0, 0])
+      >>> attack = attacks.fgsm(threats.Linf(0.1))
+      >>> found = jax.jit(lambda key: attacks.batched(attack, key, f, x, y))(jax.random.key(0))
+      >>> found.success.tolist(), found.x.shape
+      ([True, False], (2, 2))
     """
     _check(f, x, y, mapped=axis_name is not None)
     if checks.is_concrete(x):

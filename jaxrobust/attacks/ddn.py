@@ -82,6 +82,15 @@ def ddn(threat: L2, *, steps: int = 100, first_norm: Scalar = 1.0, gamma: Scalar
     Raises:
       TypeError: another threat.
       ValueError: steps < 1, or a number negative or not finite.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import attacks, threats
+      >>> f = lambda x: jnp.stack([x[0], x[1]])
+      >>> attack = attacks.ddn(threats.L2(1.0), steps=100)
+      >>> found = attack(jax.random.key(0), f, jnp.array([0.6, 0.4]), jnp.int32(0))
+      >>> round(float(found.norm), 2)  # the boundary is 0.2 / sqrt(2) away
+      0.14
     """
     if not isinstance(threat, L2):
         raise TypeError(f"ddn needs an L2 threat, got {type(threat).__name__}; see fab")

@@ -115,6 +115,15 @@ def first_order(
     Raises:
       ValueError: steps < 1, an unknown `keep`, a negative or non-finite number, or `scales` of
         something else than `numbers`.
+
+    Example:
+      >>> import optax
+      >>> from jaxrobust import attacks, threats
+      >>> def adam(key, threat, *, step_size):
+      ...     return optax.adam(step_size)
+      >>> attack = attacks.first_order(threats.Linf(0.1), adam, {"step_size": 0.02}, steps=20)
+      >>> attack.replace(step_size=0.01).settings["step_size"]
+      0.01
     """
     checks.at_least("steps", steps, 1)
     checks.choice("keep", keep, get_args(Keep))

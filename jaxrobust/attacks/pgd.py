@@ -39,6 +39,15 @@ def pgd(
 
     Raises:
       ValueError: see `first_order`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import attacks, threats
+      >>> f = lambda x: jnp.stack([x[0], x[1]])  # two classes, the larger input wins
+      >>> attack = attacks.pgd(threats.Linf(0.1), step_size=0.02, steps=10)
+      >>> found = attack(jax.random.key(0), f, jnp.array([0.55, 0.45]), jnp.int32(0))
+      >>> bool(found.success), round(float(found.margin), 3)
+      (True, 0.1)
     """
     return first_order(
         threat,
@@ -80,6 +89,14 @@ def fgsm(
 
     Goodfellow et al. 2015. With `start=starts.uniform` it is FGSM-RS (Wong's thesis, Algorithm 7),
     for which the thesis uses step_size = 1.25 radius. Returns the point stepped to.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import attacks, threats
+      >>> f = lambda x: jnp.stack([x[0], x[1]])
+      >>> x, y = jnp.array([0.55, 0.45]), jnp.int32(0)
+      >>> attacks.fgsm(threats.Linf(0.1))(jax.random.key(0), f, x, y).x.round(2).tolist()
+      [0.449..., 0.55...]
     """
     step_size = threat.radius if step_size is None else step_size
     return pgd(threat, step_size=step_size, steps=1, start=start, loss=loss, keep=keep)

@@ -73,6 +73,12 @@ def restarts(attack: Attack, count: int, *, by: str = "loss", chunk: int | None 
       by: how to rank equals: "loss", "margin", "norm" for minimum-norm attacks, or "loss alone"
         for training; see `worst`.
       chunk: how many run side by side (default all); memory grows with it, results do not change.
+
+    Example:
+      >>> from jaxrobust import attacks, threats
+      >>> pgd = attacks.pgd(threats.Linf(0.1), step_size=0.02, steps=10)
+      >>> attacks.restarts(pgd, 5).replace(count=3).count
+      3
     """
     checks.at_least("count", count, 1)
     checks.choice("by", by, RANKS)
@@ -168,6 +174,14 @@ def worst_of(*attacks: Attack, by: str = "margin") -> WorstOf:
     those of the winning attack's own set. `by="norm"` takes the closest misclassified point
     instead, for minimum-norm attacks of one norm, `by="loss alone"` the point of largest loss; see
     `worst`.
+
+    Example:
+      >>> from jaxrobust import attacks, threats
+      >>> union = [threats.Linf(0.1), threats.L2(0.5)]
+      >>> several = [attacks.pgd(t, step_size=t.radius / 4, steps=10) for t in union]
+      >>> both = attacks.worst_of(*several)
+      >>> [type(threat).__name__ for threat in both.threats]
+      ['Linf', 'L2']
     """
     if not attacks:
         raise ValueError("worst_of needs at least one attack, got none")

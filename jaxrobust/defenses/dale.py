@@ -37,6 +37,12 @@ def dale(
     Raises:
       TypeError: a set in the attack's place.
       ValueError: a negative or non-finite rho.
+
+    Example:
+      >>> from jaxrobust import attacks, defenses, lagrangian, threats
+      >>> sampler = attacks.langevin(threats.Linf(0.3), step_size=0.1, steps=5, temperature=1e-5)
+      >>> method = defenses.dale(sampler, rho=0.2)  # for `training.fit`, with a multiplier:
+      >>> multiplier = lagrangian.for_run(1000, level=0.2)
     """
     sampler = "attacks.langevin(threat, step_size=..., steps=..., temperature=...)"
     check_attack(attack, defense="dale", made_by=sampler)

@@ -55,6 +55,11 @@ def trades(
     Raises:
       TypeError: a set in the attack's place.
       ValueError: a negative or non-finite beta.
+
+    Example:
+      >>> from jaxrobust import attacks, defenses, threats
+      >>> attack = defenses.trades_attack(threats.Linf(0.3), step_size=0.01, steps=40)
+      >>> method = defenses.trades(attack, beta=6.0)  # for `training.fit`
     """
     check_attack(attack, defense="trades", made_by=MADE_BY)
     checks.nonnegative("beta", beta)

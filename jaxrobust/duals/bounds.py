@@ -140,6 +140,14 @@ def lower_bounds(
 
     Raises:
       ValueError: also as `UnsupportedOperation`, for what cannot be bounded.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import duals, threats
+      >>> f = lambda x: jax.nn.relu(x) - 1
+      >>> bounds = duals.lower_bounds(f, jnp.array([0.5, 0.25]), jnp.eye(2), threats.Linf(0.25))
+      >>> bounds.round(3).tolist()
+      [-0.75..., -1.0]
     """
     if bucket is not None:
         checks.at_least("bucket", bucket, 1)

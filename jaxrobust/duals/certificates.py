@@ -85,6 +85,15 @@ def certify(
     Raises:
       ValueError: as `lower_bounds`, and for fewer than two classes, of which nothing could be
         proved.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import duals, threats
+      >>> w = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
+      >>> f = lambda x: w @ jax.nn.relu(x)
+      >>> x, y = jnp.array([0.7, 0.3]), jnp.int32(0)
+      >>> [bool(duals.certify(f, x, y, threats.Linf(r)).certified) for r in (0.1, 0.3)]
+      [True, False]
     """
     lower = margin_bounds(f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket)
     if lower.shape[0] < 2:

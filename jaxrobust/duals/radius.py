@@ -58,6 +58,16 @@ def certified_radius(
       ValueError: `upper` or `steps` out of range, or what `certify` raises.
 
     `vmap` over examples or kinds of balls. Not meant to be differentiated.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import duals, threats
+      >>> w = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
+      >>> f = lambda x: w @ jax.nn.relu(x)
+      >>> x, y = jnp.array([0.7, 0.3]), jnp.int32(0)
+      >>> radius, proof = duals.certified_radius(f, x, y, threats.Linf(1.0), upper=1.0)
+      >>> round(float(radius), 2), bool(proof.certified)
+      (0.2, True)
     """
     checks.positive("upper", upper)
     checks.at_least("steps", steps, 1)

@@ -93,6 +93,20 @@ def evaluate(
       OSError: the folder cannot be written, or another process evaluates in it (BlockingIOError,
         see `locks.claimed`).
       SystemExit: SIGINT or SIGTERM came; the batches saved are safe, see `signals.stoppable`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, numpy as np
+      >>> from jaxrobust import attacks, evaluation, models, threats
+      >>> model = models.from_linen(models.build("mlp", 3, {"widths": (4,)}))
+      >>> x, y = np.full((6, 2, 2, 1), 0.5, np.float32), np.arange(6, dtype=np.int32) % 3
+      >>> variables = model.init(jax.random.key(0), jnp.asarray(x[:1]))
+      >>> suite = {"PGD": attacks.pgd(threats.Linf(0.1), step_size=0.02, steps=5)}
+      >>> key = jax.random.key(1)
+      >>> report = evaluation.evaluate(
+      ...     key, model, variables, (x, y), suite, batch_size=3, progress=False
+      ... )
+      >>> bool(report.worst_case.sum() <= report.clean.sum()), report.clean.shape
+      (True, (6,))
     """
     job = prepare(
         model,

@@ -22,6 +22,14 @@ def from_linen(module: nn.Module) -> Model:
     that of the batch loss. `apply` is as differentiable as the module. In training mode it raises
     ValueError where `axes` are named but a module with batch statistics has no field `axes`, and
     Flax's own error where the module draws dropout and `key` is None.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxrobust import models
+      >>> model = models.from_linen(models.build("mlp", 3, {"widths": (4,)}))
+      >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 2, 1)))
+      >>> model.logits_fn(variables)(jnp.zeros((2, 2, 1))).shape
+      (3,)
     """
     takes_train = "train" in inspect.signature(type(module).__call__).parameters
     has_axes = hasattr(module, "axes")

@@ -24,6 +24,11 @@ def window(size: int = 5, *, p: float = 1.0) -> np.ndarray:
 
     The thesis uses size 5 and p = 1, the 1-Wasserstein distance (section 5.2); the released
     code's default is p = 2. Raises ValueError for an even size or p <= 0.
+
+    Example:
+      >>> from jaxrobust import sinkhorn
+      >>> sinkhorn.window(3).round(2).tolist()
+      [[1.41, 1.0, 1.41], [1.0, 0.0, 1.0], [1.41, 1.0, 1.41]]
     """
     checks.at_least("size", size, 1)
     checks.positive("p", p)

@@ -33,6 +33,13 @@ class Linf:
     coordinate. All fields are leaves: an array of another shape makes a stack of sets, to be mapped
     over with `vmap` (scalar fields are stacked along). ValueError for a negative, NaN or infinite
     radius and for `lower > upper`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrobust import threats
+      >>> ball = threats.Linf(0.25)
+      >>> ball.project(jnp.array([0.5, 0.0]), jnp.array([1.0, -1.0])).tolist()
+      [0.75, 0.0]
     """
 
     radius: Scalar

@@ -29,6 +29,14 @@ class Union:
 
     Raises:
       ValueError: no member, members with different boxes, a negative or non-finite radius.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxrobust import threats
+      >>> both = threats.Union((threats.Linf(0.1), threats.L2(0.5)))
+      >>> x, z = jnp.array([0.5, 0.5]), jnp.array([0.9, 0.5])
+      >>> bool(both.contains(x, z)), bool(threats.Linf(0.1).contains(x, z))
+      (True, False)
     """
 
     members: tuple[BoxedBall, ...]
