@@ -148,7 +148,7 @@ def _object(value: Any, tell: Tell) -> Any:
 
 
 def _public_name(value: Any) -> str | None:
-    """Of a library's callable object, such as a compiled function; None where it has none."""
+    """The name of a library's callable, such as a compiled function; None where it has none."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if not (callable(value) and isinstance(module, str) and isinstance(name, str)):
         return None
@@ -175,7 +175,10 @@ def _read(code: types.CodeType) -> Iterator[str]:
 
 
 def _digest(code: types.CodeType, doc: str | None = None) -> str:
-    """Of what the code does, wherever it stands: of the bytecode, which a new Python changes."""
+    """A fingerprint of what the code does, wherever it stands.
+
+    Of the bytecode, which a new Python changes.
+    """
     digest = hashlib.sha256()
 
     def add(code: types.CodeType, doc: str | None) -> None:

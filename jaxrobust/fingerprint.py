@@ -15,7 +15,7 @@ import numpy as np
 from jaxrobust.types import Attack, PyTree
 
 KIND = "(kind)"
-"""Of what `contents` describes; a name that no variable can have."""
+"""Key of what `contents` describes; a name that no variable can have."""
 
 SHOWN, WIDTH = 6, 200
 """Differences that a message names, the others being counted; characters of a value."""

@@ -43,7 +43,7 @@ class Config:
     """
 
     attacks: tuple[str, ...] = ("pgd", "apgd", "ddn", "cw")
-    """Of pgd, apgd, ddn, cw, fab, square, autoattack."""
+    """Any of pgd, apgd, ddn, cw, fab, square, autoattack."""
     images: int = 200
     """Test images attacked."""
     batch_size: int = 500
@@ -51,7 +51,7 @@ class Config:
     run: Annotated[Run, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Run)
     seed: int = 0
     settings: Settings = dataclasses.field(default_factory=Settings)
-    """Of the attacks."""
+    """Settings of the attacks."""
 
 
 def main(config: Config) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ class Config:
     batches: tuple[int, ...] = (10, 1, 50)
     """Images at a time; the ratio is about the first."""
     torch_batches: tuple[int, ...] = (10, 1)
-    """Of PyTorch, whose fastest counts: a row for every unit takes 20 MB an image."""
+    """Batch sizes of PyTorch, whose fastest counts: a row for every unit takes 20 MB an image."""
     rows: int = 100
     """Rows that ours pulls back at a time, over all images of a batch: what caches hold."""
     run: Annotated[Run, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Run)

@@ -23,19 +23,19 @@ class Settings:
     """Radius at which a least l2 perturbation counts."""
     pgd_steps: int = 40
     step_size: float = 0.01
-    """Of PGD."""
+    """Step size of PGD."""
     steps: int = 100
-    """Of APGD, DDN, FAB and the parts of AutoAttack."""
+    """Steps of APGD, DDN, FAB and the parts of AutoAttack."""
     searches: int = 5
     """Constants that C&W tries."""
     cw_steps: int = 200
-    """For each constant."""
+    """Steps for each constant."""
     cw_step_size: float = 0.1
     """Adam's; a shorter one does not carry a black or white pixel across the flat of tanh."""
     cw_first: float = 1.0
     """C&W's first constant."""
     queries: int = 5000
-    """Of Square."""
+    """Queries of Square."""
 
 
 def title(name: str, settings: Settings) -> str:

@@ -36,27 +36,28 @@ class Config:
     """
 
     jobs: tuple[str, ...] = JOBS
-    """Of projection, distance, attack."""
+    """Any of projection, distance, attack."""
     images: int = 100
     """Test images, all of which are projected."""
     pairs: int = 10
-    """Of them, images whose distance to their projection is computed."""
+    """Images among them whose distance to their projection is computed."""
     attacked: int = 10
-    """Of them, images that both sides attack. Ours also attacks all."""
+    """Images among them that both sides attack. Ours also attacks all."""
     radius: float = 0.5
-    """Of the balls, in pixel widths for all of an image's mass."""
+    """Radius of the balls, in pixel widths for all of an image's mass."""
     lam: float = 1000.0
     """Weight of the distance to the target against the plan's entropy."""
     window: int = 5
     """Side of the window that mass moves in."""
     step_size: float = 0.1
-    """By which each pixel moves along the sign of the loss's gradient before it is projected."""
+    """Distance by which each pixel moves along the sign of the loss's gradient before it is
+    projected."""
     tolerance: float = 1e-4
-    """Of our solver in the projection job."""
+    """Tolerance of our solver in the projection job."""
     tolerances: tuple[float, ...] = (1e-2, 1e-3, 3e-4, 1e-4, 3e-5)
-    """Of the PyTorch iteration there; the fastest that is as accurate as ours counts."""
+    """Tolerances of the PyTorch iteration there; the fastest that is as accurate as ours counts."""
     steps: int = 200
-    """Of the attack, whose radius grows from .3 by 1.1 every 10 steps."""
+    """Steps of the attack, whose radius grows from .3 by 1.1 every 10 steps."""
     run: Annotated[Run, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Run)
 
 

@@ -35,7 +35,7 @@ class Subject(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """Of one image's forward pass; see `forward_flops`."""
+        """Floating-point operations of one image's forward pass; see `forward_flops`."""
         return forward_flops(self.convs, self.widths, self.x.shape[1:], self.classes)
 
 

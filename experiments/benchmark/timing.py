@@ -38,7 +38,7 @@ class Timing(NamedTuple):
     first: float
     """Seconds of the first call, which compiles or warms up."""
     seconds: tuple[float, ...]
-    """Of every later call."""
+    """Seconds of every later call."""
     figures: Mapping[str, float | None]
 
     @property

@@ -18,7 +18,7 @@ class Part(NamedTuple):
 
     layers: Sequence[Any]
     shapes: Sequence[tuple[int, ...]]
-    """Of an image's value before each layer."""
+    """Shapes of an image's value before each layer."""
 
 
 class Slopes(NamedTuple):

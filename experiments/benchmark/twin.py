@@ -25,7 +25,7 @@ class Twin(NamedTuple):
     network: Any
     classes: int
     shape: tuple[int, int, int]
-    """Of an image: channels, height, width."""
+    """Shape of an image: channels, height, width."""
     seen: list[int]
     """One number, which every forward pass raises by its batch."""
 

@@ -20,7 +20,7 @@ from jaxrobust.threats import Linf, Wasserstein
 RADIUS, FACTOR, EVERY = 0.3, 1.1, 10
 """The first radius, and how it grows (Wong's thesis, section 5.2)."""
 TOLERANCE = 1e-4
-"""Of the PyTorch projections; that of `Wasserstein.project`."""
+"""Tolerance of the PyTorch projections; that of `Wasserstein.project`."""
 NOTE = "projects from a cold start, clips afterwards: out of the set by the mass that it loses"
 
 

@@ -39,9 +39,9 @@ class Config:
     methods: tuple[str, ...] = (
         *("fgsm", "pgd", "trades", "mart", "beta5", "beta10", "beta20", "sbeta"),
     )
-    """Of fgsm, pgd, trades, mart, beta5, beta10, beta20, sbeta; the number is that of steps."""
+    """Any of fgsm, pgd, trades, mart, beta5, beta10, beta20, sbeta; the number is that of steps."""
     mu: float = 10.0
-    """Of sbeta, with 10 steps: how sharply it weighs the classes."""
+    """Parameter of sbeta, with 10 steps: how sharply it weighs the classes."""
     select: Literal["best", "last"] = "best"
     """Epoch that Table 2 attacks."""
     images: int | None = None

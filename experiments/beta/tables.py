@@ -19,7 +19,7 @@ from jaxrobust.evaluation import evaluate
 from jaxrobust.types import Attack, Key, Scalar, ThreatModel
 
 STEPS = 30
-"""Of BETA and APGD-T in Table 2."""
+"""Steps of BETA and APGD-T in Table 2."""
 
 
 def adam(key: Key, threat: ThreatModel, *, step_size: Scalar) -> optax.GradientTransformation:

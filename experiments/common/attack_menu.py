@@ -21,14 +21,14 @@ class Budget:
     """What an attack may spend; None leaves it what its paper recommends."""
 
     steps: int | None = None
-    """Of all attacks that take steps, but AutoAttack's suites, which have no setting."""
+    """Steps of all attacks that take steps, but AutoAttack's suites, which have no setting."""
     step_size: float | None = None
-    """Of pgd, pgd-restarts, cw-pgd, multi-targeted (default 2.5 eps / steps) and beta (eps / 4), in
-    the threat's norm."""
+    """Step size of pgd, pgd-restarts, cw-pgd, multi-targeted (default 2.5 eps / steps) and beta
+    (eps / 4), in the threat's norm."""
     restarts: int = 10
-    """Of pgd-restarts."""
+    """Restarts of pgd-restarts."""
     queries: int | None = None
-    """Of square."""
+    """Queries of square."""
     chunk: int | None = None
     """Target classes or restarts side by side: fewer take less memory."""
 
@@ -49,7 +49,7 @@ class Item(NamedTuple):
 
     make: Callable[[Ball, Budget], Attack | dict[str, Attack]]
     norms: tuple[str, ...] = tuple(NORMS)
-    """For which it is defined."""
+    """Norms for which it is defined."""
     least_norm: bool = False
     """It seeks the smallest perturbation, so that one run gives a whole robustness curve."""
 

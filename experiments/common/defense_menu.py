@@ -97,7 +97,7 @@ def _grad_align(recipe: Recipe) -> Defense:
 
 
 REPLAYS = 8
-"""Of Free training (Wong's thesis, section 4.2)."""
+"""Replays of Free training (Wong's thesis, section 4.2)."""
 
 Make = Callable[[Recipe, Dataset], Defense]
 

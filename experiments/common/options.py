@@ -38,8 +38,8 @@ class Options:
     model: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     start: Literal["uniform", "gaussian", "clean"] | None = None
-    """Of training attacks of several steps, in all rows: uniform in the ball, x + 1e-3 N(0, I)
-    as DALE's, TRADES' and MART's code, or the image (default: the preset's)."""
+    """Start of training attacks of several steps, in all rows: uniform in the ball, x + 1e-3 N(0,
+    I) as DALE's, TRADES' and MART's code, or the image (default: the preset's)."""
     progress: bool = True
 
     def recipe(self, recipes: Recipes, **changes: Any) -> Recipe:

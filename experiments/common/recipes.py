@@ -20,7 +20,7 @@ class Recipe:
     """Radius of the ball in training and evaluation, in pixels of [0, 1]."""
     step_size: float
     steps: int
-    """Of the training attack."""
+    """Steps of the training attack."""
     epochs: int
     batch_size: int
     optimizer: str
@@ -39,15 +39,15 @@ class Recipe:
     """Training images held out, attacked after every epoch."""
     eval_step_size: float = 0.01
     eval_steps: int = 10
-    """Of the PGD that the table reports; validation uses the training attack's length."""
+    """Steps of the PGD that the table reports; validation uses the training attack's length."""
     ramp: float = 0.0
     """Share of training over which radius and step size grow to their full values."""
     attack_mode: str = "eval"
     """Batch statistics inside training attacks: running ("eval"), or those of the batch."""
     start: str = "uniform"
-    """Of every row's multi-step training attack alike; see `defense_menu.STARTS`."""
+    """Start of every row's multi-step training attack alike; see `defense_menu.STARTS`."""
     temperature: float = 5e-6
-    """Of DALE's noise, sqrt(2 * step size * temperature)."""
+    """Temperature of DALE's noise, sqrt(2 * step size * temperature)."""
     noise: str = "laplace"
     """DALE's: laplace inside the sign (paper), or gaussian outside it (released code)."""
     relative_noise: bool = False
@@ -58,15 +58,17 @@ class Recipe:
     """What moves the multiplier: "pi", a controller whose strength grows over the run and whose
     gains are for runs of any length; or "ascent", the paper's dual ascent."""
     dual_integral: float = 32.0
-    """Of pi: what a violation as large as rho throughout the run would add at full strength."""
+    """Gain of pi: what a violation as large as rho throughout the run would add at full
+    strength."""
     dual_proportional: float = 2.0
-    """Of pi: what a fall of the violation by rho takes back."""
+    """Gain of pi: what a fall of the violation by rho takes back."""
     dual_window: float = 0.1
-    """Of pi: share of the run that it averages the violation over, for its proportional part."""
+    """Window of pi: share of the run that it averages the violation over, for its proportional
+    part."""
     dual_growth: float = 3.0
-    """Of pi: the power of the share of training by which its strength grows."""
+    """Exponent of pi: the power of the share of training by which its strength grows."""
     dual_step: float = 1e-3
-    """Of ascent, for every move."""
+    """Step size of ascent, for every move."""
     dual_initial: float = 0.0
     beta: float = 6.0
     """TRADES' weight, 1 / lambda."""
@@ -76,7 +78,7 @@ class Recipe:
     """The same, on clean and adversarial pairs without the adversarial loss."""
     rho: tuple[float, ...] = (0.5, 0.8, 1.0)
     single_start: str = "uniform"
-    """Of FGSM from a random start; see `defense_menu.STARTS`."""
+    """Start of FGSM from a random start; see `defense_menu.STARTS`."""
     grad_align: float = 0.2
     """Weight of gradient alignment."""
     curriculum_threshold: float = 90.0
@@ -84,11 +86,11 @@ class Recipe:
     dtype: str = "float32"
     """Compute type of the model; parameters stay float32."""
     norm: str = "linf"
-    """Of the ball: linf, l2 or l1."""
+    """Norm of the ball: linf, l2 or l1."""
     radii: tuple[float, float, float] = (0.3, 1.5, 12.0)
-    """Of the linf, l2 and l1 balls, for methods that train on their union."""
+    """Radii of the linf, l2 and l1 balls, for methods that train on their union."""
     model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Of the network, such as its width; see `RAW`."""
+    """Options of the network, such as its width; see `RAW`."""
     autoattack: int = 0
     """Test images, the first ones, that AutoAttack judges too."""
 
@@ -212,7 +214,7 @@ CIFAR10 = dataclasses.replace(
 """CIFAR-10 in few epochs, on a GPU."""
 
 Recipes = Mapping[tuple[str, str], Recipe]
-"""By data set and preset."""
+"""Recipes by data set and preset."""
 
 QUICK: Recipes = {
     ("digits", "quick"): DIGITS,

@@ -61,23 +61,23 @@ class Outcome:
     method: str
     seed: int
     reports: Mapping[str, Report]
-    """By epoch evaluated."""
+    """Reports by epoch evaluated."""
     suites: Mapping[str, Report]
     """The same under AutoAttack; empty where it was not asked for."""
     history: Sequence[Mapping[str, Any]]
     trained: Mapping[str, Variables]
-    """By epoch evaluated."""
+    """Trained variables by epoch evaluated."""
     rho: float | None = None
     """Level of the constrained loss."""
 
     @property
     def report(self) -> Report:
-        """Of the first epoch evaluated."""
+        """The report of the first epoch evaluated."""
         return next(iter(self.reports.values()))
 
     @property
     def variables(self) -> Variables:
-        """Of the first epoch evaluated."""
+        """The variables of the first epoch evaluated."""
         return next(iter(self.trained.values()))
 
     @property

@@ -21,7 +21,7 @@ class Trained(NamedTuple):
     """A classifier with its weights."""
 
     name: str
-    """To print beside its figures; what its weights do not show of it included."""
+    """A name to print beside its figures; what its weights do not show of it included."""
     model: Model
     variables: Variables
 

@@ -17,7 +17,7 @@ class Config:
 
     options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
     methods: tuple[str, ...] = ("erm", "fgsm", "pgd", "trades", "dale")
-    """Of erm, fgsm, pgd, alp, clp, trades, mart, dale, kl_dale, reverse_dale."""
+    """Any of erm, fgsm, pgd, alp, clp, trades, mart, dale, kl_dale, reverse_dale."""
     rho: tuple[float, ...] | None = None
     """Levels of the constrained loss, a row each (default: the preset's)."""
     nu: tuple[float, ...] = ()
@@ -31,22 +31,24 @@ class Config:
     attack_mode: Literal["eval", "train"] = "eval"
     """Batch statistics inside training attacks: running, or those of the batch."""
     temperature: float | None = None
-    """Of DALE's noise, sqrt(2 * step size * temperature)."""
+    """Temperature of DALE's noise, sqrt(2 * step size * temperature)."""
     relative_noise: bool | None = None
     """DALE's noise in units of each example's mean |gradient entry|."""
     dual: Literal["pi", "ascent"] | None = None
     """What moves the multiplier: a controller whose strength grows over the run, or the paper's
     dual ascent (default: the preset's)."""
     dual_integral: float | None = None
-    """Of pi: what a violation of 1 throughout the run would add at full strength."""
+    """Gain of pi: what a violation of 1 throughout the run would add at full strength."""
     dual_proportional: float | None = None
-    """Of pi: what a fall of the violation by 1 takes back."""
+    """Gain of pi: what a fall of the violation by 1 takes back."""
     dual_window: float | None = None
-    """Of pi: share of the run that it averages the violation over, for its proportional part."""
+    """Window of pi: share of the run that it averages the violation over, for its proportional
+    part."""
     dual_growth: float | None = None
-    """Of pi: the power of the share of training by which its strength grows; 0: constant."""
+    """Exponent of pi: the power of the share of training by which its strength grows; 0:
+    constant."""
     dual_step: float | None = None
-    """Of ascent, for every move."""
+    """Step size of ascent, for every move."""
     dual_initial: float | None = None
 
 

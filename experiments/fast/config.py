@@ -26,9 +26,9 @@ class Config:
     """Rows of the part table, start, verified or collapse by their names there, or fgsm_rs, free,
     pgd of the part time (default: all)."""
     restarts: int | None = None
-    """Of the PGD that judges (default: the preset's)."""
+    """Restarts of the PGD that judges (default: the preset's)."""
     steps: int | None = None
-    """Of training by PGD and of validation (default: the preset's)."""
+    """Steps of training by PGD and of validation (default: the preset's)."""
     drop: float | None = None
     """Percentage points of robust accuracy, lost in an epoch, that end a run (default: the
     preset's)."""

@@ -10,7 +10,7 @@ from experiments.common.recipes import CIFAR10, DIGITS, MNIST, Recipe, Recipes, 
 
 
 class Share(NamedTuple):
-    """Of a recipe's epochs and of its learning rate, for a method of other cost."""
+    """Shares of a recipe's epochs and of its learning rate, for a method of other cost."""
 
     epochs: float = 1.0
     rate: float = 1.0
@@ -21,7 +21,7 @@ class Setting:
     """What a study of single-step training is made of, beside the options."""
 
     recipe: Recipe
-    """Of FGSM; its `steps` and `step_size` are those of PGD training and of validation."""
+    """Recipe of FGSM; its `steps` and `step_size` are those of PGD training and of validation."""
     shares: Mapping[str, Share]
     """How long and how fast PGD and Free train, compared with FGSM; replays of a batch are not
     epochs."""
@@ -32,7 +32,7 @@ class Setting:
     ratios: tuple[float, ...]
     """Step sizes of the part `steps`, in radii."""
     restarts: int
-    """Of the PGD that judges."""
+    """Restarts of the PGD that judges."""
     drop: float
     """Loss of robust accuracy within an epoch, in percentage points, that ends a run."""
     small: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Setting:
     """Changes of the recipe for small networks and short runs, which else learn nothing."""
 
     def share(self, method: str) -> Share:
-        """Of that method."""
+        """The share of that method."""
         return self.shares.get(method, Share())
 
 

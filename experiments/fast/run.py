@@ -32,9 +32,9 @@ class Run:
     chosen: Setting
     dataset: Dataset
     folder: Path
-    """Of the part."""
+    """Folder of the part."""
     names: tuple[str, ...] | None = None
-    """Of the rows to make; None makes all."""
+    """Names of the rows to make; None makes all."""
 
     def changed(self, **changes: Any) -> Run:
         """The run with another recipe."""

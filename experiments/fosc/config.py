@@ -33,7 +33,7 @@ class Config:
     surrogate_model: str | None = None
     """Its network (default: the defended one; at cifar10 paper resnet50)."""
     groups: int = 20
-    """Of test images by FOSC, in Figure 1a."""
+    """Groups of test images by FOSC, in Figure 1a."""
     images: int = 20
     """Traced in Figure 1b."""
 

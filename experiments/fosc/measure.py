@@ -21,7 +21,7 @@ TOP, BINS = 0.5, 20
 """Range and parts of a logged distribution; the range ends at the paper's c_max."""
 
 PREFIX = "val_fosc_"
-"""Of its columns in a training history."""
+"""Prefix of its columns in a training history."""
 
 
 class Convergence(NamedTuple):

@@ -21,14 +21,14 @@ class Config:
         default_factory=lambda: Options(seeds=(0,))
     )
     rows: tuple[str, ...] = DEFAULT
-    """Of n_fgsm, fgsm_rs, pgd, trades (one for each --beta), dale and kl_dale, which is dale with
-    TRADES' loss (one for each --rho)."""
+    """Any of n_fgsm, fgsm_rs, pgd, trades (one for each --beta), dale and kl_dale, which is dale
+    with TRADES' loss (one for each --rho)."""
     rho: tuple[float, ...] | None = None
     """Levels of DALE's clean loss (default: the data set's)."""
     beta: tuple[float, ...] | None = None
     """TRADES' weights, 1 / lambda (default: the data set's)."""
     steps: int | None = None
-    """Of training attacks (default: the data set's)."""
+    """Steps of training attacks (default: the data set's)."""
     images: int | None = None
     """Test images, the first ones, that PGD-50-10 attacks (default: the data set's)."""
     minutes: float | None = None

@@ -29,7 +29,7 @@ class Trial(NamedTuple):
 
 
 Found = dict[tuple[str, int], dict[str, float]]
-"""By row and seed: accuracies in % by column."""
+"""Results by row and seed: accuracies in % by column."""
 
 
 def trials(chosen: Setting, dataset: Dataset) -> list[Trial]:

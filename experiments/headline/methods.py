@@ -25,7 +25,7 @@ class Row(NamedTuple):
     family: str
     """The line of the figure that it lies on."""
     label: str
-    """At its point there."""
+    """The label at its point there."""
     passes: int
     """Arithmetic per training image, in forward passes of the network."""
 
@@ -84,7 +84,7 @@ ROWS: dict[str, Callable[[Recipe, Dataset, Sequence[float], Sequence[float]], li
     # As TRADES' attack it looks at the clean prediction first.
     "kl_dale": _constrained("kl_dale", more=1),
 }
-"""By the name on the command line."""
+"""Rows by the name on the command line."""
 
 DEFAULT = ("n_fgsm", "fgsm_rs", "pgd", "trades", "dale")
 """Cheapest first."""

@@ -52,12 +52,12 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "cifar10": Setting(_CIFAR10, rho=(0.8, 1.0, 1.2), beta=(6.0,), images=1000, minutes=12.0),
 }
-"""By the first of similar data sets."""
+"""Settings by the first of similar data sets."""
 
 RECIPES: Recipes = {(name, "quick"): setting.recipe for name, setting in SETTINGS.items()}
 
 RESTARTS = 10
-"""Of the PGD that judges."""
+"""Restarts of the PGD that judges."""
 
 
 def setting_of(dataset: str) -> Setting:

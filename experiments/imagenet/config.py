@@ -24,7 +24,7 @@ class Config:
     preset: Literal["made-up", "imagenet"] = "made-up"
     """made-up: a small set written here. imagenet: the thesis' settings."""
     radii: tuple[float, ...] | None = None
-    """Of the linf ball, in 255ths; a row each (default: the preset's)."""
+    """Radii of the linf ball, in 255ths; a row each (default: the preset's)."""
     seeds: tuple[int, ...] = (0,)
     """A run of every row from each."""
     out: Path = Path("runs/imagenet")
@@ -38,19 +38,19 @@ class Config:
     threads: int = 8
     """That read, decode and cut images (0: none beside the training)."""
     epochs: tuple[int, ...] | None = None
-    """Of each phase."""
+    """Epochs of each phase."""
     sizes: tuple[int, ...] | None = None
-    """Of images in each phase, in pixels."""
+    """Sizes of images in each phase, in pixels."""
     batch_sizes: tuple[int, ...] | None = None
-    """Of each phase."""
+    """Batch sizes of each phase."""
     eval_size: int | None = None
-    """Of test images, in pixels."""
+    """Size of test images, in pixels."""
     eval_batch: int | None = None
     """Test images attacked at a time."""
     steps: int | None = None
-    """Of the evaluation's PGD."""
+    """Steps of the evaluation's PGD."""
     restarts: int | None = None
-    """Of the evaluation's PGD, the first run included."""
+    """Restarts of the evaluation's PGD, the first run included."""
     attack_mode: Literal["train", "eval"] | None = None
     """Batch statistics inside the training attack: the batch's (released code), or running ones."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None

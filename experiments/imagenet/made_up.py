@@ -18,7 +18,8 @@ from jaxrobust import checks
 NAME = "made_up"
 CLASSES = 10
 SIDES = (64, 100)
-"""Of images, in pixels, least and most: height and width are drawn from these independently."""
+"""Sides of images, in pixels, least and most: height and width are drawn from these
+independently."""
 
 SATURATION, TINT, STRIPES, NOISE = 0.25, 0.01, 0.1, 0.05
 """Of the color; deviation of the tint; amplitude of the stripes; deviation of the noise."""

@@ -34,7 +34,7 @@ class Setting:
     """Compute type; parameters stay float32."""
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    """Of matrices and kernels alone: not of normalization and biases."""
+    """Decay of matrices and kernels alone: not of normalization and biases."""
     attack_mode: str = "train"
     """Batch statistics inside the training attack: those of the batch, or "eval", running ones."""
     eval_size: int = 288
@@ -45,7 +45,7 @@ class Setting:
     steps: int = 50
     restarts: int = 10
     step_size: float = 1.0
-    """Of the evaluation's PGD, in 255ths."""
+    """Step size of the evaluation's PGD, in 255ths."""
     published: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     """Clean, PGD+1 and PGD+10 accuracy by row."""
     published_minutes: tuple[float, ...] = ()

@@ -25,4 +25,4 @@ class Config:
     rho: tuple[float, ...] = (0.2,)
     """Levels of the constrained loss."""
     steps: int | None = None
-    """Of training attacks (default: the preset's)."""
+    """Steps of training attacks (default: the preset's)."""

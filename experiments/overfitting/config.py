@@ -22,12 +22,12 @@ class Config:
     part: Literal["regularizers", "schedules", "widths", "radii", "sizes"] = "regularizers"
     """regularizers: Table 4.13. schedules: Figure 4.8. widths: Figure 4.22. sizes: of the data."""
     methods: tuple[str, ...] | None = None
-    """Of pgd, early_stopping, l1, l2, cutout, mixup, semi_supervised, fgsm_rs, trades (default: all
-    but the last two, semi_supervised where images are unlabeled); the first part's."""
+    """Any of pgd, early_stopping, l1, l2, cutout, mixup, semi_supervised, fgsm_rs, trades (default:
+    all but the last two, semi_supervised where images are unlabeled); the first part's."""
     grid: tyro.conf.OmitArgPrefixes[Grid] = dataclasses.field(default_factory=Grid)
     schedules: tuple[str, ...] = tuple(SCHEDULES)
     widths: tuple[int, ...] = (1, 2, 4)
-    """Of wong_wide on gray images, of WRN-28 on color ones; --model has no say there."""
+    """Widths of wong_wide on gray images, of WRN-28 on color ones; --model has no say there."""
     radii: tuple[str, ...] | None = None
     """Such as 8/255 (default: half, once and twice the preset's)."""
     sizes: tuple[int, ...] | None = None

@@ -32,4 +32,4 @@ PUBLISHED: Mapping[tuple[str, str], Mapping[str, Errors]] = {
     ("svhn_cropped", "linf"): {"pgd": (45.6, 39.0)},
     ("svhn_cropped", "l2"): {"pgd": (26.4, 25.2)},
 }
-"""By data set and norm, then by row."""
+"""Published figures by data set and norm, then by row."""

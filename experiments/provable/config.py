@@ -21,14 +21,14 @@ class Config:
     """quick, mnist-released, mnist (Table 3.1), mnist-scaled, mnist-0.3 (3.5, 3.6), mnist-l2 (3.7),
     mnist-hidden (3.3), fashion_mnist, svhn_cropped (3.1), cifar10 (3.5), cifar10-l2 (3.7)."""
     parts: tuple[str, ...] | None = None
-    """Of toy (Figures 3.3 to 3.5), table, cascade, radii (Figure 3.7), estimators (3.19) and costs
-    (3.20); default: the preset's."""
+    """Any of toy (Figures 3.3 to 3.5), table, cascade, radii (Figure 3.7), estimators (3.19) and
+    costs (3.20); default: the preset's."""
     networks: tuple[str, ...] | None = None
-    """Of small, large, resnet, wide1 to wide16, deep1 to deep3, fc500."""
+    """Any of small, large, resnet, wide1 to wide16, deep1 to deep3, fc500."""
     eps: tuple[str, ...] | None = None
     """Radii of training and evaluation, numbers or fractions, a row each."""
     methods: tuple[str, ...] | None = None
-    """Of standard, dual (exact Wong-Kolter bounds), projections and interval."""
+    """Any of standard, dual (exact Wong-Kolter bounds), projections and interval."""
     attacks: tuple[str, ...] = ("fgsm", "pgd")
     """Names in the menu of `experiments.evaluate`; apgd-t is stronger."""
     certificates: tuple[str, ...] = (*CERTIFICATES, OPTIMIZED)

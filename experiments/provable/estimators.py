@@ -12,7 +12,7 @@ from jaxrobust.types import Array, Key
 
 SAMPLES = (10, 50, 100)
 SIDE = 14
-"""Of the images that the layer sees."""
+"""Side of the images that the layer sees."""
 
 
 def untrained(key: Key, kernel: Array) -> Array:

@@ -27,9 +27,9 @@ from jaxrobust.evaluation.certified import CertifiedReport, Certifier, certified
 from jaxrobust.evaluation.sandwich import Sandwich, sandwich
 
 SLOPE_STEPS = 20
-"""Of the search for slopes."""
+"""Steps of the search for slopes."""
 RADIUS_STEPS = 12
-"""Of the bisection for the largest radius."""
+"""Steps of the bisection for the largest radius."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Measured:
     subject: Subject
     report: Report
     certified: Mapping[str, CertifiedReport]
-    """By method, from loosest to tightest."""
+    """Certified by method, from loosest to tightest."""
 
     @property
     def tightest(self) -> CertifiedReport:

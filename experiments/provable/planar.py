@@ -27,9 +27,9 @@ RADII = (0.05, 0.1, 0.25)
 NETWORKS = 3
 """Random ones, a column of figure 3.4 each."""
 STEPS = 1000
-"""Of training, at most."""
+"""Steps of training, at most."""
 SIDE = 201
-"""Of the grid on which decisions are drawn."""
+"""Side of the grid on which decisions are drawn."""
 
 
 class Planar(NamedTuple):

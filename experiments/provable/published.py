@@ -68,5 +68,5 @@ PUBLISHED: Mapping[str, Mapping[Key, str]] = {
         "resnet": "48.04/38.80 41.44/41.28",
     }),
 }  # fmt: skip
-"""By preset. Table 3.1 has standard and dual rows; tables 3.5 to 3.7 were trained with 50 random
-projections, but for the rows called exact."""
+"""Published figures by preset. Table 3.1 has standard and dual rows; tables 3.5 to 3.7 were trained
+with 50 random projections, but for the rows called exact."""

@@ -42,7 +42,8 @@ class Setting:
 
     dataset: str
     recipe: Recipe
-    """Of training. Radius, model and attacks are those of `epsilons`, `networks` and the menu."""
+    """Recipe of training. Radius, model and attacks are those of `epsilons`, `networks` and the
+    menu."""
     networks: tuple[str, ...]
     epsilons: tuple[float, ...]
     """Radii in pixels of [0, 1], of training and evaluation alike."""
@@ -61,18 +62,18 @@ class Setting:
     chunk: int | None = None
     """Rows of a bound at a time, to save memory."""
     attack_steps: int = 100
-    """Of PGD; each moves by a tenth of the radius (the thesis': 100 steps of .01 at .1)."""
+    """Steps of PGD; each moves by a tenth of the radius (the thesis': 100 steps of .01 at .1)."""
     exact: int = 0
     """Undecided images to settle by an integer program, of networks of the `main` method."""
     radii: int = 1000
     """Images whose largest certified radius is sought."""
     filters: tuple[int, ...] = (8, 16, 32, 64)
-    """Of the convolutions whose bounds are timed."""
+    """Filters of the convolutions whose bounds are timed."""
     parts: tuple[str, ...] = ("table", "radii", "estimators")
     published: Mapping[tuple[str, str, str], str] = dataclasses.field(default_factory=dict)
     """The thesis' figures by network, radius and method."""
     note: str = ""
-    """To say in titles."""
+    """What to say in titles."""
 
     @property
     def main(self) -> str | None:
@@ -190,4 +191,4 @@ PRESETS: Mapping[str, Setting] = {
         _CIFAR, norm="l2", epsilons=(36 / 255,), published=PUBLISHED["cifar10-l2"]
     ),
 }  # fmt: skip
-"""By the name on the command line."""
+"""Presets by the name on the command line."""

@@ -34,7 +34,7 @@ class Fitted(NamedTuple):
 
     params: Params
     steps: int
-    """Of Adam, until nothing was left to gain or patience ended."""
+    """Steps of Adam, until nothing was left to gain or patience ended."""
     error: float
     """% of the points misclassified."""
     robust_error: float

@@ -45,7 +45,7 @@ TABLE: Recipes = {
     ("mnist", "paper"): _MNIST,
     ("cifar10", "paper"): _CIFAR10,
 }
-"""Of the white-box and black-box tables."""
+"""Settings of the white-box and black-box tables."""
 
 # Section 5.2; a network of two convolutions and two dense layers, without a schedule in the text.
 _SMALL = dataclasses.replace(
@@ -67,7 +67,7 @@ SENSITIVITY: Recipes = {
     ("mnist", "paper"): _SMALL,
     ("cifar10", "paper"): dataclasses.replace(_CIFAR10, model="resnet18"),
 }
-"""Of the sweep over 1 / lambda."""
+"""Settings of the sweep over 1 / lambda."""
 
 WEIGHTS: Mapping[str, tuple[float, ...]] = {
     "quick": (0.2, 1.0, 5.0),
@@ -76,7 +76,7 @@ WEIGHTS: Mapping[str, tuple[float, ...]] = {
 """1 / lambda of Table 4, by preset."""
 
 LAMBDAS: Mapping[str, tuple[float, ...]] = {"quick": (2.0, 5.0), "paper": (2.0, 3.0, 4.0, 5.0)}
-"""Of Table 3, by preset."""
+"""Values of 1 / lambda of Table 3, by preset."""
 
 
 def _binary(recipe: Recipe, epochs: int) -> Recipe:
@@ -99,7 +99,7 @@ THEOREM: Recipes = {
     ("mnist", "quick"): _binary(MNIST, 3),
     ("mnist", "paper"): _binary(_SMALL, 30),
 }
-"""Of the binary task."""
+"""Settings of the binary task."""
 
 COLUMNS = "clean / FGSM / FGSM^k / MI-FGSM / DeepFool / L-BFGS / C&W"
 

@@ -21,10 +21,10 @@ class Config:
     methods: tuple[str, ...] = tuple(ROWS)
     """A row each: erm, linf, l2, l1, worst (Worst-PGD), augmented (PGD-Aug), msd."""
     attacks: tuple[str, ...] | None = None
-    """Of pgd, fgsm, mim, deepfool, ddn, cw, ead, apgd, noise, salt-and-pepper, pointwise and
+    """Any of pgd, fgsm, mim, deepfool, ddn, cw, ead, apgd, noise, salt-and-pepper, pointwise and
     boundary, each in the balls of the thesis' tables (default: the preset's)."""
     restarts: int | None = None
-    """Of attacks that draw random numbers."""
+    """Restarts of attacks that draw random numbers."""
     queries: int | None = None
     """Steps of ddn, cw, ead, apgd and boundary."""
     images: int | None = None

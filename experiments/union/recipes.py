@@ -10,7 +10,7 @@ from experiments.common.recipes import CIFAR10, DIGITS, MNIST, Recipe, Recipes, 
 NORMS = ("linf", "l2", "l1")
 
 Three = tuple[float, float, float]
-"""Of linf, l2 and l1."""
+"""Values of linf, l2 and l1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Setting:
     sizes: Three
     """Step sizes of PGD."""
     steps: tuple[int, int, int]
-    """Of PGD in training."""
+    """Steps of PGD in training."""
     test_steps: tuple[int, int, int]
-    """Of PGD in evaluation."""
+    """Steps of PGD in evaluation."""
     msd_radii: Three
     msd_sizes: Three
     msd_steps: int
     attacks: tuple[str, ...]
-    """By default."""
+    """Attacks by default."""
     restarts: int
-    """Of attacks that draw random numbers."""
+    """Restarts of attacks that draw random numbers."""
     queries: int
     """Steps of minimum-norm attacks."""
     images: int

@@ -49,7 +49,7 @@ class Item(NamedTuple):
 
     make: Callable[[Ball, Setting, int], Attack]
     norms: tuple[str, ...] = NORMS
-    """Of the balls that it is run in."""
+    """Norms of the balls that it is run in."""
 
 
 ATTACKS: Mapping[str, Item] = {

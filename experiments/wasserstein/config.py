@@ -19,9 +19,9 @@ class Config:
 
     preset: Literal["quick", "mnist", "mnist-train", "cifar10"] = "quick"
     models: tuple[str, ...] | None = None
-    """Of standard, adversarial; and with the preset mnist binarized (its images binarized before
-    they are perturbed, as in the released code), binarized-inside (after) and linf. The first one
-    is that of the sweeps over --lam and --p (default: the preset's)."""
+    """Any of standard, adversarial; and with the preset mnist binarized (its images binarized
+    before they are perturbed, as in the released code), binarized-inside (after) and linf. The
+    first one is that of the sweeps over --lam and --p (default: the preset's)."""
     pretrained_dir: Path | None = None
     """Folder of the released weights, for the preset mnist."""
     reference_dir: Path | None = None
@@ -44,9 +44,10 @@ class Config:
     columns: int = 6
     """Images in Figure 5.3."""
     steps: int | None = None
-    """Of the attack in evaluation; fewer steps end at smaller radii."""
+    """Steps of the attack in evaluation; fewer steps end at smaller radii."""
     train_steps: int | None = None
-    """Of the attack in training; fewer steps take the same radii, each for a shorter while."""
+    """Steps of the attack in training; fewer steps take the same radii, each for a shorter
+    while."""
     epochs: int | None = None
     train_batch_size: int | None = None
     learning_rate: float | None = None

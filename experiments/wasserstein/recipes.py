@@ -72,7 +72,7 @@ class Setting:
 
     dataset: str
     recipe: Recipe
-    """Of the networks trained here; `epsilon` to `steps` are those of `train`."""
+    """Recipe of the networks trained here; `epsilon` to `steps` are those of `train`."""
     train: Growth
     test: Growth
     plans: Plans
@@ -85,7 +85,7 @@ class Setting:
     linf: float
     """First radius of the linf attack that Figure 5.2 compares with."""
     step_size: float = 0.1
-    """Of the attack's linf steps, in pixels of [0, 1]."""
+    """Step size of the attack's linf steps, in pixels of [0, 1]."""
     published: Mapping[str, tuple[float | None, ...]] = dataclasses.field(default_factory=dict)
     """Clean accuracy, then those at the first of `radii`, None where none is given in the text.
     Table 5.1, sections 5.2.1 and 5.2.2, Figure 5.4."""

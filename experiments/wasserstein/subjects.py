@@ -45,7 +45,7 @@ class Subject(NamedTuple):
     model: Model
     variables: Variables
     examples: Split
-    """To attack."""
+    """Examples to attack."""
     test: Split
     """The whole test split, for the clean accuracy."""
 

@@ -25,7 +25,7 @@ STRIDE = 5
 TRIALS = 20
 """Outcomes of such queries after which a step size may change."""
 FACTOR = 1.5
-"""By how much."""
+"""By how much a step shrinks or grows."""
 CONVERGED = 1e-7
 """Relative step toward the clean example below which the walk has arrived."""
 

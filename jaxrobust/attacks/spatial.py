@@ -49,7 +49,7 @@ class SpatialRandom(Attack):
 def _worst(
     f: LogitsFn, threat: Spatial, x: Array, y: Array, moves: Array, loss: Loss
 ) -> AttackResult:
-    """Of the moves `[M, 3]`, and none."""
+    """The worst of the moves `[M, 3]` and of standing still."""
     evaluate = objective(f, loss, y)
 
     def at(move: Array) -> Point:

@@ -61,7 +61,7 @@ class Stream:
 
     name: str
     label: str
-    """To print beside figures."""
+    """A label to print beside figures."""
     num_classes: int
     train: Records
     test: Records

@@ -69,7 +69,7 @@ class Prepared(NamedTuple):
     image: Any
     """The TFDS feature."""
     sources: Mapping[str, Any]
-    """By split: random access to rows `{"image": bytes, "label": int, ...}`."""
+    """Sources by split: random access to rows `{"image": bytes, "label": int, ...}`."""
 
 
 def open_prepared(

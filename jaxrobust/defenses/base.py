@@ -53,7 +53,7 @@ class TrainContext(NamedTuple):
     state: PyTree = ()
     """The method's own state."""
     progress: Scalar = 0.0
-    """From 0 to 1 over training."""
+    """Progress, from 0 to 1 over training."""
     axes: tuple[str, ...] = ()
     """The device axes over which training batch statistics are averaged."""
 

@@ -13,7 +13,7 @@ from jax.extend import core
 from jaxrobust.types import Array
 
 _SIDE = 16
-"""Of the identity: as wide as a vector register."""
+"""Side of the identity: as wide as a vector register."""
 
 
 class Ref(NamedTuple):

@@ -63,7 +63,7 @@ class Noise(NamedTuple):
     """What rounding can do to one value of the network, all bounds included."""
 
     size: Array
-    """Of the value's shape: a row nu over the value is off by at most |nu| . size ..."""
+    """An array of the value's shape: a row nu over the value is off by at most |nu| . size ..."""
     floor: Array
     """... and a scalar: what underflow adds to that, whatever the row."""
 
@@ -155,7 +155,7 @@ def _reached(
 
 
 def _reach(dtype: Any) -> float:
-    """Of underflow, in units of what rounding does: 4 tiny / u."""
+    """What underflow does, in units of what rounding does: 4 tiny / u."""
     return 8 * tiny(dtype) / float(jnp.finfo(dtype).eps)
 
 
@@ -241,7 +241,7 @@ def _blocks(step: Step) -> int:
 
 
 def _axes(step: Step) -> tuple[list[tuple[int, ...]], tuple[tuple[int, ...], ...]]:
-    """By operand: the axes that stay, batch axes first, and those that are summed over."""
+    """For each operand: the axes that stay, batch axes first, and those that are summed over."""
     contracted, batch = step.params["dimension_numbers"]
     stays = []
     for operand, summed_over, first in zip(step.operands, contracted, batch, strict=True):
@@ -266,7 +266,7 @@ class _Shared(NamedTuple):
     """How the numbers of a step are shared, whatever they are; no count is too small."""
 
     back: Sequence[np.ndarray | float]
-    """By source: the roundings that each entry's cotangent takes."""
+    """The roundings that each entry's cotangent takes."""
     forth: np.ndarray | float
     """The roundings that each entry of the targets takes in `summed`."""
     longest: float
@@ -316,7 +316,7 @@ def _convolution(step: Step) -> tuple[int, int]:
 
 
 def _counted(step: Step) -> _Shared:
-    """By running the step on ones."""
+    """The counts, found by running the step on ones."""
     ones = _filled(step, lambda c: np.ones(np.shape(c), c.dtype))
     if any(isinstance(o, Tracer) for o in ones.operands):
         # indices that are not known yet: as if every entry met every other

@@ -35,8 +35,8 @@ class RowColoring(NamedTuple):
     slot: np.ndarray
     """int32 [units] each."""
     fields: dict[int, np.ndarray]
-    """By the `Ref.id` of the input and of each earlier node's target: int32 [colors, slots, n], the
-    coordinates that a place can depend on, filled up with the first number out of range."""
+    """Fields by the `Ref.id` of the input and of each earlier node's target: int32 [colors, slots,
+    n], the coordinates that a place can depend on, filled up with the first number out of range."""
 
     @property
     def colors(self) -> int:

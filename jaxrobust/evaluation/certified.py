@@ -49,7 +49,7 @@ class CertifiedReport:
     delta: np.ndarray
     """float64 `[N]`: probability that an example's bounds fail; NaN for estimates."""
     timing: Timing
-    """Of the certificates alone."""
+    """Timing of the certificates alone."""
     metadata: Metadata
 
     @property

@@ -46,7 +46,7 @@ class Sandwich:
     certified: np.ndarray
     """Correct, and proved to be so in the whole set."""
     kind: str
-    """Of the certificates: "deterministic", "probabilistic" or "estimate" (none certified)."""
+    """Kind of the certificates: "deterministic", "probabilistic" or "estimate" (none certified)."""
     metadata: Metadata
 
     @property

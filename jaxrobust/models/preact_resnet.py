@@ -22,7 +22,7 @@ from jaxrobust.types import Array
 
 SHORTCUTS = ("activated", "raw")
 INITIALIZATIONS = {"he": he_fan_out, "torch": torch_uniform}
-"""Of convolutions."""
+"""Initializations of convolutions."""
 
 
 class PreActResNet(nn.Module):

@@ -33,7 +33,7 @@ class Best(NamedTuple):
     fee: Array
     """C of the cheapest offset that attains it."""
     attains: list[Array]
-    """For each offset whether it attains the gain at that fee."""
+    """Whether each offset attains the gain at that fee."""
 
 
 def linear_maximizer(x: Array, y: Array, *, radius: Scalar, cost: Array) -> Maximizer:

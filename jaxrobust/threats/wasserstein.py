@@ -25,7 +25,7 @@ UNMET = 5e-2
 `MASS` where the search of that plan ran out of steps, as it may below a radius of about 1e-4.
 """
 STEPS = 300
-"""Of that search; short moves take the most."""
+"""Steps of that search; short moves take the most."""
 
 
 @pytree

@@ -17,7 +17,7 @@ class Averaged(NamedTuple):
     """The state of `averaging`."""
 
     inner: PyTree
-    """Of the optimizer."""
+    """State of the optimizer."""
     average: PyTree
     """Moving average of the parameters."""
 

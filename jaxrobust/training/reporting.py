@@ -14,14 +14,14 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from jaxrobust.training.state import TrainState
 
 Metrics = dict[str, np.ndarray]
-"""By name, `[S]`: of S steps in a row."""
+"""Metrics by name, `[S]`: of S steps in a row."""
 
 Report = Callable[[Metrics], None]
 """Tells of steps that are done."""
 
 
 class Length(NamedTuple):
-    """Of an epoch."""
+    """The length of an epoch."""
 
     steps: int
     batch_size: int

@@ -27,7 +27,7 @@ from jaxrobust.types import (
 )
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Of 10,000 queries, those after which the window's area halves."""
+"""The queries, of 10,000, after which the window's area halves."""
 
 
 class _Method(NamedTuple):
