@@ -18,7 +18,10 @@ def command_line(main: Callable[[Any], Any], config: type, description: str | No
     So does Ctrl-C, status 130; training and evaluation see it, and SIGTERM, by themselves.
     `JAXROBUST_TRACEBACK=1` shows where it was raised.
     """
-    options = tyro.cli(config, description=description)
+    # The package's name, as it is called, and not the place of its file.
+    study = getattr(sys.modules["__main__"], "__package__", None)
+    prog = f"python -m {study}" if study else None
+    options = tyro.cli(config, prog=prog, description=description)
     try:
         main(options)
     except (ValueError, OSError, FloatingPointError, training.CheckpointError) as error:
