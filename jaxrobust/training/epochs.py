@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,15 +11,18 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxrobust.locks import claimed
 from jaxrobust.signals import stoppable
 from jaxrobust.training import checkpoint
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.folder import (
     Identity,
     begin,
+    identify,
     mend,
     read_best,
     require_metric,
+    require_same,
     require_whole,
     write,
 )
@@ -32,7 +36,8 @@ from jaxrobust.training.reporting import (
     progress_bar,
     scalars,
 )
-from jaxrobust.training.state import TrainState
+from jaxrobust.training.state import TrainState, init_state
+from jaxrobust.training.step import Parts
 from jaxrobust.types import Array, Model, Variables
 
 Validate = Callable[[Variables], Mapping[str, float]]
@@ -60,6 +65,38 @@ class Resumed(NamedTuple):
     history: list[dict[str, Any]]
     validate: Validate | None
     best_by: str | None
+
+
+@contextlib.contextmanager
+def begun(
+    folder: Path,
+    seed: int,
+    parts: Parts,
+    sample: Array,
+    seen: Mapping[str, Any],
+    *,
+    config: Mapping[str, Any],
+    validate: Validate | None,
+    best_by: str | None,
+) -> Iterator[Resumed]:
+    """The run where its folder left it, or at its start; the folder is claimed until the end.
+
+    Args:
+      sample: a batch that shows the model its input shape.
+      seen: what the training loop was given beside `parts`, by name; with `config` and `parts` it
+        tells runs apart.
+
+    Raises:
+      ValueError: the folder holds another run; and as `resume`, with its errors.
+    """
+    seen = {"seed": seed, **seen, "best_by": best_by}
+    identity = identify({**config, "fit": seen}, {**parts._asdict(), "validate": validate})
+    require_scored(best_by, validate)
+    with claimed(folder):
+        require_same(folder, identity)
+        model, defense, optimizer, multiplier, _ = parts
+        state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
+        yield resume(folder, identity, state, validate=validate, best_by=best_by)
 
 
 def resume(

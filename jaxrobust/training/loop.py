@@ -16,23 +16,20 @@ from jaxrobust.data import Dataset, batches_per_epoch, epoch_batches, process_sl
 from jaxrobust.defenses import Defense
 from jaxrobust.fingerprint import fingerprint
 from jaxrobust.lagrangian import Multiplier
-from jaxrobust.locks import claimed
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.epochs import (
     Length,
     Metrics,
     Run,
     Validate,
+    begun,
     require_classes,
     require_even,
-    require_scored,
-    resume,
     train_epochs,
 )
-from jaxrobust.training.folder import identify, require_same
 from jaxrobust.training.parallel import pmapped_steps, program, replicate
-from jaxrobust.training.state import TrainState, init_state
-from jaxrobust.training.step import Augment
+from jaxrobust.training.state import TrainState
+from jaxrobust.training.step import Augment, Parts
 from jaxrobust.types import Model
 
 STEPS_PER_CALL = 100
@@ -90,40 +87,24 @@ def fit(
       SystemExit: SIGINT or SIGTERM came; the epochs that ended are safe, see `signals.stoppable`.
     """
     checks.at_least("epochs", epochs, 1)
-    folder = Path(run)
     per_epoch = steps_per_epoch(dataset, batch_size, replays=defense.replays)
     require_even(batch_size)
     sample = jnp.zeros((1, *dataset.shape), jnp.float32)
     require_classes(model, sample, dataset.name, dataset.num_classes)
     seen = {
-        "seed": seed,
         "epochs": epochs,
         "batch_size": batch_size,
         "dataset": dataset.name,
         "images": fingerprint(dataset.train),
         "training_images": dataset.train.size,
-        "best_by": best_by,
         **({} if dataset.labeled is None else {"labeled_images": dataset.labeled}),
     }
-    identity = identify(
-        {**config, "fit": seen},
-        {
-            "model": model,
-            "defense": defense,
-            "optimizer": optimizer,
-            "multiplier": multiplier,
-            "augment": augment,
-            "validate": validate,
-        },
-    )
-    require_scored(best_by, validate)
-    with claimed(folder):
-        require_same(folder, identity)
-        state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
-        resumed = resume(folder, identity, state, validate=validate, best_by=best_by)
-
+    parts = Parts(model, defense, optimizer, multiplier, augment)
+    with begun(
+        Path(run), seed, parts, sample, seen, config=config, validate=validate, best_by=best_by
+    ) as resumed:
         total = epochs * per_epoch
-        steps = program(pmapped_steps, model, defense, optimizer, multiplier, augment, total)
+        steps = program(pmapped_steps, parts, total)
         devices = jax.local_devices()
         data = replicate(dataset.train, devices)
 

@@ -8,15 +8,12 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrobust.data import Split, to_float
-from jaxrobust.defenses import Defense
 from jaxrobust.devices import Device
-from jaxrobust.lagrangian import Multiplier
 from jaxrobust.training.state import TrainState
-from jaxrobust.training.step import DEVICES, Augment, Step, make_step
-from jaxrobust.types import Array, Batch, Model, PyTree
+from jaxrobust.training.step import DEVICES, Parts, Step, make_step
+from jaxrobust.types import Array, Batch, PyTree
 
 StepsFn = Callable[[TrainState, Split, Array], tuple[TrainState, dict[str, Array]]]
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
@@ -74,14 +71,11 @@ def pmapped_step(step: Step, *, devices: Sequence[Device] | None = None) -> Step
 @functools.lru_cache(maxsize=8)
 def program(
     pmapped: Callable[[Step], Program],
-    model: Model,
-    defense: Defense,
-    optimizer: optax.GradientTransformation,
-    multiplier: Multiplier | None,
-    augment: Augment | None,
+    parts: Parts,
     total_steps: int,
 ) -> Program:
     """The compiled step, or steps, shared by runs that differ in their seed alone."""
+    model, defense, optimizer, multiplier, augment = parts
     step = make_step(
         model, defense, optimizer, multiplier=multiplier, augment=augment, total_steps=total_steps
     )

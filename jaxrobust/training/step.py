@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,16 @@ Augment = Callable[[Key, Array], Array]
 """(key, one image) -> the augmented image."""
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+class Parts(NamedTuple):
+    """What a training run is made of, beside its images."""
+
+    model: Model
+    defense: Defense
+    optimizer: optax.GradientTransformation
+    multiplier: Multiplier | None
+    augment: Augment | None
 
 
 def make_step(

@@ -16,23 +16,20 @@ from jax.typing import ArrayLike
 from jaxrobust import checks
 from jaxrobust.defenses import Defense
 from jaxrobust.lagrangian import Multiplier
-from jaxrobust.locks import claimed
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.epochs import (
     Length,
     Metrics,
     Run,
     Validate,
+    begun,
     require_classes,
     require_even,
-    require_scored,
-    resume,
     train_epochs,
 )
-from jaxrobust.training.folder import identify, require_same
 from jaxrobust.training.parallel import pmapped_step, program
-from jaxrobust.training.state import TrainState, init_state
-from jaxrobust.training.step import Augment
+from jaxrobust.training.state import TrainState
+from jaxrobust.training.step import Augment, Parts
 from jaxrobust.types import Array, Batch, Model
 
 STEPS_PER_REPORT = 20
@@ -152,39 +149,23 @@ def fit_stream(
     """
     if not phases:
         raise ValueError("nothing to train: phases is empty")
-    folder = Path(run)
     steps = {p: phase_steps(p, feed.images, replays=defense.replays) for p in phases}
     for phase in phases:
         require_even(phase.batch_size)
     sample = jnp.zeros((1, phases[0].size, phases[0].size, 3), jnp.float32)
     require_classes(model, sample, feed.name, feed.num_classes)
     seen = {
-        "seed": seed,
         "phases": [dataclasses.asdict(phase) for phase in phases],
         "dataset": feed.name,
         "training_images": feed.images,
-        "best_by": best_by,
     }
-    identity = identify(
-        {**config, "fit": seen},
-        {
-            "model": model,
-            "defense": defense,
-            "optimizer": optimizer,
-            "multiplier": multiplier,
-            "augment": augment,
-            "validate": validate,
-        },
-    )
-    require_scored(best_by, validate)
-    with claimed(folder):
-        require_same(folder, identity)
-        state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
-        resumed = resume(folder, identity, state, validate=validate, best_by=best_by)
-
+    parts = Parts(model, defense, optimizer, multiplier, augment)
+    with begun(
+        Path(run), seed, parts, sample, seen, config=config, validate=validate, best_by=best_by
+    ) as resumed:
         plan = [phase for phase in phases for _ in range(phase.epochs)]
         total = sum(steps[phase] for phase in plan)
-        step = program(pmapped_step, model, defense, optimizer, multiplier, augment, total)
+        step = program(pmapped_step, parts, total)
 
         def play(state: TrainState, epoch: int) -> Iterator[tuple[TrainState, Metrics]]:
             phase, seen = plan[epoch], []
