@@ -32,6 +32,14 @@ NAMES = {
 def save_figure(figure: Figure, path: PathLike, *, dpi: int = 150) -> Path:
     """Writes a figure atomically, in the format of the path's suffix (png, pdf, svg).
 
+    Args:
+      figure: the figure to write.
+      path: where to; without a suffix the format is png. Missing folders are made.
+      dpi: pixels per inch.
+
+    Returns:
+      The path of the file.
+
     Raises:
       ValueError: a suffix Matplotlib does not know.
       OSError: the file cannot be written.
@@ -42,9 +50,15 @@ def save_figure(figure: Figure, path: PathLike, *, dpi: int = 150) -> Path:
 
 
 def principal_components(data: np.ndarray, count: int = 2) -> np.ndarray:
-    """The `count` orthonormal directions `[count, D]` along which `data [N, D]` varies most.
+    """Finds the orthonormal directions along which data vary most.
 
-    Largest variance first; each direction's entry of largest magnitude is positive.
+    Args:
+      data: `[N, D]`, one point a row; the mean is subtracted here.
+      count: the number of directions.
+
+    Returns:
+      The directions, one a row, `[count, D]`. Those of larger variance come first; each direction's
+      entry of largest magnitude is positive.
 
     Raises:
       ValueError: `data` is not a matrix, or N or D is below `count`.
@@ -65,12 +79,15 @@ def principal_components(data: np.ndarray, count: int = 2) -> np.ndarray:
 def perturbation_pca(images: np.ndarray, perturbations: Mapping[str, np.ndarray]) -> Figure:
     """Perturbations projected onto the data's first two principal components (DALE, Figure 1).
 
-    One panel per method, all with the same equal axes; titles give the standard deviation along
-    each component. Perturbations are not centered: the origin is the clean image.
+    Perturbations are not centered: the origin is the clean image.
 
     Args:
       images: `[N, D]` or `[N, ...]`, the data whose components span the plane.
       perturbations: by method, `[M, D]` or `[M, ...]`, perturbed minus clean.
+
+    Returns:
+      A figure of one panel per method, all with the same equal axes; titles give the standard
+      deviation along each component.
     """
     _need("perturbations", perturbations)
     directions = principal_components(_flat(images))
@@ -89,14 +106,17 @@ def perturbation_pca(images: np.ndarray, perturbations: Mapping[str, np.ndarray]
 
 
 def training_curves(history: Sequence[Mapping[str, float]], *, rho: float | None = None) -> Figure:
-    """Accuracies, losses, multiplier and slack over the epochs (DALE, Figure 2), in three panels.
+    """Accuracies, losses, multiplier and slack over the epochs (DALE, Figure 2).
 
     Args:
       history: a row per epoch with `epoch` (default: its position) and any of the columns
         `*_accuracy` (in %), `*_loss`, `multiplier` and `slack` (rho minus the constrained loss, so
-        that the constraint holds where it is above 0); rows may lack a column, and a panel without
-        one stays empty.
+        that the constraint holds where it is above 0); rows may lack a column.
       rho: the constraint on the clean loss, drawn as a dashed line among the losses.
+
+    Returns:
+      A figure of three panels: accuracies, losses, and the multiplier with the slack. A panel
+      without a column stays empty.
     """
     _need("history", history)
     columns = list(dict.fromkeys(name for row in history for name in row))
@@ -138,9 +158,16 @@ def series_lines(
     level: float | None = None,
     logarithmic: bool = False,
 ) -> Figure:
-    """Lines with error bars, one for each entry; `x` and `y` name the axes.
+    """Draws lines with error bars.
 
-    `level` is drawn as a dashed line; `logarithmic` is the horizontal axis.
+    Args:
+      series: the lines by their names in the legend.
+      x, y: the axes' names.
+      level: a value of y, drawn as a dashed line.
+      logarithmic: whether the horizontal axis is logarithmic.
+
+    Returns:
+      A figure of one panel with a line for each entry.
     """
     _need("series", series)
     figure = Figure(figsize=(5.6, 4.0), layout="constrained")
@@ -166,8 +193,12 @@ def trade_off(families: Mapping[str, Mapping[str, tuple[Runs, Runs]]], *, x: str
 
     Args:
       families: by its name in the legend, the label of a point -> what its runs are along `x` and
-        along `y`: their mean is drawn, with standard deviations where there are several.
+        along `y`, each `[R]`. Their mean is drawn, with the standard deviation where there are
+        several.
       x, y: the axes' names.
+
+    Returns:
+      A figure of one panel with a line for each family, its points labeled.
     """
     _need("families", families)
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
@@ -200,9 +231,17 @@ def learning_curves(
     y: str = "accuracy (%)",
     marks: Sequence[float] = (),
 ) -> Figure:
-    """Lines over the epochs with a band of their errors, a panel for each title, axes shared.
+    """Lines over the epochs with a band of their errors.
 
-    A dotted vertical line at each epoch in `marks`, such as those of the rate's decays.
+    Args:
+      panels: by the title of a panel, its lines by their names in the legend; an error is half the
+        height of the band.
+      y: the name of the vertical axes.
+      marks: epochs at which a dotted vertical line is drawn, such as those of the rate's decays.
+
+    Returns:
+      A figure of a panel for each title, at most four side by side, axes shared. The legend is in
+      the first one.
     """
     _need("panels", panels)
     columns = min(len(panels), 4)
@@ -232,10 +271,17 @@ def learning_curves(
 
 
 def robustness_curve(curves: Mapping[str, Curve], *, unit: str = "radius") -> Figure:
-    """Robust accuracy against radius, a line per curve with a band of one standard error.
+    """Robust accuracy against radius.
 
     Lines start at radius 0: with the clean accuracy, unless that radius was attacked too.
-    `unit` names the horizontal axis.
+
+    Args:
+      curves: the curves by their names in the legend.
+      unit: the name of the horizontal axis.
+
+    Returns:
+      A figure of one panel with a line per curve, in %, and a band of one standard error on either
+      side.
     """
     _need("curves", curves)
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
@@ -265,13 +311,17 @@ def examples_grid(
 ) -> Figure:
     """Clean images above perturbed ones above their differences, a column per example.
 
+    Differences are magnified to the full range, gray being none.
+
     Args:
       clean, perturbed: `[M, H, W]` or `[M, H, W, C]` with C 1 or 3, floats in [0, 1].
-      labels, predictions: `[M]`, the true class, and the one predicted on the perturbed image.
+      labels: integers `[M]`, the true classes.
+      predictions: integers `[M]`, the classes predicted on the perturbed images.
       names: the classes' names (default their numbers).
 
-    Differences are magnified to the full range, gray being none; the titles give their largest
-    absolute entry.
+    Returns:
+      A figure of three rows and M columns. The titles give the label, the prediction, and the
+      largest absolute entry of the difference before it is magnified.
     """
     _need("clean", clean)
     clean, perturbed = _pictures(clean), _pictures(perturbed)
@@ -294,7 +344,15 @@ def examples_grid(
 
 
 def magnified(delta: np.ndarray) -> np.ndarray:
-    """A difference of images as a picture over the full range: .5, a middle gray, is none."""
+    """Stretches a difference of images to the full range of a picture.
+
+    Args:
+      delta: the difference, of any shape.
+
+    Returns:
+      float64 in [0, 1], of the shape of `delta`: .5, a middle gray, is no difference, and the
+      largest absolute difference, if any, becomes 0 or 1.
+    """
     delta = np.asarray(delta, np.float64)
     return 0.5 + delta / (2 * (np.abs(delta).max() or 1.0))
 
@@ -309,8 +367,11 @@ def picture_grid(
 
     Args:
       pictures: rows of `[H, W]` or `[H, W, C]` with C 1 or 3, floats, clipped to [0, 1].
-      titles: of every picture, in the same rows.
-      rows: a name for each.
+      titles: a title for every picture, in the same rows.
+      rows: a name for each row.
+
+    Returns:
+      A figure of a panel per picture, in gray for those without three channels.
 
     Raises:
       ValueError: no pictures, or rows of different lengths.

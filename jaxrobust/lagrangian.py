@@ -126,9 +126,9 @@ def pi(
     Args:
       step_size: eta_d >= 0, common to both parts; or a schedule, as in `dual_ascent`. One that
         grows with progress follows little of what a high learning rate does to the loss.
-      integral: Ki >= 0.
-      proportional: Kp >= 0; 0 with Ki = 1 is `dual_ascent`, bit for bit.
-      ema: in [0, 1), of the moving average over moves.
+      integral: the gain Ki >= 0.
+      proportional: the gain Kp >= 0; 0 with Ki = 1 is `dual_ascent`, bit for bit.
+      ema: the decay in [0, 1) of the moving average over moves.
       initial, period, maximum: as in `dual_ascent`, and so are dtype, NaN and differentiability.
 
     Raises:
@@ -221,9 +221,15 @@ def growing(step_size: Scalar, *, moves: int, power: Scalar = 2.0) -> Callable[[
     left. Not in DALE's paper, whose runs are long.
 
     Args:
-      moves: of the whole run, after which the step keeps its full size; the steps of training
-        divided by the multiplier's `period`.
-      power: 0 is a constant step.
+      step_size: the full size, at least 0.
+      moves: the number of moves in the whole run, after which the step keeps its full size: the
+        steps of training divided by the multiplier's `period`.
+      power: the exponent of the growth; 0 is a constant step.
+
+    Returns:
+      The schedule, for the `step_size` of `dual_ascent` or `pi`: a function of n, the int32 number
+      of moves made before, to the size of the next one, a float scalar. The first move has n = 0,
+      and so the size 0 unless `power` is 0.
 
     Raises:
       ValueError: moves < 1, a number negative or not finite.

@@ -22,6 +22,13 @@ def _wrong(logits: Array, y: Array) -> Array:
 def margin(logits: Array, y: Array) -> Array:
     """max_{j != y} z_j - z_y: positive exactly when the example is misclassified (C&W's f).
 
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+
+    Returns:
+      The margin, a scalar in units of the logits; 0 where the label ties with another class.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxrobust import losses
@@ -32,18 +39,44 @@ def margin(logits: Array, y: Array) -> Array:
 
 
 def targeted_margin(logits: Array, y: Array, target: Array) -> Array:
-    """z_t - z_y, BETA's M_t (BETA, eq. 15 ff.)."""
+    """z_t - z_y, BETA's M_t (BETA, eq. 15 ff.).
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+      target: the target class t, an integer scalar.
+
+    Returns:
+      The difference, a scalar in units of the logits.
+    """
     return logits[target] - logits[y]
 
 
 def targeted_cross_entropy(logits: Array, y: Array, target: Array) -> Array:
-    """log p_t: maximized when the target class is certain; the label is not used."""
+    """log p_t: maximized when the target class is certain; the label is not used.
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar, for the signature's sake.
+      target: the target class t, an integer scalar.
+
+    Returns:
+      The log-probability of the target class, a scalar of at most 0, in nats.
+    """
     del y
     return -cross_entropy(logits, target)
 
 
 def error_log_odds(logits: Array, y: Array) -> Array:
-    """log((1 - p_y) / p_y) = logsumexp(z_{j != y}) - z_y, a smooth `margin`; exact at any gap."""
+    """log((1 - p_y) / p_y) = logsumexp(z_{j != y}) - z_y, a smooth `margin`; exact at any gap.
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+
+    Returns:
+      The log-odds of an error, a scalar in nats; at least the margin.
+    """
     return jax.nn.logsumexp(_wrong(logits, y)) - logits[y]
 
 
@@ -54,6 +87,13 @@ def cross_entropy(logits: Array, y: Array) -> Array:
     float32 once p_y rounds to 1 (a gap of about 17): attacks on confident models would climb
     noise. This form keeps every entry exact up to a gap of about 87 in float32 (where exp
     underflows); beyond that `margin`, `error_log_odds` and `log_cross_entropy` still rise.
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+
+    Returns:
+      The cross-entropy, a scalar of at least 0, in nats.
     """
     return jax.nn.softplus(error_log_odds(logits, y))
 
@@ -64,6 +104,13 @@ def log_error_probability(logits: Array, y: Array) -> Array:
     Computed as -softplus(-error_log_odds): 1 - p_y itself underflows in float32 at a logit gap of
     about 17, and the difference of the two log-sum-exps loses its gradient to rounding once p_y
     is small (an attack would then follow noise). DALE, Algorithm 1 line 5.
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+
+    Returns:
+      The log-probability of an error, a scalar of at most 0, in nats.
     """
     return -jax.nn.softplus(-error_log_odds(logits, y))
 
@@ -73,6 +120,13 @@ def log_cross_entropy(logits: Array, y: Array) -> Array:
 
     CE = softplus(u) with u = `error_log_odds`, which rounds to zero for u far below 0; there
     log CE = u to within exp(u) / 2 stands in, so that value and gradient stay finite and exact.
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+
+    Returns:
+      The logarithm of the cross-entropy in nats, a scalar of either sign.
     """
     u = error_log_odds(logits, y)
     return jnp.where(u < -40, u, jnp.log(jax.nn.softplus(jnp.maximum(u, -40))))
@@ -81,7 +135,17 @@ def log_cross_entropy(logits: Array, y: Array) -> Array:
 def dlr(logits: Array, y: Array) -> Array:
     """Difference of logits ratio, -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)); needs K >= 3.
 
-    Croce & Hein 2020, eq. 6. Raises ValueError for fewer classes (use `margin`).
+    Croce & Hein 2020, eq. 6.
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+
+    Returns:
+      The ratio, a scalar without units, of the sign of `margin`.
+
+    Raises:
+      ValueError: fewer than 3 classes (use `margin`).
     """
     if logits.shape[-1] < 3:
         raise ValueError(f"dlr needs at least 3 classes, got {logits.shape[-1]}; use margin")
@@ -90,7 +154,19 @@ def dlr(logits: Array, y: Array) -> Array:
 
 
 def targeted_dlr(logits: Array, y: Array, target: Array) -> Array:
-    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2); needs K >= 4. Croce & Hein 2020, eq. 7."""
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2); needs K >= 4. Croce & Hein 2020, eq. 7.
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+      target: the target class t, an integer scalar.
+
+    Returns:
+      The ratio, a scalar without units, of the sign of `targeted_margin`.
+
+    Raises:
+      ValueError: fewer than 4 classes (use `targeted_margin`).
+    """
     if logits.shape[-1] < 4:
         raise ValueError(
             f"targeted_dlr needs at least 4 classes, got {logits.shape[-1]}; use targeted_margin"
@@ -102,7 +178,14 @@ def targeted_dlr(logits: Array, y: Array, target: Array) -> Array:
 def dlr_or_margin(logits: Array, y: Array) -> Array:
     """`dlr`, or `margin` for K = 2, where DLR does not exist.
 
-    logits `[K]` to a scalar; K is a shape, so that the choice falls while tracing.
+    K is a shape, so that the choice falls while tracing.
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+
+    Returns:
+      The value of the loss chosen, a scalar.
     """
     return (margin if logits.shape[-1] < 3 else dlr)(logits, y)
 
@@ -110,14 +193,30 @@ def dlr_or_margin(logits: Array, y: Array) -> Array:
 def targeted_dlr_or_margin(logits: Array, y: Array, target: Array) -> Array:
     """`targeted_dlr`, or `targeted_margin` for K <= 3, where it does not exist.
 
-    The loss of APGD-T. logits `[K]` to a scalar; the choice falls while tracing.
+    The loss of APGD-T. K is a shape, so that the choice falls while tracing.
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+      target: the target class t, an integer scalar.
+
+    Returns:
+      The value of the loss chosen, a scalar.
     """
     loss = targeted_margin if logits.shape[-1] < 4 else targeted_dlr
     return loss(logits, y, target)
 
 
 def kl(logits: Array, reference: Array) -> Array:
-    """KL(softmax(reference) || softmax(logits)); gradients flow through both. TRADES, eq. 5."""
+    """KL(softmax(reference) || softmax(logits)); gradients flow through both. TRADES, eq. 5.
+
+    Args:
+      logits: `[K]`, of the second distribution.
+      reference: logits `[K]` of the first distribution, by which the terms are weighted.
+
+    Returns:
+      The divergence in nats, a scalar of at least 0 up to rounding.
+    """
     log_p = jax.nn.log_softmax(reference)
     return jnp.sum(jnp.exp(log_p) * (log_p - jax.nn.log_softmax(logits)))
 
@@ -127,11 +226,26 @@ def boosted_cross_entropy(logits: Array, y: Array) -> Array:
 
     log(1 - p_k) is taken in log-sum-exp form instead of the released code's 1.0001 - p_k
     offset, with which it agrees to 1e-4 / (1 - p_k).
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+
+    Returns:
+      The loss in nats, a scalar of at least the cross-entropy.
     """
     rival = jnp.argmax(_wrong(logits, y))
     return cross_entropy(logits, y) - log_error_probability(logits, rival)
 
 
 def hinge(score: Array, y: Array) -> Array:
-    """max(0, 1 - y f) for a scalar score f and y in {-1, +1}. TRADES, section 5.2."""
+    """max(0, 1 - y f) for a scalar score f and y in {-1, +1}. TRADES, section 5.2.
+
+    Args:
+      score: f, a scalar.
+      y: the label -1 or +1, a scalar of any type of number.
+
+    Returns:
+      The loss, a scalar: 0 where y f is at least 1, and positive elsewhere.
+    """
     return jnp.maximum(0.0, 1.0 - jnp.asarray(y, jnp.result_type(score)) * score)

@@ -15,9 +15,15 @@ from jaxrobust.types import Array, Key
 
 
 def to_float(x: Array | np.ndarray) -> Array:
-    """8-bit images of any shape as float32 in [0, 1]: x / 255.
+    """8-bit images as floats: x / 255.
 
     Meant to run inside a compiled step, so that only bytes cross to the device.
+
+    Args:
+      x: uint8 images of any shape.
+
+    Returns:
+      float32 in [0, 1], of the shape of `x`.
 
     Raises:
       ValueError: `x` is not uint8, for then it may be scaled already.
@@ -28,11 +34,20 @@ def to_float(x: Array | np.ndarray) -> Array:
 
 
 def permutation(seed: int, epoch: int | Array, size: int, batch_size: int) -> Array:
-    """The batches of one epoch, int32 `[size // batch_size, batch_size]`, each index at most once.
+    """Draws the batches of one epoch, with each index at most once.
 
     A function of (seed, epoch) alone: a run resumed at any epoch, and every process of a
     multi-host run, sees the same batches. The `size % batch_size` examples that fill no batch
     are left out, others in each epoch. Can be jitted over `epoch`.
+
+    Args:
+      seed: the seed of the whole run.
+      epoch: the number of the epoch, an integer scalar.
+      size: the number of examples.
+      batch_size: the number of examples in a batch.
+
+    Returns:
+      Indices of examples, int32 `[size // batch_size, batch_size]`, one batch a row.
 
     Raises:
       ValueError: `size` or `batch_size` below 1, or `size` below `batch_size`.
@@ -60,7 +75,7 @@ def _shuffled(key: Key, size: int, batch_size: int) -> Array:
 def semi_supervised_batches(
     seed: int, epoch: int | Array, *, labeled: int, size: int, batch_size: int
 ) -> Array:
-    """Batches of equal parts labeled and pseudo-labeled examples, `[steps, batch_size]`, int32.
+    """Draws the batches of one epoch, of equal parts labeled and pseudo-labeled examples.
 
     The labeled examples are the indices below `labeled`, the others those up to `size`. One epoch
     is one pass over the labeled ones, `labeled // (batch_size / 2)` batches, as in Wong's thesis,
@@ -70,6 +85,17 @@ def semi_supervised_batches(
     even number of neighbors, such as a device's share, is half labeled.
 
     A function of (seed, epoch) alone, as `permutation`.
+
+    Args:
+      seed: the seed of the whole run.
+      epoch: the number of the epoch, an integer scalar.
+      labeled: the number of labeled examples.
+      size: the number of all examples.
+      batch_size: the number of examples in a batch, even.
+
+    Returns:
+      Indices of examples, int32 `[labeled // (batch_size / 2), batch_size]`, one batch a row: those
+      of labeled examples in the even columns, of pseudo-labeled ones in the odd columns.
 
     Raises:
       ValueError: an odd batch size, or a part that does not fill half a batch.
@@ -100,7 +126,14 @@ def _semi_supervised_steps(labeled: int, size: int, batch_size: int) -> int:
 
 
 def batches_per_epoch(dataset: Dataset, batch_size: int) -> int:
-    """Batches in one pass over the training images; over the labeled ones, where not all are.
+    """Counts the batches in one pass over the training images, or the labeled ones if not all are.
+
+    Args:
+      dataset: the data set whose training images make the batches.
+      batch_size: the number of examples in a batch.
+
+    Returns:
+      The number of whole batches, which is that of the rows of `epoch_batches`.
 
     Raises:
       ValueError: as `epoch_batches`.
@@ -117,9 +150,20 @@ def batches_per_epoch(dataset: Dataset, batch_size: int) -> int:
 
 
 def epoch_batches(seed: int, epoch: int | Array, dataset: Dataset, batch_size: int) -> Array:
-    """The batches of one epoch, int32 `[batches_per_epoch(...), batch_size]`, as indices.
+    """Draws the batches of one epoch of a data set.
 
-    Those of `permutation`, or of `semi_supervised_batches` where images are pseudo-labeled.
+    They are those of `permutation`, or of `semi_supervised_batches` where images are
+    pseudo-labeled.
+
+    Args:
+      seed: the seed of the whole run.
+      epoch: the number of the epoch, an integer scalar.
+      dataset: the data set whose training images make the batches.
+      batch_size: the number of examples in a batch.
+
+    Returns:
+      Indices into `dataset.train`, int32 `[steps, batch_size]`, one batch a row, where `steps` is
+      `batches_per_epoch(dataset, batch_size)`.
 
     Raises:
       ValueError: a batch larger than the data, or impossible in halves.
@@ -135,9 +179,14 @@ def epoch_batches(seed: int, epoch: int | Array, dataset: Dataset, batch_size: i
 def padded_batches(size: int, batch_size: int) -> tuple[Array, Array]:
     """Every example once, in order, in batches of one shape, for evaluation that counts exactly.
 
-    Returns (indices int32 `[steps, batch_size]`, mask bool of the same shape) with
-    `steps = ceil(size / batch_size)`. The mask is False on the padding of the last batch, whose
-    index is 0, a row that can be gathered and must not be counted.
+    Args:
+      size: the number of examples.
+      batch_size: the number of rows of a batch.
+
+    Returns:
+      (indices, mask), int32 and bool, both `[steps, batch_size]` with
+      `steps = ceil(size / batch_size)`. The mask is False on the padding of the last batch, whose
+      index is 0, a row that can be gathered and must not be counted.
 
     Raises:
       ValueError: `size` or `batch_size` below 1.
@@ -151,10 +200,17 @@ def padded_batches(size: int, batch_size: int) -> tuple[Array, Array]:
 
 
 def shard(indices: Array | np.ndarray, devices: int) -> Array:
-    """Deals the last axis out to devices: `[..., B]` -> `[devices, ..., B / devices]`.
+    """Deals the last axis out to devices.
 
     Device d gets the d-th run of B / devices neighbors, so that the shards put side by side are
     the batch again.
+
+    Args:
+      indices: `[..., B]`.
+      devices: the number of devices.
+
+    Returns:
+      The shards, `[devices, ..., B / devices]`.
 
     Raises:
       ValueError: B is not a multiple of `devices`.
@@ -163,10 +219,18 @@ def shard(indices: Array | np.ndarray, devices: int) -> Array:
 
 
 def process_slice(indices: Array | np.ndarray, *, process_index: int, process_count: int) -> Array:
-    """The part of a global batch that one process reads: `[..., B]` -> `[..., B / process_count]`.
+    """The part of a global batch that one process reads.
 
     For multi-host runs: make the global batches with `epoch_batches` on every process, slice with
     `jax.process_index()` and `jax.process_count()`, then `shard` over `jax.local_device_count()`.
+
+    Args:
+      indices: `[..., B]`, the global batch or batches.
+      process_index: the number of the process, from 0.
+      process_count: the number of processes.
+
+    Returns:
+      The `process_index`-th run of B / process_count neighbors, `[..., B / process_count]`.
 
     Raises:
       ValueError: B is not a multiple of `process_count`, or no such process.

@@ -24,7 +24,7 @@ def load(
     seed: int = 0,
     limit: int | None = None,
 ) -> Dataset:
-    """Reads a data set by name: uint8 images `[N, H, W, C]` and int32 labels on the host.
+    """Reads a data set into memory by its name.
 
     Names: "digits" (scikit-learn's 8x8 digits, needs no files), "synthetic" (separable made-up
     images, needs no files), and every image-classification set of TensorFlow Datasets, read
@@ -33,13 +33,17 @@ def load(
     of the original files: TFDS shuffles when it prepares a set.
 
     Args:
-      name: the data set.
+      name: the name of the data set, one of those above.
       data_dir: folder of prepared TFDS sets; see `jaxrobust.data.tfds.tfds`.
       validation: number of training images to hold out, drawn without regard to class; the
         images that stay keep their order.
-      seed: of that draw, and of nothing else.
+      seed: the seed of that draw, and of nothing else.
       limit: keep at most so many images of each split (the first ones, after the draw); only
         these are decoded.
+
+    Returns:
+      The data set, in NumPy arrays on the host. Its splits `train`, `validation` (empty without
+      images held out) and `test` hold uint8 images `[N, H, W, C]` and int32 labels `[N]`.
 
     Raises:
       ValueError: unknown name, impossible `validation` or `limit`, or an unsuitable set.
@@ -54,7 +58,16 @@ def assemble(
 ) -> Dataset:
     """Draws the validation split and reads all three; `load` for a source of your own.
 
-    Arguments and errors as in `load`.
+    Args:
+      name: what to call the data set, in errors too.
+      source: the images, not read yet.
+      validation, seed, limit: as in `load`.
+
+    Returns:
+      The data set in memory, with arrays as those of `load` if the source reads such.
+
+    Raises:
+      ValueError: impossible `validation` or `limit`, or an unsuitable set, as in `load`.
     """
     checks.at_least("validation", validation, 0)
     if limit is not None:
@@ -77,7 +90,7 @@ def assemble(
 
 
 def pseudo_labeled(dataset: Dataset, x: np.ndarray, y: np.ndarray) -> Dataset:
-    """The data set with further training images, whose labels a classifier gave.
+    """Adds training images whose labels a classifier gave.
 
     For semi-supervised training (Carmon et al. 2019; Wong's thesis, section 4.4.3): `training.fit`
     then fills one half of every batch from the labeled images and the other from these, and an
@@ -85,9 +98,14 @@ def pseudo_labeled(dataset: Dataset, x: np.ndarray, y: np.ndarray) -> Dataset:
     stay. Called again, it adds to the pseudo-labeled part.
 
     Args:
-      dataset: with at least one labeled training image.
-      x: uint8 `[M, H, W, C]`, M at least 1.
-      y: `[M]` integers, the pseudo-labels.
+      dataset: a data set with at least one labeled training image.
+      x: the further images, uint8 `[M, H, W, C]`, M at least 1.
+      y: their pseudo-labels, integers `[M]`.
+
+    Returns:
+      A new data set, whose N training images are followed by the M further ones in `train`: images
+      `[N + M, H, W, C]` and labels `[N + M]`, of the dtypes before. Its `labeled` counts the
+      labeled images, which come first, and its `label` tells how many were added.
 
     Raises:
       ValueError: images of another type or shape, labels out of range, or no images.

@@ -158,10 +158,15 @@ def open_stream(
     Nothing is read yet. Any image-classification set will do, of whatever sizes.
 
     Args:
-      test_split: what to evaluate on; ImageNet's is "validation".
+      name: the TFDS name.
+      test_split: the name of the split to evaluate on; ImageNet's is "validation".
       data_dir: see `jaxrobust.data.tfds.tfds`.
       limit, test_limit: keep at most so many images of the training or test split.
       threads: see `Stream`.
+
+    Returns:
+      The stream. Its `batches` give uint8 training images `[B, size, size, 3]`, its `chunks` the
+      test images in the same form, both with int32 labels `[B]`.
 
     Raises:
       ValueError, FileNotFoundError: what `jaxrobust.data.tfds.tfds` raises.

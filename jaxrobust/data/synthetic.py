@@ -29,6 +29,17 @@ def synthetic(
     32/255: the two means start at least 64 apart and each moves by less than 32. Classes are
     balanced to within one example and in random order.
 
+    Args:
+      train_size: the number of training images.
+      test_size: the number of test images.
+      classes: the number of classes.
+      shape: height, width and channels of an image.
+      seed: the seed of patterns, labels and noise.
+
+    Returns:
+      The source, for `assemble`. It reads uint8 images `[n, *shape]` and int32 labels `[n]` of the
+      splits "train" and "test".
+
     Raises:
       ValueError: fewer than 2 classes, an empty split, or fewer pixels than classes.
     """

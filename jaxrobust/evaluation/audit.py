@@ -132,7 +132,7 @@ def audit(
     devices: Sequence[Device] | None = None,
     box: Box | None = None,
 ) -> tuple[Flag, ...]:
-    """Looks for what makes attacks fail without making a model robust; `()` if nothing is seen.
+    """Looks for what makes attacks fail without making a model robust.
 
     On the first `limit` examples it reads the outputs (probabilities, NaN, passes that differ, few
     classes) and the input gradients (none, zero, not finite, rounded away in the precision at
@@ -149,6 +149,10 @@ def audit(
       model, variables, examples, batch_size, devices, box: see `evaluate`.
       key: for models that draw random numbers when they predict.
       limit: how many examples are looked at.
+
+    Returns:
+      A `Flag` for each thing seen, on the outputs first, then on the gradients, then in the trace;
+      `()` if nothing is seen.
 
     Raises:
       ValueError: `limit` below 1, or what `evaluate` raises.
@@ -172,12 +176,20 @@ def audit(
 
 
 def attack_flags(report: Report) -> tuple[Flag, ...]:
-    """Looks for signs, in the results of attacks on one threat set, that they failed; `()` if none.
+    """Looks for signs, in the results of attacks on one threat set, that they failed.
 
     An attack that spent no backward pass (Square, noise, Boundary) and takes more than
     `UNEXPLAINED` points from the per-example worst case of those that did is AutoAttack's sign of
     masked gradients (its released code does so for Square). With `survivors=True` an attack is
     not blamed for examples that it never saw.
+
+    Args:
+      report: what `evaluate` returned for these attacks.
+
+    Returns:
+      A `Flag` for each sign: masked gradients and NaN margins, attack by attack, then a clean
+      accuracy of 0 (all of these warnings) or else one of 0 in the worst case (a note); `()` if
+      there is none.
     """
     count, flags = report.count, []
     # A survivors' pass leaves NaN as the norm of examples it did not attack.

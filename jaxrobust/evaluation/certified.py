@@ -121,7 +121,7 @@ def certified(
     setting and reused over batches and calls; another radius or other weights do not recompile.
 
     Args:
-      threat: the set. Its numbers are traced.
+      threat: the set around every example. Its numbers are traced.
       certifier: makes the certificates; a function of a module. `duals.certify` by default.
       key: for a certifier that draws random numbers (default key 0). An example's randomness
         comes from it and the example's index.
@@ -129,6 +129,13 @@ def certified(
         `chunk` and `bucket`, such as `{"methods": ("wong_kolter",)}`.
       model, variables, examples, batch_size, devices, progress, num_classes, metadata, folder: see
         `evaluate`. A folder is for certificates alone, not for attacks too.
+
+    Returns:
+      A `CertifiedReport`, whose arrays are in the order of the data: `clean` and `certified`, bool
+      `[N]`; `lower`, lower bounds `[N, K]` of the label's logit minus each other one, 0 at the
+      label; `margin`, float64 `[N]`, upper bounds of the margins that attacks reach; and `delta`,
+      float64 `[N]`, the probability that an example's bounds fail, NaN for estimates. Its
+      `accuracy` is the certified accuracy in %.
 
     Raises:
       ValueError: what `evaluate` raises, or the certifier (a set or a network without bounds).

@@ -70,9 +70,13 @@ def curve(
       attack: a function radius -> attack, for example
         `lambda r: pgd(Linf(r), step_size=r / 4, steps=10)`; or an `Attack` with a `threat`
         setting, whose radius is replaced while its step size stays.
-      radii: increasing, at least 0.
+      radii: `[R]`, strictly increasing, at least 0, in the units of the threat's radius.
       key, model, variables, examples, batch_size, devices, progress, num_classes, folder: see
         `evaluate`.
+
+    Returns:
+      A `Curve`: `radii`, float64 `[R]`; `clean`, bool `[N]`, what is classified correctly; and
+      `robust`, bool `[R, N]`, what is robust at each radius. Its `accuracies` `[R]` are in %.
 
     Raises:
       ValueError: radii empty, negative or not increasing, an attack without a `threat`, or what
@@ -123,9 +127,12 @@ def curve_of_norms(report: Report, name: str, radii: Sequence[float]) -> Curve:
     attack that makes no point smaller than it must, such as PGD, the curve is true but loose.
 
     Args:
-      report: of `evaluate` on all examples.
-      name: of the attack.
-      radii: as in `curve`.
+      report: what `evaluate` returned, with the attack run on all examples.
+      name: the name of the attack in the report.
+      radii: `[R]`, as in `curve`.
+
+    Returns:
+      A `Curve` with the same fields and shapes as that of `curve`.
 
     Raises:
       ValueError: radii that make no curve, an attack that the report does not hold, or norms that

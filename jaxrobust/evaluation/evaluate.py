@@ -60,7 +60,7 @@ def evaluate(
     and gets the whole report.
 
     Args:
-      key: of the whole evaluation.
+      key: the random key of the whole evaluation.
       model, variables: the classifier, used in evaluation mode.
       examples: (x, y), for example a `data.Split`: x `[N, ...]` uint8 images, sent to the devices
         as bytes and scaled there, or floats inside the pixel box; y `[N]` integers.
@@ -75,7 +75,7 @@ def evaluate(
         averages over all examples.
       keep_examples: keep the points found (as many floats as the data per attack).
       progress: show a bar per pass on process 0.
-      num_classes: of the data, if known: must be that of the model.
+      num_classes: the number of classes in the data, if known; it must be that of the model.
       box: lower and upper end of every input, (-inf, inf) for none (default: those of the attacks'
         threat sets, and (0, 1) without any).
       metadata: what to print and save beside the figures, such as {"data": ..., "model": ...}.
@@ -84,6 +84,14 @@ def evaluate(
         evaluation only, known by its weights, data, batch size, metadata (name there what of the
         model its weights do not show) and the settings and key of each attack; points kept are
         saved too. Several processes need one folder that all of them read.
+
+    Returns:
+      A `Report`: `clean`, bool `[N]`, tells what is classified correctly, and `attacks` holds an
+      `AttackReport` by the name of each attack: whether examples are robust and points inside the
+      set, bool `[N]`; distances in the threat's norm and margins in units of the logits, float64
+      `[N]`, NaN for examples that `survivors` spared; mean numbers of passes; and the points
+      `[N, ...]` with `keep_examples`, else None. Its `metadata` adds the devices, the batch size
+      and the version of JAX to yours.
 
     Raises:
       ValueError: no examples, batch size below 1, inputs not finite or outside the box, labels

@@ -47,12 +47,26 @@ class Timing:
 
 
 def accuracy(mask: np.ndarray) -> float:
-    """Percentage of True."""
+    """Percentage of True.
+
+    Args:
+      mask: bool, of any shape and not empty.
+
+    Returns:
+      The percentage, from 0 to 100.
+    """
     return 100.0 * float(np.mean(mask))
 
 
 def standard_error(mask: np.ndarray) -> float:
-    """Binomial standard error of `accuracy(mask)`, in percentage points: sqrt(p (1 - p) / N)."""
+    """Binomial standard error of `accuracy(mask)`: sqrt(p (1 - p) / N), p being the share of True.
+
+    Args:
+      mask: bool, of any shape and not empty; N is the number of its entries.
+
+    Returns:
+      The standard error in percentage points.
+    """
     p = float(np.mean(mask))
     return 100.0 * float(np.sqrt(p * (1.0 - p) / mask.size))
 

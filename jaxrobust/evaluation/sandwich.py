@@ -107,8 +107,14 @@ def sandwich(report: Report, certified: CertifiedReport) -> Sandwich:
     away. A "probabilistic" certificate may fail with the probability that it states.
 
     Args:
-      report: of `evaluate`. Without attacks, the upper bound is the clean accuracy.
-      certified: of `certified`.
+      report: what `evaluate` returned. Without attacks, the upper bound is the clean accuracy.
+      certified: what `certified` returned.
+
+    Returns:
+      A `Sandwich`: `clean`, `attacked` and `certified`, bool `[N]` each, tell which examples are
+      classified correctly, unbroken by every attack too, and certified. With them come the kind of
+      the certificates and the metadata of both reports; where they share a name, that of
+      `certified` stays.
 
     Raises:
       SandwichError: an example is certified though misclassified, or though an attack broke it; the

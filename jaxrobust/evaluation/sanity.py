@@ -120,16 +120,22 @@ def sanity(
       key, model, variables, batch_size, devices, progress, folder: see `evaluate`.
       examples: (x, y), a few hundred examples; see `evaluate`.
       threat: a ball of one positive radius, in a finite box.
-      steps: of PGD.
-      restarts: of PGD.
-      queries: of Square, left out for inputs of more than 3
+      steps: the number of steps of PGD.
+      restarts: the number of restarts of PGD.
+      queries: the number of queries of Square, which is left out for inputs of more than 3
         dimensions. The cost per example is about steps * (restarts + 8) gradients and
         queries + 20 predictions.
 
+    Returns:
+      A `Sanity`: the flags of `audit` and `attack_flags` (a warning counts as failed, a note has no
+      verdict) and the checks, each passed or failed and with what was seen; and the `Report` of the
+      attacks at the threat's radius. Where the model has no gradient there are the flags of `audit`
+      alone, and the report is None.
+
     Raises:
       TypeError: another threat.
-      ValueError: a stack of sets, a radius of 0, an infinite box,
-        steps below 4, restarts below 2, queries below 1, or what `evaluate` raises.
+      ValueError: a stack of sets, a radius of 0, an infinite box, steps below 4, restarts below 2,
+        queries below 1, or what `evaluate` raises.
     """
     require.at_least("steps", steps, 4)
     require.at_least("restarts", restarts, 2)

@@ -95,12 +95,24 @@ def _fold(x: Array, kernel: Array, strides: _Pair, pads: _Pads) -> tuple[Array, 
 def convolve(
     x: Array, kernel: Array, *, strides: _Pair = (1, 1), padding: Padding = "SAME"
 ) -> Array:
-    """Cross-correlates `x` `[B, H, W, C]` with `kernel` `[kh, kw, C, F]`: `[B, H', W', F]`.
+    """Cross-correlates images with a kernel.
 
     The lowering follows `jax.default_backend()` when traced: slices and a matrix product on
     "cpu", XLA's convolution elsewhere; the values agree to rounding. Differentiable to any order
-    and linear in each argument. Raises ValueError where `x` is not `[B, H, W, C]` or smaller than
-    the kernel.
+    and linear in each argument.
+
+    Args:
+      x: images, `[B, H, W, C]`.
+      kernel: `[kh, kw, C, F]`.
+      strides: pixels from one window to the next, along H and along W.
+      padding: "SAME", "VALID", or the number of zeros added on each side of both image axes.
+
+    Returns:
+      `[B, H', W', F]`, where H' counts the windows along H: `ceil(H / stride)` for "SAME", else
+      `(H + 2 pad - kh) // stride + 1`, with a pad of 0 for "VALID"; W' likewise.
+
+    Raises:
+      ValueError: `x` is not `[B, H, W, C]` or smaller than the kernel.
     """
     if x.ndim != 4 or x.shape[-1] != kernel.shape[2]:
         raise ValueError(f"expected x [B, H, W, {kernel.shape[2]}], got shape {x.shape}")

@@ -32,10 +32,18 @@ MOST = 2**27
 def load_pretrained(
     name: str | os.PathLike[str], directory: str | os.PathLike[str] = "."
 ) -> tuple[Model, Variables]:
-    """One released network: `name` is a path to an .npz file, or a file's stem in `directory`.
+    """Reads one released network.
 
     Three-channel networks normalize inside the model, so that all take raw pixels `[B, H, W, C]`
     in [0, 1]. Names, shapes and types are checked before any array is unpacked.
+
+    Args:
+      name: a path to an .npz file, or a file's stem in `directory`.
+      directory: the folder for a stem; a path is used as it is.
+
+    Returns:
+      (model, variables): Wong's small network, from pixels to logits `[B, K]`, and its trained
+      parameters. The file determines H, W, C and K. The network has no statistics.
 
     Raises:
       FileNotFoundError: a missing file.
@@ -51,9 +59,18 @@ def load_pretrained(
 def load_cascade(
     name: str | os.PathLike[str], directory: str | os.PathLike[str] = "."
 ) -> list[tuple[Model, Variables]]:
-    """The stages of a released cascade, first to last; arguments and errors as `load_pretrained`.
+    """Reads the stages of a released cascade.
 
-    A file holding a single network is a cascade of one stage.
+    Args:
+      name, directory: as in `load_pretrained`.
+
+    Returns:
+      A pair (model, variables) as that of `load_pretrained` for every stage, first to last. A file
+      holding a single network is a cascade of one stage.
+
+    Raises:
+      FileNotFoundError, ValueError: as in `load_pretrained`; also stages that are not numbered from
+        0 on without a gap.
     """
     path = _find(name, directory)
     found = _declared(path)
