@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.fingerprint import KIND, fingerprint
-from jaxrobust.types import Attack
 
 CODE, READS = "(code)", "(reads)"
 """Beside `KIND`, names in a description that no variable can have."""
@@ -69,8 +68,6 @@ def _parts(value: Any, tell: Tell) -> Any:
         return {str(place): tell(part) for place, part in enumerate(value)}
     if isinstance(value, set | frozenset):
         return sorted((tell(part) for part in value), key=repr)
-    if isinstance(value, Attack):
-        return {KIND: type(value).__qualname__, **_named(value.settings, tell)}
     if isinstance(value, _CONTAINERS):
         return _named(value, tell)
     if isinstance(value, functools.partial):

@@ -20,14 +20,16 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrobust import attacks, defenses, lagrangian, models, training
+from jaxrobust import attacks, defenses, lagrangian, losses, models, training
 from jaxrobust.contents import contents
 from jaxrobust.fingerprint import differences
 from jaxrobust.threats import Linf
+from jaxrobust.types import Attack
 
 SCALE = 2.0
 RADII = (1, 2)
 SEEN: list[int] = []
+LOSS = losses.margin
 
 
 def scaled(key: Any, x: Any) -> Any:
@@ -53,6 +55,22 @@ class Wider(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
         return nn.Dense(2 * self.width)(x)
+
+
+class Shifted(Attack):
+    threat: Linf
+    by: float = 0.1
+
+    def __call__(self, key: Any, f: Any, x: Any, y: Any) -> Any:
+        return attacks.judge(f, self.threat, x, y, x + self.by, LOSS, forwards=0, backwards=0)
+
+
+class Mirrored(Attack):
+    threat: Linf
+    by: float = 0.1
+
+    def __call__(self, key: Any, f: Any, x: Any, y: Any) -> Any:
+        return attacks.judge(f, self.threat, x, y, x - self.by, LOSS, forwards=0, backwards=0)
 
 
 class Plain:
@@ -207,3 +225,14 @@ def test_other_sessions_and_other_devices_say_the_same() -> None:
         assert done.returncode == 0, done.stderr[-3000:]
         found.add(done.stdout.strip())
     assert found == {json.dumps(contents(everything()), sort_keys=True)}
+
+
+def test_the_code_of_ones_own_attack_counts() -> None:
+    shifted, other = Shifted(threat=Linf(0.2)), Mirrored(threat=Linf(0.2))
+    assert contents(shifted) == contents(Shifted(threat=Linf(0.2)))
+    ours, theirs = (dict(contents(attack)["(kind)"]) for attack in (shifted, other))
+    # Beside the class's name: what it computes.
+    assert ours.pop("(kind)") != theirs.pop("(kind)")
+    assert ours["__call__"]["(code)"] != theirs["__call__"]["(code)"]
+    assert contents(shifted)["by"] == 0.1
+    assert contents(shifted.replace(by=0.3)) != contents(shifted)
