@@ -19,8 +19,8 @@ def join(
     Args:
       coordinator: `host:port` of process 0.
       processes: how many there are.
-      process: which one this
-        is. All three may be left out where JAX knows the cluster (Slurm, Open MPI, TPU pods).
+      process: which one this is. All three may be left out where JAX knows the cluster (Slurm, Open
+        MPI, TPU pods).
     """
     jax.distributed.initialize(
         coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT

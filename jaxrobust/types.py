@@ -153,9 +153,10 @@ class Attack:
 
     def replace(self, **changes: Any) -> Self:
         """The same attack with other settings; an unknown name is an error."""
+        settings = self.settings
         for name in changes:
-            if name not in self.settings:
-                known = ", ".join(sorted(self.settings))
+            if name not in settings:
+                known = ", ".join(sorted(settings))
                 raise ValueError(f"this attack has no setting {name!r}; it has: {known}")
         made = {}
         for field in dataclasses.fields(self):

@@ -22,7 +22,7 @@ SIDES = (64, 100)
 independently."""
 
 SATURATION, TINT, STRIPES, NOISE = 0.25, 0.01, 0.1, 0.05
-"""Of the color; deviation of the tint; amplitude of the stripes; deviation of the noise."""
+"""Saturation of colors; deviation of the tint; amplitude of the stripes; deviation of the noise."""
 
 _FEATURES = "tensorflow_datasets.core.features."
 

@@ -13,7 +13,7 @@ from jaxrobust.training import Phase
 from jaxrobust.types import Attack
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's channels."""
+"""Mean and deviation of ImageNet's channels."""
 
 STEP = 1.25
 """Step size of FGSM with a random start, by the radius."""

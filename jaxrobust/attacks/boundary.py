@@ -188,14 +188,12 @@ def boundary(
 
     Args:
       threat: `L2` with a finite box.
-      steps: of the walk, rounded up to a multiple of 5; a sixth
-        query goes with every 5.
+      steps: of the walk, rounded up to a multiple of 5; a sixth query goes with every 5.
       orthogonal, inward: first step sizes, relative to the distance from the clean example.
 
     Raises:
       TypeError: another threat.
-      ValueError: steps < 1, a size that is not positive, or a box
-        without finite bounds.
+      ValueError: steps < 1, a size that is not positive, or a box without finite bounds.
     """
     if not isinstance(threat, L2):
         raise TypeError(f"boundary needs an L2 threat, got {type(threat).__name__}")

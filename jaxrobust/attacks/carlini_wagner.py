@@ -154,8 +154,8 @@ def carlini_wagner(
 
     Raises:
       TypeError: another threat.
-      ValueError: an infinite box, a count below 1, `step_size` or
-      `first` not positive, `confidence` negative.
+      ValueError: an infinite box, a count below 1, `step_size` or `first` not positive,
+        `confidence` negative.
     """
     check_box(threat, L2, "carlini_wagner")
     checks.at_least("steps", steps, 1)

@@ -129,8 +129,7 @@ def carlini_wagner_linf(
 
     Raises:
       TypeError: another threat.
-      ValueError: an infinite box, a count below 1, another number
-      that is not positive.
+      ValueError: an infinite box, a count below 1, another number that is not positive.
     """
     check_box(threat, Linf, "carlini_wagner_linf")
     checks.at_least("steps", steps, 1)

@@ -114,8 +114,8 @@ def elastic_net(
 
     Raises:
       TypeError: another threat.
-      ValueError: a count below 1, `step_size` or `first` not positive,
-      `beta` or `confidence` negative.
+      ValueError: a count below 1, `step_size` or `first` not positive, `beta` or `confidence`
+        negative.
     """
     if not isinstance(threat, L1):
         raise TypeError(f"elastic_net needs an L1 threat, got {type(threat).__name__}")

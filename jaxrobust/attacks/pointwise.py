@@ -123,8 +123,8 @@ def pointwise(threat: BoxedBall, *, passes: int = 10) -> Pointwise:
 
     Args:
       threat: any set with a finite pixel box, such as `L1`.
-      passes: at most, of each phase; a pass
-        costs one query per changed coordinate, 11 in the second phase.
+      passes: at most, of each phase; a pass costs one query per changed coordinate, 11 in the
+        second phase.
 
     Raises:
       ValueError: passes < 1, or a box without finite bounds.

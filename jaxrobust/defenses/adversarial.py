@@ -42,9 +42,7 @@ def adversarial(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0
       attack: run on every batch.
       attack_mode, ramp: see `adversarial_examples`.
     """
-    check_attack(
-        attack, defense="adversarial", made_by="attacks.pgd(threat, step_size=..., steps=...)"
-    )
+    check_attack(attack, defense="adversarial")
     check_ramp(ramp, attack)
     return on_points(lambda state, progress: attack, attack_mode=attack_mode, ramp=ramp)
 

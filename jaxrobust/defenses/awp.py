@@ -53,11 +53,11 @@ def awp(attack: Attack, *, gamma: Scalar, attack_mode: str = "eval", ramp: Scala
 
     Args:
       attack: run on every batch.
-      gamma: length of the perturbation relative to the weights (their
-        code: .01 with PGD); 0 is `adversarial`.
+      gamma: length of the perturbation relative to the weights (their code: .01 with PGD); 0 is
+        `adversarial`.
       attack_mode, ramp: see `adversarial_examples`.
     """
-    check_attack(attack, defense="awp", made_by="attacks.pgd(threat, step_size=..., steps=...)")
+    check_attack(attack, defense="awp")
     checks.nonnegative("gamma", gamma)
     check_attack_mode(attack_mode)
     check_ramp(ramp, attack)

@@ -31,6 +31,9 @@ EXAMPLES = "examples"
 
 ATTACK_MODES = ("eval", "train")
 
+PGD = "attacks.pgd(threat, step_size=..., steps=...)"
+"""The call that most methods are shown, where a set stands in an attack's place."""
+
 
 class LossOutput(NamedTuple):
     """What a defense's loss returns beside the loss."""
@@ -86,7 +89,7 @@ def check_attack_mode(attack_mode: str) -> None:
     checks.choice("attack_mode", attack_mode, ATTACK_MODES)
 
 
-def check_attack(attack: Attack, *, defense: str, made_by: str) -> None:
+def check_attack(attack: Attack, *, defense: str, made_by: str = PGD) -> None:
     """Raises TypeError where a set of points stands in an attack's place, and shows the call."""
     if isinstance(attack, ThreatModel) or not callable(attack):
         raise TypeError(

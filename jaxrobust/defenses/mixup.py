@@ -35,7 +35,7 @@ def mixup(
       alpha: above 0.
       attack_mode, ramp: see `adversarial_examples`.
     """
-    check_attack(attack, defense="mixup", made_by="attacks.pgd(threat, step_size=..., steps=...)")
+    check_attack(attack, defense="mixup")
     checks.positive("alpha", alpha)
     check_attack_mode(attack_mode)
     check_ramp(ramp, attack)

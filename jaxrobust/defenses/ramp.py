@@ -34,12 +34,12 @@ def grown(attack: Attack, progress: Scalar, ramp: Scalar) -> Attack:
     """
     if checks.is_concrete(ramp) and ramp == 0:
         return attack
-    scale = share_done(progress, ramp)
+    scale, lengths = share_done(progress, ramp), attack.lengths
 
     def part(name: str, value: PyTree) -> PyTree:
         if name == "threat":
             return grown_threat(value, progress, ramp)
-        if name in attack.lengths:
+        if name in lengths:
             return jax.tree.map(lambda size: size * scale, value)
         return jax.tree.map(
             lambda v: grown(v, progress, ramp) if _is_attack(v) else v, value, is_leaf=_is_attack
@@ -52,7 +52,7 @@ def check_ramp(ramp: Scalar, attack: Attack) -> None:
     """Raises ValueError unless 0 <= ramp <= 1 and the attack has a radius to grow."""
     checks.fraction("ramp", ramp)
     grows = not checks.is_concrete(ramp) or ramp > 0
-    if grows and not _has_threat(attack):
+    if grows and not getattr(attack, "threats", ()):
         raise ValueError(
             f"ramp={ramp} needs an attack with a `threat` setting, such as pgd, or one made of "
             "such attacks; train without a ramp"
@@ -61,9 +61,3 @@ def check_ramp(ramp: Scalar, attack: Attack) -> None:
 
 def _is_attack(value: PyTree) -> bool:
     return isinstance(value, Attack)
-
-
-def _has_threat(attack: Attack) -> bool:
-    leaves = getattr(attack, "leaves", {})
-    parts = jax.tree.leaves(dict(leaves), is_leaf=_is_attack)
-    return "threat" in leaves or any(_is_attack(part) and _has_threat(part) for part in parts)

@@ -23,8 +23,6 @@ from jaxrobust.defenses.base import (
 )
 from jaxrobust.types import Array, Attack, Batch, Key, Model, Scalar, Variables
 
-MADE_BY = "attacks.pgd(threat, step_size=..., steps=...)"
-
 
 def msd(attack: Attack, *, attack_mode: str = "eval", ramp: Scalar = 0.0) -> Defense:
     """Adversarial training with multi steepest descent (Wong's thesis, section 5.3.2, Algorithm 9).
@@ -44,7 +42,7 @@ def worst(*several: Attack, attack_mode: str = "eval", ramp: Scalar = 0.0) -> De
     5.3.1 (Tramer and Boneh 2019, "max"). The attacks must share their loss.
     """
     for attack in several:
-        check_attack(attack, defense="worst", made_by=MADE_BY)
+        check_attack(attack, defense="worst")
     strongest = attacks.worst_of(*several, by="loss alone")
     return adversarial(strongest, attack_mode=attack_mode, ramp=ramp)
 
@@ -62,7 +60,7 @@ def augmented(
         raise ValueError("augmented needs at least one attack, got none")
     check_attack_mode(attack_mode)
     for attack in several:
-        check_attack(attack, defense="augmented", made_by=MADE_BY)
+        check_attack(attack, defense="augmented")
         check_ramp(ramp, attack)
 
     def loss(

@@ -20,7 +20,6 @@ from jaxrobust.evaluation.report import Report, accuracy
 from jaxrobust.types import (
     Array,
     AttackResult,
-    FunctionAttack,
     Key,
     LogitsFn,
     Model,
@@ -216,7 +215,8 @@ def attack_flags(report: Report) -> tuple[Flag, ...]:
 
 def _probe(job: Job, key: Key, run: Callable[..., Found]) -> Found:
     """`run` on every example, through the machinery that runs attacks: arrays `[N, ...]`."""
-    attack = FunctionAttack(run=cast(Callable[..., AttackResult], run))
+    # What it returns is the caller's matter: passes take any tree of arrays.
+    attack = cast(Callable[..., AttackResult], run)
     return every_example(job, key, attack, keep_examples=True, tick=lambda: None)[0]
 
 

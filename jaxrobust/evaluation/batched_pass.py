@@ -36,6 +36,11 @@ Examples = tuple[np.ndarray, np.ndarray]
 Tick = Callable[[], None]
 
 
+def as_attack(attack: AttackLike) -> Attack:
+    """An attack itself; a plain function as one."""
+    return attack if isinstance(attack, Attack) else FunctionAttack(run=attack)
+
+
 class Job(NamedTuple):
     """A model and a data set, checked and cut into batches, ready for any number of passes."""
 
@@ -156,7 +161,7 @@ def every_example(
     job: Job, key: Key, attack: AttackLike, *, keep_examples: bool, tick: Tick
 ) -> tuple[PyTree, Timing]:
     """What an attack, or any function of its form, returns on all examples: arrays `[N, ...]`."""
-    attack = attack if isinstance(attack, Attack) else FunctionAttack(run=attack)
+    attack = as_attack(attack)
     several = per_example(attack, job.x.shape[1:], len(job.x)) is not None
     count = len(job.x) if several else None
     program = compiled.attack_program(job.model, job.mesh, keep_examples, count)

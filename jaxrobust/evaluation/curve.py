@@ -67,9 +67,9 @@ def curve(
     numbers.
 
     Args:
-      attack: a function radius -> attack, for example
-        `lambda r: pgd(Linf(r), step_size=r / 4, steps=10)`; or an `Attack` with a `threat`
-        setting, whose radius is replaced while its step size stays.
+      attack: a function radius -> attack, for example `lambda r: pgd(Linf(r), step_size=r / 4,
+        steps=10)`; or an `Attack` with a `threat` setting, whose radius is replaced while its step
+        size stays.
       radii: `[R]`, strictly increasing, at least 0, in the units of the threat's radius.
       key, model, variables, examples, batch_size, devices, progress, num_classes, folder: see
         `evaluate`.

@@ -27,6 +27,7 @@ from jaxrobust.evaluation.batched_pass import (
     HostResult,
     Job,
     Tick,
+    as_attack,
     attack_pass,
     in_turn,
 )
@@ -35,7 +36,7 @@ from jaxrobust.files import PathLike, sweep, write_bytes_atomic, write_text_atom
 from jaxrobust.fingerprint import describe, differences, fingerprint
 from jaxrobust.locks import claimed
 from jaxrobust.signals import Check, stoppable
-from jaxrobust.types import Attack, FunctionAttack, Key
+from jaxrobust.types import Key
 
 IDENTITY = "identity.json"
 
@@ -153,7 +154,7 @@ def journaled_pass(
 
 def _settings(name: str, attack: AttackLike) -> dict[str, Any]:
     try:
-        return describe(attack if isinstance(attack, Attack) else FunctionAttack(run=attack))
+        return describe(as_attack(attack))
     except ValueError as error:
         raise ValueError(f"attack {name!r} cannot be resumed: {error}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,6 @@ from jaxrobust.types import Array, BoxedBall
 
 ROUNDING_STEPS = 4
 """Units in the last place that a stored coordinate may be off and still count as inside."""
-
-
-Set = TypeVar("Set")
 
 
 def stack_leaves(threat: Any) -> None:

@@ -172,8 +172,7 @@ def square(
 
     Raises:
       TypeError: another threat.
-      ValueError: queries < 1, p outside (0, 1]; when called, an input
-        of more than 3 dimensions.
+      ValueError: queries < 1, p outside (0, 1]; when called, an input of more than 3 dimensions.
     """
     if type(threat) not in _METHODS:
         raise TypeError(f"square needs a Linf, L2 or L1 threat, got {type(threat).__name__}")
