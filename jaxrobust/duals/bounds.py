@@ -35,11 +35,16 @@ def hidden_boxes(
     (`shared_rows`).
 
     Args:
-      where: the network on its ball.
+      where: the network on its ball, from `prepare`.
       methods, chunk, bucket: see `lower_bounds`.
-      alphas: one array of each node's shape, in place of the methods' own slopes but the
-        interval's.
-      within: boxes of all nodes, with which these are intersected.
+      alphas: for each node in order an array of its shape, in place of the methods' own slopes but
+        the interval's.
+      within: boxes of all nodes in order, with which these are intersected.
+
+    Returns:
+      A `Box` for each of `where.graph.nodes`, in order: `lower` and `upper`, of the shape and dtype
+      of the node's source, which contain what float rounding can do; and `noise`, that rounding for
+      the rows of later bounds.
     """
     boxes: list[Box] = []
     with jax.default_matmul_precision("highest"):
@@ -72,15 +77,19 @@ def row_bounds(
     alphas: Sequence[Array] | None = None,
     chunk: int | None = None,
 ) -> Array:
-    """Lower bounds `[rows]` of `C @ logits` given the boxes of all nodes: the best of `methods`.
+    """Lower bounds of `C @ logits` given the boxes of all nodes: the best of `methods`.
 
     Args:
-      where: the network on its ball.
-      C: `[rows, K]`, in the logits' type.
-      boxes: of all nodes, in order.
+      where: the network on its ball, from `prepare`.
+      C: `[rows, K]`, in the logits' dtype.
+      boxes: the boxes of all nodes in order, as `hidden_boxes` returns them.
       methods, chunk: see `lower_bounds`.
-      alphas: one array `[rows, *shape]` per node, in place of the methods' own slopes but the
-        interval's.
+      alphas: for each node in order an array `[rows, *shape]`, where shape is the node's, in place
+        of the methods' own slopes but the interval's.
+
+    Returns:
+      The bounds, `[rows]`, in the logits' dtype and in units of `C @ logits`; they contain what
+      float rounding can take away. NaN means no bound.
     """
     seed = where.graph.output
 
@@ -111,10 +120,10 @@ def lower_bounds(
     chunk: int | None = None,
     bucket: int | None = None,
 ) -> Array:
-    """Lower bounds `[rows]` on `C @ f(x')` over all x' in the ball around `x`.
+    """Lower bounds on `C @ f(x')` over all x' in the ball around `x`.
 
     The bounds contain what float rounding can take away, proved under the assumptions of
-    docs/soundness.md: a float32 bound is one of the network in real arithmetic. NaN means no bound.
+    docs/soundness.md: a float32 bound is one of the network in real arithmetic.
 
     Differentiable in `x`, the radius and whatever parameters `f` closes over, through slopes and
     intermediate bounds alike. `vmap` it over examples, radii or matrices `C`; a new radius does
@@ -137,6 +146,9 @@ def lower_bounds(
       bucket: a wide ReLU layer pulls rows only for so many units, those that interval bounds leave
         crossing zero by most. The others keep interval bounds, which changes nothing where they
         do not cross, and is looser, never wrong, where the bucket was too small.
+
+    Returns:
+      The bounds, `[rows]`, in the logits' dtype and in units of `C @ f(x')`. NaN means no bound.
 
     Raises:
       ValueError: also as `UnsupportedOperation`, for what cannot be bounded.
@@ -170,7 +182,16 @@ def check_request(where: Region, C: Array, methods: Sequence[str]) -> Array:
 
 
 def margin_rows(y: Array, num_classes: int, dtype: jnp.dtype) -> Array:
-    """`[K, K]`: row j is e_y - e_j, zero for the label `y`, an integer scalar, itself."""
+    """The rows of `lower_bounds` that make margins of logits: row j is e_y - e_j.
+
+    Args:
+      y: the label, an integer scalar.
+      num_classes: the number of classes K.
+      dtype: the dtype of the rows, in general that of the logits.
+
+    Returns:
+      The rows, `[K, K]`, of which row `y` is zero.
+    """
     eye = jnp.eye(num_classes, dtype=dtype)
     return eye[y][None] - eye
 
@@ -186,7 +207,7 @@ def margin_bounds(
     chunk: int | None = None,
     bucket: int | None = None,
 ) -> Array:
-    """Lower bounds `[K]` on f_y(x') - f_j(x') over the ball; 0 at j = y.
+    """Lower bounds on the margins f_y(x') - f_j(x') over all x' in the ball around `x`.
 
     Positive at every other class proves the label for the whole ball; their negatives are the
     robust logits of Wong's thesis (section 3.1.4).
@@ -194,6 +215,12 @@ def margin_bounds(
     Args:
       f, x, threat, methods, boxed, chunk, bucket: as in `lower_bounds`, one example.
       y: the label, an integer scalar.
+
+    Returns:
+      The bounds, `[K]`, in the dtype and units of the logits; 0 at j = y. NaN means no bound.
+
+    Raises:
+      ValueError: as `lower_bounds`.
     """
     logits = jax.eval_shape(f, x)
     rows = margin_rows(y, logits.shape[0], logits.dtype)

@@ -59,10 +59,23 @@ class Decision(NamedTuple):
 
 
 def decide(labels: Array, certified: Array, *, rule: str = "strict") -> Decision:
-    """The cascade's decision, from each stage's prediction and whether that is certified, `[S]`.
+    """The cascade's decision, from each stage's prediction and whether that is certified.
 
     Pure arithmetic, for certificates from anywhere that are sound on a symmetric ball: exact,
-    bounded, or missing here and there. Raises ValueError for an unknown rule.
+    bounded, or missing here and there.
+
+    Args:
+      labels: what each stage predicts, integers `[S]` for S stages, first to last.
+      certified: bool `[S]`, whether each stage certifies its own prediction.
+      rule: what makes the cascade's label count as certified: "published", "strict" or
+        "unanimous"; see the module.
+
+    Returns:
+      A `Decision` of scalars: `label`, in the dtype of `labels`; `stage`, the index of the stage
+      that the label comes from, an integer; and `certified`, bool, whether the rule holds.
+
+    Raises:
+      ValueError: an unknown rule.
     """
     checks.choice("rule", rule, RULES)
     some, first = jnp.any(certified), jnp.argmax(certified)
@@ -87,16 +100,23 @@ def cascade_predict(
     chunk: int | None = None,
     bucket: int | None = None,
 ) -> Decision:
-    """The decision of the cascade `fs`, first stage to last, for one example `x`, and its worth.
+    """The decision of a cascade for one example, and its worth.
 
-    Each stage is a classifier of one example; all stages are evaluated. "strict" and "unanimous"
-    speak of the whole ball around `x` (with `boxed=True`, of its part in the pixel box); the proofs
-    are in the module. Wong's thesis, section 3.4.7 and algorithm 4, whose printed test of J has its
-    sign the wrong way round.
+    All stages are evaluated. "strict" and "unanimous" speak of the whole ball around `x` (with
+    `boxed=True`, of its part in the pixel box); the proofs are in the module. Wong's thesis,
+    section 3.4.7 and algorithm 4, whose printed test of J has its sign the wrong way round.
 
     Args:
+      fs: the stages, first to last, each a classifier of one example.
+      x: one example of any shape, as in `certify`.
+      threat: the set around `x`, as in `certify`.
+      rule: what makes the label count as certified, as in `decide`.
       methods, boxed, chunk, bucket: see `certify`; the released cascades were evaluated with
         `methods=("wong_kolter",)`.
+
+    Returns:
+      A `Decision` of scalars: `label`, an int32 class; `stage`, an int32 index into `fs`, the stage
+      that the label comes from; and `certified`, bool, whether the rule holds.
 
     Raises:
       ValueError: no stage, an unknown rule, or as `certify`.
@@ -122,12 +142,21 @@ def cascade_verdict(
     chunk: int | None = None,
     bucket: int | None = None,
 ) -> Array:
-    """bool: the cascade's label at `x` is `y`, and counts as certified under the rule.
+    """Whether the cascade's label at `x` is `y`, and counts as certified under the rule.
 
     The mean of its negation is the cascade's robust error: "published" that of the released
     evaluation, a figure without a proof; "strict" above the share of examples that an adversary
-    takes to a wrong label that holds; "unanimous" above that of any wrong label. Arguments and
-    errors as in `cascade_predict`.
+    takes to a wrong label that holds; "unanimous" above that of any wrong label.
+
+    Args:
+      fs, x, threat, rule, methods, boxed, chunk, bucket: as in `cascade_predict`.
+      y: the label, an integer scalar.
+
+    Returns:
+      A bool scalar: True where the label is `y` and certified.
+
+    Raises:
+      ValueError: as `cascade_predict`.
     """
     decision = cascade_predict(
         fs, x, threat, rule=rule, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket
@@ -163,12 +192,24 @@ def uncertified(
     boxed: bool = False,
     chunk: int | None = None,
 ) -> np.ndarray:
-    """Which examples of `split` a stage does not certify, bool `[N]`: those to train the next on.
+    """Which examples of `split` a stage does not certify: those to train the next stage on.
 
     A stage that certifies its own prediction keeps the example, right or wrong, for it would answer
     at prediction time too. Wong's thesis, algorithm 4, which by a slip keeps the certified ones.
     Runs on all local devices, the batch size rounded up to a multiple of their number; a new radius
-    or other parameters do not recompile. `methods`, `boxed`, `chunk` are those of `certify`.
+    or other parameters do not recompile.
+
+    Args:
+      model: the stage.
+      variables: its parameters and statistics.
+      split: the data, N examples.
+      threat: the set around every example, as in `certify`.
+      batch_size: the number of examples that are bounded at a time.
+      methods, boxed, chunk: as in `certify`.
+
+    Returns:
+      A bool array `[N]` on the host, in the order of `split`: True where the stage's own prediction
+      is not certified.
 
     Raises:
       ValueError: an empty split, `batch_size` below 1, or as `certify`.

@@ -71,7 +71,7 @@ def certify(
     chunk: int | None = None,
     bucket: int | None = None,
 ) -> Certificate:
-    """The certificate, of kind "deterministic", that `f` predicts `y` in the whole ball around `x`.
+    """Bounds that may prove that `f` predicts `y` in the whole ball around `x`.
 
     Float rounding is in the bounds already (docs/soundness.md). Wong's thesis, sections 3.1.1 and
     3.1.5; with the defaults never looser than intervals and mostly tighter than the released code,
@@ -81,6 +81,11 @@ def certify(
       f, threat, methods, boxed, chunk, bucket: see `lower_bounds`.
       x: one example of any shape.
       y: its label, an integer scalar.
+
+    Returns:
+      A `Certificate` of kind "deterministic": `lower`, `[K]`, the `margin_bounds` in the dtype and
+      units of the logits, 0 at the label; `y`; and `delta`, the scalar 0. Its `certified`, a bool
+      scalar, tells whether they prove the label.
 
     Raises:
       ValueError: as `lower_bounds`, and for fewer than two classes, of which nothing could be
@@ -112,7 +117,18 @@ def robust_logits(
     chunk: int | None = None,
     bucket: int | None = None,
 ) -> Array:
-    """`certify(...).robust_logits`, `[K]`; 0 at the label. Arguments as `certify`."""
+    """The robust logits `certify(...).robust_logits`: a worst case over the ball.
+
+    Args:
+      f, x, y, threat, methods, boxed, chunk, bucket: as in `certify`, one example.
+
+    Returns:
+      Upper bounds of f_j(x') - f_y(x') over the ball, `[K]`, in the dtype and units of the logits;
+      0 at j = y.
+
+    Raises:
+      ValueError: as `certify`.
+    """
     return certify(
         f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket
     ).robust_logits
@@ -129,10 +145,19 @@ def robust_loss(
     chunk: int | None = None,
     bucket: int | None = None,
 ) -> Array:
-    """Cross-entropy of the robust logits, a scalar: above that of every point of the ball.
+    """Cross-entropy of the robust logits: above that of every point of the ball.
 
     The objective of certified training (Wong's thesis, theorem 2 and eq. 3.26). Differentiable in
-    the parameters that `f` closes over, in `x` and in the radius. Arguments as `certify`.
+    the parameters that `f` closes over, in `x` and in the radius.
+
+    Args:
+      f, x, y, threat, methods, boxed, chunk, bucket: as in `certify`, one example.
+
+    Returns:
+      The cross-entropy, a scalar of at least 0, in nats.
+
+    Raises:
+      ValueError: as `certify`.
     """
     return losses.cross_entropy(
         robust_logits(f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket), y
@@ -150,9 +175,17 @@ def robust_error(
     chunk: int | None = None,
     bucket: int | None = None,
 ) -> Array:
-    """bool: the label is not certified. Its mean bounds every attack's error from above.
+    """Whether the label is not certified. Its mean bounds every attack's error from above.
 
-    Also True where `f` is wrong at `x`, and for NaN. Arguments as `certify`.
+    Args:
+      f, x, y, threat, methods, boxed, chunk, bucket: as in `certify`, one example.
+
+    Returns:
+      A bool scalar: True where the label is not certified, and so also where `f` is wrong at `x`,
+      and for NaN.
+
+    Raises:
+      ValueError: as `certify`.
     """
     return ~certify(
         f, x, y, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket
@@ -169,12 +202,21 @@ def detect(
     chunk: int | None = None,
     bucket: int | None = None,
 ) -> Array:
-    """bool: whether `x` may be adversarial, since its prediction is not certified around it.
+    """Whether `x` may be adversarial, since its prediction is not certified around it.
 
-    Wong's thesis, corollary 2. Where it is False, all points of the ball around `x` have `x`'s
-    prediction, so that `x` is no perturbation of a point predicted otherwise: no adversarial
-    example of the ball escapes, while harmless inputs near a decision boundary are flagged too.
-    With `boxed`, of points in the pixel box. Ties and NaN are flagged. Arguments as `certify`.
+    Wong's thesis, corollary 2. Where the result is False, all points of the ball around `x` have
+    the prediction of `x`, so that `x` is no perturbation of a point predicted otherwise: no
+    adversarial example of the ball escapes, while harmless inputs near a decision boundary are
+    flagged too. With `boxed`, this holds for the points in the pixel box.
+
+    Args:
+      f, x, threat, methods, boxed, chunk, bucket: as in `certify`, one example.
+
+    Returns:
+      A bool scalar: True where `x` is flagged, as it is for ties and NaN.
+
+    Raises:
+      ValueError: as `certify`.
     """
     return robust_error(
         f, x, jnp.argmax(f(x)), threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket

@@ -48,7 +48,7 @@ def _reach(threat: Any, x: Array, *, boxed: bool) -> tuple[Array, Array]:
 
 
 def support(threat: ThreatModel, x: Array, direction: Array, *, boxed: bool = False) -> Array:
-    """max <direction, z - x> over the threat set around `x`, a scalar: eps times the dual norm.
+    """max <direction, z - x> over the threat set around `x`: eps times the dual norm.
 
     Raised by what rounding can take away (`rounding`), for the set whose numbers are those of
     `x`'s dtype. Differentiable almost everywhere.
@@ -60,6 +60,9 @@ def support(threat: ThreatModel, x: Array, direction: Array, *, boxed: bool = Fa
       boxed: whether the pixel box counts too: exactly for Linf, where the bound is u0.nu_+ +
         l0.nu_- (Wong's thesis, section 3.2, the released code's `bounded_input`); for L2 and L1
         by the smaller of the ball's and the box's value, an upper bound.
+
+    Returns:
+      The maximum, or an upper bound of it, a scalar of at least 0.
     """
     if isinstance(threat, Union):
         values = [support(m, x, direction, boxed=boxed) for m in threat.scaled]

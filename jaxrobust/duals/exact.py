@@ -65,7 +65,20 @@ def exact_margin(
     methods: Sequence[str] = METHODS,
     chunk: int | None = None,
 ) -> Exact:
-    """`exact_margins` of one example."""
+    """The least margins of one example: `exact_margins` without the axis of examples.
+
+    Args:
+      x: one example of any shape.
+      y: its label, an integer scalar.
+      f, threat, boxed, sign_only, time_limit, methods, chunk: as in `exact_margins`.
+
+    Returns:
+      An `Exact`, as `exact_margins` gives for each example.
+
+    Raises:
+      ValueError: as `exact_margins`.
+      RuntimeError: as `exact_margins`.
+    """
     found = exact_margins(
         f,
         jnp.asarray(x)[None],
@@ -92,7 +105,7 @@ def exact_margins(
     methods: Sequence[str] = METHODS,
     chunk: int | None = None,
 ) -> Iterator[Exact]:
-    """The least margins of examples `x` `[N, ...]` with labels `y` `[N]`, one after the other.
+    """The least margins of N labeled examples, one after the other.
 
     Minimizes f_y(x') - f_j(x') over the set for each class j by a mixed-integer program with one
     binary for each kink that the dual boxes (the best of `methods`) do not rule out (Tjeng, Xiao
@@ -108,9 +121,25 @@ def exact_margins(
     `time_limit` seconds of `Exact.seconds`, what is known so far is returned, "undecided" if
     that decides nothing.
 
-    Evaluated lazily, so that a caller may save each answer. The set is a Linf or L1 ball with its
-    pixel box (without it, if not `boxed`); `f` has ReLUs and what reduces to them and clips.
     float64 on the host with the network's own matrices; not to be traced.
+
+    Args:
+      f: a function of one example, whose nonlinearities are ReLUs, what reduces to them, and clips.
+      x: the examples, `[N, ...]`.
+      y: their labels, integers `[N]`.
+      threat: a Linf or L1 ball.
+      boxed: whether the threat's pixel box counts.
+      sign_only: whether the verdict is enough.
+      time_limit: the most seconds for each example, above 0.
+      methods, chunk: settings of the dual bounds, as in `lower_bounds`.
+
+    Returns:
+      An iterator of N results, in the order of `x`, which are computed lazily, so that a caller may
+      save each one. A result is an `Exact` on the host: `lower`, float64 `[K]`, below every margin,
+      in units of the logits, up to `TOLERANCE`, and 0 at the label; `upper`, a float, the least
+      margin at `witness`; `witness`, the worst point seen, of the example's shape and dtype;
+      `certified` and `broken`, the verdict as two bools; `nodes`, an int, the branches explored;
+      and the `seconds`.
 
     Raises:
       ValueError: another threat, a smooth activation, traced or non-finite input, a time limit

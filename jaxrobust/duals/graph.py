@@ -99,12 +99,19 @@ def run(
     activate: Callable[[Node, Array], Array],
     apply: Callable[..., tuple[Array, ...]] = Step.apply,
 ) -> dict[int, Array]:
-    """Every value of the graph at `x`, by `Ref.id`.
-
-    `activate(node, z)` evaluates the nodes and `apply(step, *sources)` the steps.
+    """Evaluates the graph at `x`.
 
     With the nodes' own functions this is the classifier; with affine `activate` it is a relaxed
     network that may be differentiated or pushed forward like any function.
+
+    Args:
+      graph: the network, from `trace`.
+      x: one example, of the shape of `graph.input`.
+      activate: `activate(node, z)` evaluates a node at its source's value `z`.
+      apply: `apply(step, *sources)` evaluates a step and returns a tuple of its targets' values.
+
+    Returns:
+      Every value of the graph by `Ref.id`, that of the input among them, each of its `Ref`'s shape.
     """
     values = {graph.input.id: x}
     for operation in graph.operations:
@@ -124,9 +131,19 @@ def pull(
 ) -> tuple[Array, dict[int, Array]]:
     """The dual network: pulls a row over the value `seed` back to the input.
 
-    `slope(node, nu)` is the cotangent of a node's source given that of its target; None ends the
-    path there. Returns the cotangent of the input and those of the reached nodes' targets by
-    `Ref.id`. One row; rows are a `vmap` axis.
+    It takes one row; rows are a `vmap` axis.
+
+    Args:
+      graph: the network, from `trace`.
+      seed: the value of the graph that the row is over.
+      cotangent: the row, of the seed's shape.
+      slope: `slope(node, nu)` is the cotangent of a node's source given `nu`, that of its target;
+        None ends the path there.
+
+    Returns:
+      (cotangent of the input, cotangents of the reached nodes' targets): an array of the input's
+      shape, 0 where no path leads to it, and arrays of the targets' shapes by `Ref.id`, those of
+      nodes at which a path ends among them.
     """
     cotangents = {seed.id: cotangent}
     reached = {}

@@ -33,7 +33,7 @@ def lp_bounds(
     methods: Sequence[str] = METHODS,
     boxed: bool = False,
 ) -> np.ndarray:
-    """Lower bounds `[rows]` on `C @ f(x')` over the ball, by one linear program per row.
+    """Lower bounds on `C @ f(x')` over the ball around `x`, by one linear program per row.
 
     Minimizes over every unit's convex hull on its box (for a ReLU the triangle of Ehlers 2017;
     Wong's thesis, section 3.1): for given boxes this is the largest bound that any slopes reach
@@ -43,8 +43,19 @@ def lp_bounds(
     float64 on the host, by HiGHS; not to be traced or differentiated. What is returned is the
     dual value of the solver's multipliers, evaluated anew: sound by weak duality however exact
     the solver was, to float64's rounding and what the network's own precision put into its
-    matrices. `boxes` are bounds of every node's source (default: the best of `methods`).
-    `threat` is a Linf or L1 ball, its pixel box counting where `boxed`; `C` is `[rows, K]`.
+    matrices.
+
+    Args:
+      f: any pure function of one example, as in `lower_bounds`.
+      x: one example of any shape.
+      C: `[rows, K]` for K logits.
+      threat: a Linf or L1 ball.
+      boxes: bounds of every node's source, in order; by default the best of `methods`.
+      methods: what the default boxes are taken from, as in `lower_bounds`.
+      boxed: whether the threat's pixel box counts.
+
+    Returns:
+      The bounds, a float64 array `[rows]` on the host, in units of `C @ f(x')`.
 
     Raises:
       ValueError: another threat, traced or non-finite input, and as `lower_bounds`.

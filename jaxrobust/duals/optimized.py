@@ -47,8 +47,23 @@ def optimized_bounds(
     in its hidden boxes too, which are computed anew in each step for every row: tighter, and
     `rows` times dearer. Boxes keep the best of their methods' own slopes either way.
 
-    Other arguments and errors as `lower_bounds`; `steps` at least 1. One compiled program; not
-    meant to be differentiated.
+    One compiled program; not meant to be differentiated.
+
+    Args:
+      f, x, threat, methods, boxed, chunk: as in `lower_bounds`, one example.
+      C: `[rows, K]` for K logits.
+      steps: the number of steps of the ascent, at least 1.
+      learning_rate: Adam's first step size, above 0.
+      joint: whether a row's slopes serve in its hidden boxes too.
+
+    Returns:
+      An `Optimized`: `lower`, `[rows]`, the best bounds seen, in the logits' dtype and in units of
+      `C @ f(x')`, never below `lower_bounds` with the same methods; and `alphas`, for each node in
+      order an array `[rows, *shape]`, where shape is the node's, the slopes in [0, 1] of each row's
+      best iterate.
+
+    Raises:
+      ValueError: `steps` or `learning_rate` out of range, or as `lower_bounds`.
     """
     checks.at_least("steps", steps, 1)
     checks.positive("learning_rate", learning_rate)

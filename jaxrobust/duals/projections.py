@@ -44,7 +44,7 @@ class _Norms(NamedTuple):
 def projected_margin_bounds(
     key: Key, f: LogitsFn, x: Array, y: Array, threat: ThreatModel, *, samples: int
 ) -> Array:
-    """Estimates `[K]` of the Wong-Kolter lower bounds on f_y(x') - f_j(x') over the ball; 0 at y.
+    """Estimates of the Wong-Kolter lower bounds on f_y(x') - f_j(x') over the ball around `x`.
 
     For training: hidden boxes are estimated from `samples` random projections, by the median of
     Cauchy ones for l1 and the norm of normal ones for l2, so the results are **no certificate**:
@@ -59,6 +59,16 @@ def projected_margin_bounds(
     Wong's thesis, section 3.4.5 (theorem 4, its cases of d swapped back) and section 3.5.4.
     Known deviation: the ball's norm and all gaps of a linf bound are one l1 norm of the stacked
     dual variables and estimated as one, in place of one estimate for each layer before.
+
+    Args:
+      key: the random key of the projections.
+      f, x: as in `lower_bounds`, one example.
+      y: the label, an integer scalar.
+      threat: a Linf or L2 ball. Its pixel box does not count.
+      samples: the number of random projections for each norm, at least 1.
+
+    Returns:
+      The estimates, `[K]`, in the dtype and units of the logits; 0 at j = y.
 
     Raises:
       ValueError: `samples` is below 1, the set is no Linf or L2 ball, a registered relaxation has
@@ -79,7 +89,7 @@ def probabilistic_margin_bounds(
     delta: float,
     chunk: int | None = None,
 ) -> Array:
-    """Lower bounds `[K]` on f_y(x') - f_j(x') over the ball that fail with chance `delta`; 0 at y.
+    """Lower bounds on f_y(x') - f_j(x') over the ball around `x` that fail with chance `delta`.
 
     Over the draws of `key`, all K bounds and all hidden boxes behind them hold together with
     probability at least 1 - delta (and but for rounding): every estimated norm is multiplied by
@@ -91,13 +101,29 @@ def probabilistic_margin_bounds(
 
     Never tighter than exact Wong-Kolter bounds but for luck; worth it where those are too dear.
     The inflation falls like 1 + sqrt(pi^2 log(1 / failure) / (2 samples)): use hundreds to
-    thousands of samples. `samples` and `delta` are numbers on the host (a new one recompiles);
-    `chunk` samples are pushed at a time, to save memory. Not meant to be differentiated. Cost and
-    other errors as `projected_margin_bounds`; ValueError unless 0 < delta < 1.
+    thousands of samples. Not meant to be differentiated. The cost is that of
+    `projected_margin_bounds`.
 
     Wong's thesis, section 3.4.6. Known deviations: joint estimates as in
     `projected_margin_bounds`, which leaves fewer of them; one mean in place of the largest of
     several.
+
+    Args:
+      key: the random key of the projections.
+      f, x: as in `lower_bounds`, one example.
+      y: the label, an integer scalar.
+      threat: a Linf or L2 ball. Its pixel box does not count.
+      samples: the number of random projections for each norm, at least 1; a number on the host (a
+        new one recompiles).
+      delta: the most probability that some bound fails; a number on the host (a new one
+        recompiles).
+      chunk: samples that are pushed at a time, to save memory.
+
+    Returns:
+      The bounds, `[K]`, in the dtype and units of the logits; 0 at j = y.
+
+    Raises:
+      ValueError: unless 0 < delta < 1, or as `projected_margin_bounds`.
     """
     if not checks.is_concrete(delta) or np.ndim(delta) or not 0 < delta < 1:
         raise ValueError(f"delta must be a number between 0 and 1, known on the host, got {delta}")
@@ -126,11 +152,21 @@ def certify_randomly(
     delta: float,
     chunk: int | None = None,
 ) -> Certificate:
-    """`probabilistic_margin_bounds` as a `Certificate` of kind "probabilistic".
+    """A certificate from `probabilistic_margin_bounds`, which holds but for a chance.
 
     The chance `delta` is of one example and one key that was chosen beforehand: trying keys until
-    one certifies, or reading several certificates together, adds their chances up. ValueError also
-    for fewer than two classes.
+    one certifies, or reading several certificates together, adds their chances up.
+
+    Args:
+      key, f, x, y, threat, samples, delta, chunk: as in `probabilistic_margin_bounds`.
+
+    Returns:
+      A `Certificate` of kind "probabilistic": `lower`, `[K]`, the bounds in the dtype and units of
+      the logits, 0 at the label; `y`; and `delta`, a scalar. Its `certified`, a bool scalar, tells
+      whether they prove the label.
+
+    Raises:
+      ValueError: fewer than two classes, or as `probabilistic_margin_bounds`.
     """
     lower = probabilistic_margin_bounds(
         key, f, x, y, threat, samples=samples, delta=delta, chunk=chunk

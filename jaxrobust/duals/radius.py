@@ -54,6 +54,11 @@ def certified_radius(
       steps: of bisection; certificates are computed `steps` + 2 times, by one program.
       methods, boxed, chunk, bucket: see `certify`.
 
+    Returns:
+      A `Radius`: `radius`, a scalar in `x`'s dtype, 0 where nothing is certified, in the units of
+      the threat's radius, or the factor where that is one per coordinate; and `certificate`, the
+      `Certificate` of the ball of exactly this radius, whose `certified` is False where nothing is.
+
     Raises:
       ValueError: `upper` or `steps` out of range, or what `certify` raises.
 

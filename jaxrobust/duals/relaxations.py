@@ -114,7 +114,17 @@ def register(kind: str, relaxation: Relaxation) -> None:
 
 
 def relaxation(kind: str) -> Relaxation:
-    """The registered relaxation of a node's kind."""
+    """The registered relaxation of a node's kind.
+
+    Args:
+      kind: the name of one of the library's own kinds, or of one that was registered.
+
+    Returns:
+      The `Relaxation`: the function, its lines, CROWN's slopes and its range.
+
+    Raises:
+      KeyError: no relaxation of this kind is registered.
+    """
     return _REGISTRY[kind]
 
 

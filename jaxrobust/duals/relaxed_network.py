@@ -63,7 +63,23 @@ class Relaxed(NamedTuple):
 
 
 def prepare(f: LogitsFn, x: Array, threat: ThreatModel, *, boxed: bool = False) -> Region:
-    """Traces `f` and evaluates it at `x`; errors as `trace` and `concretize.check_ball`."""
+    """Traces `f` and evaluates it at `x`: what all bounds on one ball start from.
+
+    Args:
+      f: any pure function of one example, as in `lower_bounds`.
+      x: one example of any shape, float32 or float64.
+      threat: a Linf, L2 or L1 ball or a union of them.
+      boxed: whether the threat's pixel box counts.
+
+    Returns:
+      A `Region`: the arguments `x`, `threat` and `boxed`; `graph`, the trace; `values`, every value
+      of the network at `x`, by `Ref.id`; and `coloring`, the nodes' rows that can share backward
+      passes, by the `Ref.id` of a node's source. It is alive within the trace that made it.
+
+    Raises:
+      ValueError: another threat, a radius that is neither a number nor of `x`'s shape, or as
+        `trace`.
+    """
     check_ball(threat, x)
     graph = trace(f, x)
     with jax.default_matmul_precision("highest"):
@@ -74,7 +90,21 @@ def prepare(f: LogitsFn, x: Array, threat: ThreatModel, *, boxed: bool = False) 
 
 
 def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None = None) -> Relaxed:
-    """A node's lines on `box`: "interval", "wong_kolter" or "crown", or those of a given alpha."""
+    """A node's lines on the box of its source.
+
+    Args:
+      where: the network on its ball, from `prepare`.
+      node: one of `where.graph.nodes`.
+      box: bounds of the node's source, of its shape.
+      method: "interval", "wong_kolter" or "crown".
+      alpha: slopes of the node's shape, in [0, 1], in place of the method's own.
+
+    Returns:
+      A `Relaxed`: the slopes of the lower and the upper line, and how far each line lies from the
+      function's value at the clean example, what rounding can do included. All four are of the
+      node's shape; the gaps are at least 0. Both slopes are None for the constant lines of
+      "interval" without `alpha`. `floor` is a scalar, what underflow can take from a row.
+    """
     kind = relaxation(node.kind)
     z, h = where.values[node.source.id], where.values[node.target.id]
     l, u, low, high = _ends(where, node, box)  # noqa: E741

@@ -38,6 +38,14 @@ def trace(f: LogitsFn, x: Array) -> Graph:
 
     AutoDual (Wong's thesis, section 3.3), for JAX programs in place of lists of layers.
 
+    Args:
+      f: any pure function of one example that returns logits `[K]`.
+      x: one example of any shape, float32 or float64, or its `jax.ShapeDtypeStruct`.
+
+    Returns:
+      A `Graph`: `operations`, affine steps and nonlinear nodes in order, lead from `input`, of
+      `x`'s shape, to `output` `[K]`. Only what the output depends on is kept.
+
     Raises:
       UnsupportedOperation: a ValueError that names the operation and the mend.
       ValueError: `x` is not float32 or float64, or `f` does not return one vector.

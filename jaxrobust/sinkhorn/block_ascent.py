@@ -54,8 +54,22 @@ def block_ascent(
     released one compares values of an objective called with two arguments exchanged; where z would
     exceed `upper` the beta step puts it there. The image is made feasible as `projected`'s is.
 
-    Arguments, result and errors are those of `projected`; `steps` counts rounds. Not
-    differentiable.
+    Not differentiable.
+
+    Args:
+      x: the clean image, `[H, W]` or `[H, W, C]`, nonnegative, as in `projected`.
+      w: the target, of `x`'s shape and in its units.
+      cost: the window `[rows, columns]` of transport costs, as in `projected`.
+      radius, lam, upper, start, tolerance: as in `projected`.
+      steps: the most rounds.
+
+    Returns:
+      A `Projection`, as `projected` returns it: `z`, the image, of `x`'s shape and units; `info`,
+      scalars, of which `iterations` counts rounds and `products` is 0; and `duals`, the
+      multipliers, of which `beta` has the image's shape and `psi` is a scalar.
+
+    Raises:
+      ValueError: as `projected`.
     """
     checks.at_least("steps", steps, 1)
     checks.positive("tolerance", tolerance)

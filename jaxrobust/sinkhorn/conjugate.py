@@ -17,16 +17,30 @@ from jaxrobust.types import Array, Scalar
 def conjugate(x: Array, y: Array, *, radius: Scalar, lam: Scalar, cost: Array) -> Projection:
     """Maximizes lam <y, z> plus the plan's entropy over z with local transport cost <= radius.
 
-    Images are in units of `x`'s mass. With `x` `[H, W]` or `[H, W, C]` nonnegative and `y` of its
-    shape, the optimal plan is P_{i, delta} = x_i softmax_delta(lam y_{i+delta} - psi C_delta), and
-    only the price psi >= 0 of transport is searched for. Wong's thesis, equations 5.24 to 5.27
-    (beta fixed at lam y), whose objective has the sign opposite to equation 5.23: pass -y for
-    the minimizer. There psi takes Newton steps on the cost; here on its logarithm, in a bracket.
+    Here x and z are in units of `x`'s mass. The optimal plan is P_{i, delta} =
+    x_i softmax_delta(lam y_{i+delta} - psi C_delta), and only the price psi >= 0 of transport is
+    searched for. Wong's thesis, equations 5.24 to 5.27 (beta fixed at lam y), whose objective has
+    the sign opposite to equation 5.23: pass -y for the minimizer. There psi takes Newton steps on
+    the cost; here on its logarithm, in a bracket.
 
-    Returns a `Projection`: the image (in `x`'s units, mass kept, no upper bound on pixels), its
-    evidence (`iterations` counts evaluations; `converged`: the budget is spent, or psi is 0), and
-    multipliers. Where `y` is 0 within reach of all of `x`'s mass the image is `x` itself. Errors as
-    `projected`. Not differentiable. `linear_maximizer` is the version without entropy.
+    Not differentiable. `linear_maximizer` is the version without entropy.
+
+    Args:
+      x: the clean image, `[H, W]` or `[H, W, C]`, nonnegative, of any total.
+      y: the coefficients of the linear function, of `x`'s shape.
+      radius, lam: as in `projected`.
+      cost: the window `[rows, columns]` of transport costs, as in `projected`.
+
+    Returns:
+      A `Projection`: `z`, the image, of `x`'s shape and in its units, with its mass and without an
+      upper bound on pixels; `info`, scalars, of which `iterations` counts evaluations, `products`
+      and `residual` are 0, and `converged`, bool, tells whether the budget is spent, or psi is 0
+      and the budget kept, or the image is `x` itself; and `duals`, of which `beta` is lam y, of
+      `x`'s shape, and `psi` is a scalar. Where `y` is 0 within reach of all of `x`'s mass the image
+      is `x` itself, as it is for a radius of 0.
+
+    Raises:
+      ValueError: as `projected`, for the arguments that they share.
     """
     x, y = jax.lax.stop_gradient((x, jnp.asarray(y)))
     posed = pose(x, jnp.asarray(x), radius=radius, lam=lam, cost=cost)

@@ -51,7 +51,7 @@ class Distance(NamedTuple):
 def distance(
     x: Array, z: Array, *, cost: Array, tolerance: Scalar = 1e-3, steps: int = 100
 ) -> Distance:
-    """min <P, C> over the local plans P that make `z` of `x`, both `[H, W]` or `[H, W, C]`.
+    """min <P, C> over the local plans P that make `z` of `x`.
 
     Images are divided by `x`'s mass, which must be `z`'s. An entropic transport problem (Cuturi,
     2013, "Sinkhorn distances") with a stiff quadratic penalty in place of the constraint on
@@ -60,7 +60,22 @@ def distance(
 
     Measured against linear programs on 40 6x7 images (distances of 0.001 to 1): in float32 the
     estimate is 0.23 % below to 0.01 % above the distance (median error 0.006 %), and the bound up
-    to 1.6 % below it; in float64 up to 0.3 %. Errors as `projected`. Not differentiable.
+    to 1.6 % below it; in float64 up to 0.3 %. Not differentiable.
+
+    Args:
+      x: one image, `[H, W]` or `[H, W, C]`, nonnegative.
+      z: the other image, of `x`'s shape and mass.
+      cost: the window `[rows, columns]` of transport costs, as in `projected`.
+      tolerance: what the smoothed problems are solved to, as in `projected`.
+      steps: the most Newton steps at each of the sharpnesses that are tried.
+
+    Returns:
+      A `Distance` of scalars: `lower`, the certified bound, and `estimate`, both in the units of
+      `cost` for each unit of mass; `residual`, the l1 distance in image masses by which the plan
+      misses `z`; and `converged`, bool.
+
+    Raises:
+      ValueError: as `projected`, for the arguments that they share and for `z` in place of `w`.
     """
     checks.at_least("steps", steps, 1)
     checks.positive("tolerance", tolerance)

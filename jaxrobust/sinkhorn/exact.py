@@ -49,7 +49,21 @@ def exact_projection(
     entropy hardly counts, and the result is certified: `gap` bounds what it leaves on the table by
     the dual without entropy. Measured on MNIST in float32: gap / objective 1e-4 to 1e-3.
 
-    Arguments and errors as `projected`. Not differentiable.
+    Not differentiable.
+
+    Args:
+      x: the clean image, `[H, W]` or `[H, W, C]`, nonnegative, as in `projected`.
+      w: the target, of `x`'s shape and in its units.
+      cost: the window `[rows, columns]` of transport costs, as in `projected`.
+      radius, upper, tolerance, steps: as in `projected`.
+
+    Returns:
+      An `ExactProjection`: `z`, the point, of `x`'s shape and units, in ball and box whatever
+      `info.converged` says; `gap`, a scalar in `x`'s units squared, by which |w - z|^2 / 2 may be
+      above its least value; and `info`, the evidence for the entropic problem, scalars.
+
+    Raises:
+      ValueError: as `projected`, for the arguments that they share.
     """
     checks.at_least("steps", steps, 1)
     checks.positive("tolerance", tolerance)

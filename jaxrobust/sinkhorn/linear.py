@@ -39,8 +39,7 @@ class Best(NamedTuple):
 def linear_maximizer(x: Array, y: Array, *, radius: Scalar, cost: Array) -> Maximizer:
     """Maximizes <y, z> over the images z that local transport of cost <= radius makes of x.
 
-    `x` `[H, W]` or `[H, W, C]` nonnegative, `y` of its shape, `radius` in transport cost for all
-    of x's mass taken as 1; pixels have no upper bound. The dual is one-dimensional,
+    Pixels have no upper bound. With x's mass taken as 1, the dual is one-dimensional,
 
         min_{psi >= 0}  psi radius + sum_i x_i max_delta (y_{i+delta} - psi C_delta),
 
@@ -48,7 +47,21 @@ def linear_maximizer(x: Array, y: Array, *, radius: Scalar, cost: Array) -> Maxi
     to the last float, and the plans on its two sides are mixed so that the radius is spent
     exactly. The linear minimization oracle of Wu, Wang and Yu (2020, "Stronger and faster
     Wasserstein adversarial attacks", arXiv:2008.02883), for local plans and without their entropic
-    regularization. Errors as `projected`. Not differentiable.
+    regularization. Not differentiable.
+
+    Args:
+      x: the clean image, `[H, W]` or `[H, W, C]`, nonnegative, of any total.
+      y: the coefficients of the linear function, of `x`'s shape.
+      radius: the most transport cost, for all of `x`'s mass taken as 1.
+      cost: the window `[rows, columns]` of transport costs, as in `projected`.
+
+    Returns:
+      A `Maximizer`: `z`, the image, of `x`'s shape and in its units; `cost`, a scalar, the
+      transport cost of the plan from x to z, at most the radius; and `bound`, a scalar in the units
+      of <y, z>, which no image of the ball exceeds.
+
+    Raises:
+      ValueError: as `projected`, for the arguments that they share.
     """
     x, y = jax.lax.stop_gradient((jnp.asarray(x), jnp.asarray(y)))
     posed = pose(x, x, radius=radius, lam=1.0, cost=cost)

@@ -20,10 +20,20 @@ from jaxrobust.types import Array, Scalar
 
 
 def window(size: int = 5, *, p: float = 1.0) -> np.ndarray:
-    """Transport costs `[size, size]` within a window: |delta|_2^p in pixel widths, center 0.
+    """Transport costs within a window: |delta|_2^p, with distances in pixel widths.
 
     The thesis uses size 5 and p = 1, the 1-Wasserstein distance (section 5.2); the released
-    code's default is p = 2. Raises ValueError for an even size or p <= 0.
+    code's default is p = 2.
+
+    Args:
+      size: the number of pixels along each side of the window, odd.
+      p: the exponent of the distance, above 0.
+
+    Returns:
+      The costs, a float64 array `[size, size]` on the host, 0 at the center.
+
+    Raises:
+      ValueError: for an even size or one below 1, or p <= 0.
 
     Example:
       >>> from jaxrobust import sinkhorn
