@@ -24,7 +24,17 @@ def sphere(key: Key, threat: Linf | L2, x: Array) -> Array:
     """A random point at distance radius from `x`, then clipped to the box: APGD's start.
 
     linf: x + radius u / max|u| with u uniform in [-1, 1]; l2: x + radius n / ||n|| with n normal.
-    Raises TypeError for another threat.
+
+    Args:
+      key: the random key.
+      threat: `Linf` or `L2`.
+      x: the clean example, `[...]`.
+
+    Returns:
+      A point `[...]` of the set.
+
+    Raises:
+      TypeError: another threat.
     """
     _check_threat(threat)
     radius, _, _ = numbers(threat, x)

@@ -48,12 +48,30 @@ class _Walk(NamedTuple):
 
 
 def fooled(logits: Array, y: Array) -> Array:
-    """Whether the label's logit is not strictly the largest; a tie or a NaN counts as fooled."""
+    """Whether the label's logit is not strictly the largest; a tie or a NaN counts as fooled.
+
+    Args:
+      logits: `[K]`.
+      y: the label, an integer scalar.
+
+    Returns:
+      A bool scalar.
+    """
     return ~(losses.margin(logits, y) < 0)
 
 
 def objective(f: LogitsFn, loss: Loss, y: Array) -> Objective:
-    """`z -> (loss(f(z), y), fooled)`, the objective of an untargeted attack."""
+    """The objective of an untargeted attack.
+
+    Args:
+      f: the classifier of one example.
+      loss: (logits `[K]`, label) -> the scalar to maximize.
+      y: the label, an integer scalar.
+
+    Returns:
+      A function of a point `z` `[...]` that returns two scalars from one forward pass: the loss
+      `loss(f(z), y)`, and a bool that tells whether `z` fools the model, see `fooled`.
+    """
 
     def evaluate(z: Array) -> tuple[Array, Array]:
         logits = f(z)
@@ -87,13 +105,21 @@ def ascend(
     taken over the start, every iterate and the last point; one that fools beats one that does not.
     Non-finite gradient entries count as zero: they give no direction.
 
-    Args:
-      objective: point -> (value, fooled); see `attacks.objective`.
-      x: the clean example.
-      start: the first iterate, inside the set.
-      steps: number of steps; an array where it is known at run time only (a `while_loop` then).
-
     Not differentiable as a `while_loop`; otherwise reverse-mode differentiable.
+
+    Args:
+      objective: point -> (value, fooled), two scalars; see `attacks.objective`.
+      threat: the set around `x`.
+      x: the clean example, `[...]`.
+      start: the first iterate, `[...]` as `x` and inside the set.
+      optimizer: makes the update of a step from its gradient.
+      steps: number of steps; an array where it is known at run time only (a `while_loop` then).
+      stop: (point, gradient of the objective there) -> bool scalar.
+
+    Returns:
+      An `Ascent`: `last`, the last point `[...]`; `best`, the best one, a `Point` of `z` `[...]`,
+      its objective `value` and the bool `fooled`, both scalars; and `gradients`, an int32 scalar,
+      the gradients taken. One more evaluation of the objective, at the last point, is not counted.
     """
     gradient = jax.value_and_grad(objective, has_aux=True)
 
@@ -139,6 +165,23 @@ def judge(
     result where the model errs on it and `z` is no success. Evaluation wants this of an attack
     that may leave such an example unfound, as one that starts at a random point; training does
     not, see `types.Attack.bare`.
+
+    Args:
+      f: the classifier of one example.
+      threat: the set around `x`.
+      x: the clean example, `[...]`.
+      y: the label, an integer scalar.
+      z: the point to judge, `[...]` as `x`.
+      loss: (logits `[K]`, label) -> the attack's objective, a scalar.
+      forwards: the forward passes spent so far, an integer scalar.
+      backwards: the backward passes spent so far, an integer scalar.
+      clean: whether the clean example is a candidate.
+
+    Returns:
+      An `AttackResult` of the point `x` `[...]` and of scalars: `success` and `inside`, bool;
+      `loss`, the objective there; `margin` in units of the logits; `norm`, the distance from the
+      clean example in the threat's norm; `forwards` and `backwards`, int32, with the passes of this
+      call.
     """
     logits = f(z)
     inside, norm = measure(threat, x, z)

@@ -27,7 +27,7 @@ def autoattack(
     draws: int = 20,
     chunk: int | None = None,
 ) -> dict[str, Attack]:
-    """The attacks of AutoAttack by name, in their order; none has a setting to tune.
+    """AutoAttack: an ensemble of attacks of which none has a setting to tune.
 
     Standard: APGD-CE, APGD-T and FAB-T at the 9 likeliest wrong classes, Square. Plus: APGD-CE and
     APGD-DLR with 5 restarts, FAB with 5 restarts, Square, APGD-T, FAB-T. On an L1 threat (both
@@ -43,10 +43,13 @@ def autoattack(
     Args:
       threat: `Linf`, `L2` or `L1`.
       version: "standard", "plus" or "rand".
-      steps: of APGD and FAB.
-      queries: of Square. Fewer than the defaults is not AutoAttack.
-      draws: of "rand", predictions averaged at each point.
+      steps: the number of steps of APGD and FAB.
+      queries: the number of queries of Square. Fewer than the defaults is not AutoAttack.
+      draws: the number of predictions that "rand" averages at each point.
       chunk: how many targets or restarts run side by side (default all); memory only.
+
+    Returns:
+      The attacks by name, in the order in which they are to run.
 
     Raises:
       ValueError: an unknown version.

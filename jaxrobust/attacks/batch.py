@@ -17,7 +17,15 @@ Box = tuple[Scalar, Scalar]
 
 
 def example_keys(key: Key, index: Array) -> Key:
-    """One key per example, from its own index alone: batching never changes a result."""
+    """Gives every example a key from its own index alone: batching never changes a result.
+
+    Args:
+      key: the random key that all of them come from.
+      index: `[B]` integers, each example's own number.
+
+    Returns:
+      `[B]` keys, one for each example.
+    """
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
@@ -31,7 +39,7 @@ def batched(
     index: Array | None = None,
     axis_name: str | None = None,
 ) -> AttackResult:
-    """Runs `attack` on every example of a batch, side by side; fields gain a leading axis.
+    """Runs `attack` on every example of a batch, side by side.
 
     Where the attack's threat sets hold one number for each example, `[B]`, or one for each of its
     coordinates, `[B, ...]`, every example is attacked within its own set; numbers of the shape of
@@ -42,12 +50,18 @@ def batched(
     clipped. Shapes and types are checked always.
 
     Args:
+      attack: called as `attack(key, f, x, y, *more)` on one example.
+      key: the random key, from which and from its `index` every example gets its own.
       f: the classifier of ONE example.
       x: `[B, ...]`.
       y: `[B]` integers.
       more: arrays `[B, ...]` of whatever else `attack` takes for each example.
-      index: each example's own number (default its position); it alone seeds its randomness.
+      index: `[B]`, each example's own number (default its position); it alone seeds its randomness.
       axis_name: names the mapped axis, for an `f` that takes training batch statistics over it.
+
+    Returns:
+      What `attack` returns, with a leading axis on every array. From an `Attack` it is an
+      `AttackResult` whose points `x` are `[B, ...]` and whose other fields are `[B]`.
 
     Raises:
       ValueError: inputs that are not finite floats inside the box, labels that are not `[B]`

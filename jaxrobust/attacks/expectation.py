@@ -22,10 +22,18 @@ def digest(x: Array) -> Array:
 
 
 def expected(f: Callable[..., Array], key: Key, *, draws: int) -> LogitsFn:
-    """The mean of `draws` predictions `f(x, key=...)`, as a pure function of `x`.
+    """Averages `draws` predictions `f(x, key=...)` of a random classifier.
 
     Every point has random numbers of its own, made from `key` and the point: so an attack sees
     fresh ones at each iterate, and its gradient is that of the expectation's estimate there.
+
+    Args:
+      f: (x, key=...) -> logits `[K]`, the classifier of one example.
+      key: the key that all random numbers come from.
+      draws: the number of predictions averaged at each point.
+
+    Returns:
+      A pure function of a point `[...]` that returns the mean logits `[K]` there.
     """
 
     def mean(x: Array) -> Array:

@@ -20,7 +20,13 @@ def fosc(threat: ThreatModel, x: Array, z: Array, gradient: Array) -> Array:
     negative). Ignores the pixel box: points clipped by it keep c > 0; see `fosc_box`.
 
     Args:
-      gradient: of the per-example loss (never a batch mean: that rescales c) at `z`.
+      threat: the ball around `x`.
+      x: the clean example, `[...]`.
+      z: the point to measure, `[...]`.
+      gradient: that of the per-example loss (never a batch mean: that rescales c) at `z`, `[...]`.
+
+    Returns:
+      c(z), a scalar in units of the loss.
     """
     radius = jnp.asarray(threat.radius, gradient.dtype)
     reach = (
@@ -33,7 +39,18 @@ def fosc_box(threat: Linf, x: Array, z: Array, gradient: Array) -> Array:
     """`fosc` over ball and pixel box for a linf threat: 0 also where the box stops the ascent.
 
     max over z' in [max(x - r, lower), min(x + r, upper)] of <z' - z, g>, coordinate by coordinate.
-    Raises TypeError for another norm, whose ball is no product of intervals.
+
+    Args:
+      threat: the ball around `x` and the pixel box.
+      x: the clean example, `[...]`.
+      z: the point to measure, `[...]`.
+      gradient: that of the per-example loss at `z`, `[...]`.
+
+    Returns:
+      The maximum, a scalar in units of the loss.
+
+    Raises:
+      TypeError: another norm, whose ball is no product of intervals.
     """
     if not isinstance(threat, Linf):
         raise TypeError(f"fosc_box needs a Linf threat, got {type(threat).__name__}; use fosc")
@@ -52,5 +69,17 @@ def fosc_at(
     *,
     loss: Loss = losses.cross_entropy,
 ) -> Array:
-    """`fosc` of the point `z` under classifier `f` and `loss`: one forward and backward pass."""
+    """`fosc` of the point `z` under classifier `f` and `loss`: one forward and backward pass.
+
+    Args:
+      threat: the ball around `x`.
+      f: the classifier of one example.
+      x: the clean example, `[...]`.
+      y: the label, an integer scalar.
+      z: the point to measure, `[...]`.
+      loss: (logits `[K]`, label) -> scalar.
+
+    Returns:
+      c(z) of `fosc`, a scalar in units of the loss.
+    """
     return fosc(threat, x, z, jax.grad(lambda point: loss(f(point), y))(z))

@@ -11,13 +11,31 @@ from jaxrobust.types import Array, Key, Scalar, ThreatModel
 
 
 def clean(key: Key, threat: ThreatModel, x: Array) -> Array:
-    """The clean example itself."""
+    """The clean example itself.
+
+    Args:
+      key: not used.
+      threat: not used.
+      x: the clean example, `[...]`.
+
+    Returns:
+      `x`.
+    """
     del key, threat
     return x
 
 
 def uniform(key: Key, threat: ThreatModel, x: Array) -> Array:
-    """Uniform in the ball, then clipped to the pixel box."""
+    """Uniform in the ball, then clipped to the pixel box.
+
+    Args:
+      key: the random key.
+      threat: the set around `x`, whose `sample` is drawn from.
+      x: the clean example, `[...]`.
+
+    Returns:
+      A point `[...]` of the set.
+    """
     return threat.sample(key, x)
 
 
@@ -27,10 +45,28 @@ def unclipped(key: Key, threat: ThreatModel, x: Array) -> Array:
     FGSM-RS of Wong's thesis, Algorithm 7, and its released MNIST code. Clipped, half of the noise
     on black and white pixels is lost. The point stepped to is in the set again: take `keep="last"`,
     as the start itself could be the best point.
+
+    Args:
+      key: the random key.
+      threat: a ball with a pixel box.
+      x: the clean example, `[...]`.
+
+    Returns:
+      A point `[...]` of the ball, which may lie outside the pixel box.
     """
     return dataclasses.replace(threat, lower=-jnp.inf, upper=jnp.inf).sample(key, x)
 
 
 def gaussian(key: Key, threat: ThreatModel, x: Array, scale: Scalar = 1e-3) -> Array:
-    """P(x + scale N(0, I)), the start of TRADES, MART and the released DALE code."""
+    """P(x + scale N(0, I)), the start of TRADES, MART and the released DALE code.
+
+    Args:
+      key: the random key.
+      threat: the set around `x`, whose projection P is.
+      x: the clean example, `[...]`.
+      scale: the standard deviation of the noise, in pixel units.
+
+    Returns:
+      A point `[...]` of the set.
+    """
     return threat.project(x, x + scale * jax.random.normal(key, x.shape, x.dtype))

@@ -23,8 +23,16 @@ def worst(results: AttackResult, *, by: str = "margin") -> AttackResult:
 
     With `by="norm"`, for minimum-norm attacks: success first, then the misclassified point of
     smallest norm, inside the set or not; where no point is misclassified, the largest margin.
-    With `by="loss alone"`, for training: the largest loss, successful or not. Costs are summed:
-    every one of them was paid.
+    With `by="loss alone"`, for training: the largest loss, successful or not.
+
+    Args:
+      results: an `AttackResult` of one example, with R of them on a leading axis: points
+        `[R, ...]`, the other fields `[R]`.
+      by: "margin", "loss", "norm" or "loss alone".
+
+    Returns:
+      One of the results, its point `[...]` and its other fields scalars, but with the passes of all
+      R summed: every one of them was paid. Except with "norm", points outside the set rank last.
     """
     value = results.loss if by == "loss alone" else getattr(results, by)
     value = jnp.where(jnp.isnan(value), jnp.inf, value)

@@ -111,11 +111,15 @@ def adversarial_examples(
     make_loss: Callable[..., Loss] | None = None,
     targets: tuple[Array, ...] = (),
 ) -> Array:
-    """Adversarial points `[B, ...]` for a batch, constants for the training loss.
+    """Finds adversarial points for a batch of training examples.
 
-    They are those of the attack's `bare` form: the ends of its search.
+    The points are those of the attack's `bare` form: the ends of its search.
 
     Args:
+      key: the random key of the batch.
+      attack: called as `attack(key, f, x, y)` on one example.
+      model, variables: the classifier under attack.
+      batch: images or vectors `[B, ...]` with their labels and data-set indices, `[B]` each.
       context: where training stands: `progress` on the ramp, and the device axes.
       attack_mode: "eval" attacks the classifier with its running statistics and no dropout (the
         default everywhere); "train" with the statistics of the batch of iterates itself, averaged
@@ -130,6 +134,10 @@ def adversarial_examples(
       make_loss: (clean logits, *the example's targets) -> loss, for an attack on something else
         than its own loss, such as a divergence from the clean prediction.
       targets: arrays `[B, ...]` for `make_loss`.
+
+    Returns:
+      The adversarial points `[B, ...]`, constants for the training loss: no gradient flows through
+      them.
     """
     variables = jax.lax.stop_gradient(variables)
     # A plain function has no parts to change.
@@ -194,9 +202,18 @@ def forward(
     *,
     axes: tuple[str, ...],
 ) -> tuple[Array, Variables]:
-    """Training-mode logits `[B, K]`, and the variables with renewed statistics.
+    """A forward pass in training mode.
 
     Dropout differs between the devices of the mapped `axes`.
+
+    Args:
+      key: the random key of dropout.
+      model, variables: the classifier.
+      x: `[B, ...]`.
+      axes: the device axes over which batch statistics are averaged.
+
+    Returns:
+      The logits `[B, K]`, and the variables with renewed statistics and the same parameters.
     """
     for axis in axes:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis))
@@ -223,7 +240,17 @@ def accuracy(logits: Array, y: Array) -> Array:
 def metrics_of(
     y: Array, *, clean: Array | None = None, adversarial: Array | None = None
 ) -> dict[str, Array]:
-    """Cross-entropy and accuracy of clean and adversarial logits, where given."""
+    """Cross-entropy and accuracy of clean and adversarial logits, where given.
+
+    Args:
+      y: `[B]` integers, the labels.
+      clean: logits `[B, K]` of the clean examples.
+      adversarial: logits `[B, K]` of the adversarial ones.
+
+    Returns:
+      Scalars by name: `clean_loss` and `adversarial_loss`, mean cross-entropies in nats, and
+      `clean_accuracy` and `adversarial_accuracy` in %. Those of logits not given are missing.
+    """
     metrics = {}
     for name, logits in (("clean", clean), ("adversarial", adversarial)):
         if logits is not None:

@@ -13,15 +13,30 @@ PADDINGS = ("constant", "reflect")
 
 
 def flip(key: Key, x: Array) -> Array:
-    """Mirrored left to right with probability 1/2."""
+    """Mirrors an image left to right with probability 1/2.
+
+    Args:
+      key: the random key.
+      x: the image, `[H, W, C]`.
+
+    Returns:
+      The image, mirrored or not, `[H, W, C]`.
+    """
     return jnp.where(jax.random.bernoulli(key), x[:, ::-1], x)
 
 
 def crop(padding: int, *, mode: str = "constant") -> Augment:
-    """A random window of the image's own size, after padding each side by `padding` pixels.
+    """Cuts a random window of the image's own size, after padding each side by `padding` pixels.
 
     Args:
+      padding: pixels added on each side, at least 0.
       mode: what to pad with, "constant" (zeros) or "reflect".
+
+    Returns:
+      An augmentation: a function (key, image `[H, W, C]`) -> window `[H, W, C]`.
+
+    Raises:
+      ValueError: padding below 0, or an unknown mode.
     """
     checks.at_least("padding", padding, 0)
     checks.choice("mode", mode, PADDINGS)
@@ -35,7 +50,14 @@ def crop(padding: int, *, mode: str = "constant") -> Augment:
 
 
 def compose(*augmentations: Augment) -> Augment:
-    """One after the other, each with a key of its own."""
+    """Augmentations one after the other, each with a key of its own.
+
+    Args:
+      augmentations: functions (key, image `[H, W, C]`) -> image, in their order.
+
+    Returns:
+      An augmentation: a function (key, image `[H, W, C]`) -> augmented image.
+    """
 
     def apply(key: Key, x: Array) -> Array:
         for augmentation in augmentations:
@@ -47,7 +69,17 @@ def compose(*augmentations: Augment) -> Augment:
 
 
 def crop_flip(padding: int = 4, *, mode: str = "constant") -> Augment:
-    """The CIFAR standard: crop with padding, then flip."""
+    """The CIFAR standard: crop with padding, then flip.
+
+    Args:
+      padding, mode: see `crop`.
+
+    Returns:
+      An augmentation: a function (key, image `[H, W, C]`) -> augmented image `[H, W, C]`.
+
+    Raises:
+      ValueError: as `crop`.
+    """
     return compose(crop(padding, mode=mode), flip)
 
 
@@ -56,6 +88,12 @@ def cutout(size: int) -> Augment:
 
     DeVries & Taylor 2017; Wong's thesis, section 4.4.2, which finds 14 best against robust
     overfitting of CIFAR-10. Apply it last, before any normalization (which is the model's).
+
+    Args:
+      size: pixels on a side of the square, at least 1.
+
+    Returns:
+      An augmentation: a function (key, image `[H, W, C]`) -> image `[H, W, C]` with a square of 0.
 
     Raises:
       ValueError: size < 1, or an image smaller than the square.

@@ -51,7 +51,13 @@ def averaging(
 
 
 def averaged(state: TrainState) -> Variables:
-    """The averaged parameters of a run trained with `averaging`, with its last statistics.
+    """The averaged parameters of a run trained with `averaging`.
+
+    Args:
+      state: the state of the run, for example `Run.state`.
+
+    Returns:
+      The variables of the model: the averaged parameters, with the run's last statistics.
 
     Raises:
       ValueError: the run's optimizer keeps no average.

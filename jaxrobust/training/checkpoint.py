@@ -97,10 +97,16 @@ def sweep(run: Path, kind: str) -> None:
 
 
 def restore(run: Path, kind: str, like: TrainState) -> Checkpoint | None:
-    """The checkpoint under `run / kind`, or None where there is none yet.
+    """Reads the checkpoint under `run / kind`.
 
     Args:
+      run: the folder of the run.
+      kind: "last" or "best".
       like: a state of the expected structure, shapes and types.
+
+    Returns:
+      A `Checkpoint`: the `state`, of the structure, shapes and types of `like`, and the `history`,
+      one row of metrics per finished epoch. None where there is no checkpoint yet.
 
     Raises:
       CheckpointError: broken files, any byte of the state or the history that is not what was
@@ -132,6 +138,14 @@ def restore(run: Path, kind: str, like: TrainState) -> Checkpoint | None:
 
 def saved_variables(run: Path, kind: str) -> Mapping[str, Any]:
     """Parameters and statistics under `run / kind`, without the optimizer that they came with.
+
+    Args:
+      run: the folder of the run.
+      kind: "last" or "best".
+
+    Returns:
+      The fields of the model's `Variables` by name, `params` and `stats`, as saved: trees of dicts
+      and lists of arrays.
 
     Raises:
       FileNotFoundError: no such checkpoint.

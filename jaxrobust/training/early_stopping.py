@@ -13,12 +13,20 @@ Stop = Callable[[Sequence[Mapping[str, Any]]], bool]
 
 
 def collapsed(metric: str, *, drop: float) -> Stop:
-    """Stops after an epoch in which `metric` fell by more than `drop`, in its own units.
+    """Stops after an epoch in which `metric` fell by more than `drop`.
 
     Catastrophic overfitting: single-step training loses its robustness to PGD within an epoch
     (Wong's thesis, section 4.1.2, which checks PGD-5 on a training batch against a drop of 20
     points). Give `fit` a `validate` with PGD on held-out images and `best_by` this metric; the
     state before the collapse is then in `Run.best`.
+
+    Args:
+      metric: the name of a metric in the rows of the history.
+      drop: the largest fall allowed, in the metric's own units.
+
+    Returns:
+      A function of the history (one row of metrics per finished epoch) that returns whether to
+      stop, for `stop` of `fit`.
 
     Raises:
       ValueError: drop not positive; in training, a metric that the rows lack.
@@ -36,7 +44,18 @@ def stalled(metric: str, *, epochs: int) -> Stop:
     """Stops once the largest `metric` is so many epochs old: the usual early stopping.
 
     On held-out robust accuracy it is the remedy for robust overfitting that Wong's thesis finds
-    (section 4.3.9). NaN is never the largest. Errors as `collapsed`.
+    (section 4.3.9). NaN is never the largest.
+
+    Args:
+      metric: the name of a metric in the rows of the history.
+      epochs: the age of the largest value, in epochs, at which training stops.
+
+    Returns:
+      A function of the history (one row of metrics per finished epoch) that returns whether to
+      stop, for `stop` of `fit`.
+
+    Raises:
+      ValueError: epochs below 1; in training, a metric that the rows lack.
     """
     checks.at_least("epochs", epochs, 1)
 

@@ -64,18 +64,33 @@ def fit(
     `run` must lie on storage that all of them read.
 
     Args:
-      seed: of parameters, batches, attacks and augmentation.
+      seed: the seed of parameters, batches, attacks and augmentation.
+      model: the classifier to train.
+      defense: the training method.
+      dataset: the data set, whose training images are seen.
       optimizer, multiplier: built for the run's length; see `steps_per_epoch`.
-      batch_size: of the global batch, over all devices of all processes.
+      epochs: the number of epochs of the whole run.
+      batch_size: the size of the global batch, over all devices of all processes.
+      run: the folder of the run.
       config: JSON-able settings to find the run by. `fit` identifies it by more: seed, epochs,
         batch size, training images, and what model, defense, optimizer, multiplier, augment
         and validate are made of (`contents`: numbers in closures, code of your own). Resuming a
         folder in which any of these differs is an error that names it.
+      augment: applied to every training image; see `crop_flip`.
       validate: called after every epoch; its metrics join the row.
       best_by: name of the metric of `validate` whose largest value marks the best epoch; a new
         run then validates once before the first epoch too, to refuse an unknown name at once.
       stop: ends the run early; see `collapsed` and `stalled`. It may differ when a run resumes,
         such as a deadline; a run that is longer already stays so.
+      progress: whether to show a progress bar.
+
+    Returns:
+      A `Run`: `state`, the `TrainState` after the last epoch, without a device axis; `history`, one
+      row for every finished epoch, those before a resumption included; and `best`, the state of the
+      best epoch, the last one without `best_by`. A row is a dict of the `epoch`, counted from 1,
+      the `step` it ended at, the epoch's means of the training metrics (`train_loss`, ...), the
+      multiplier it ended with, if any, the metrics of `validate`, `seconds` and
+      `images_per_second`.
 
     Raises:
       ValueError: a batch that does not divide over the devices, an impossible setting, or a run
@@ -123,9 +138,18 @@ def fit(
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int, *, replays: int = 1) -> int:
-    """Steps in one pass over the training images: its whole batches, each seen `replays` times.
+    """Counts the steps in one pass over the training images, or the labeled ones if not all are.
 
-    Where some images are pseudo-labeled, over the labeled ones: see `data.batches_per_epoch`.
+    Args:
+      dataset: the data set whose training images make the batches.
+      batch_size: the size of the global batch.
+      replays: how many steps in a row see the same batch, as `Defense.replays`.
+
+    Returns:
+      The number of whole batches, see `data.batches_per_epoch`, times `replays`.
+
+    Raises:
+      ValueError: as `data.batches_per_epoch`.
     """
     return batches_per_epoch(dataset, batch_size) * replays
 

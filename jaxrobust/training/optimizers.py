@@ -13,7 +13,15 @@ OPTIMIZERS = ("sgd", "adam")
 
 
 def weights_only(params: PyTree) -> PyTree:
-    """True for weight matrices and kernels, False for biases and normalization parameters."""
+    """Tells weight matrices and kernels from biases and normalization parameters.
+
+    Args:
+      params: a tree of arrays, the parameters of a model.
+
+    Returns:
+      A tree of the same structure of Python bools: True for arrays of two dimensions or more, as
+      weight matrices and kernels are, False for biases and normalization parameters.
+    """
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 

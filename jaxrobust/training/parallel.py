@@ -21,28 +21,46 @@ Program = TypeVar("Program")
 
 
 def replicate(tree: PyTree, devices: Sequence[Device]) -> PyTree:
-    """A copy per device, along a new leading axis."""
+    """Copies a tree to every device.
+
+    Args:
+      tree: a tree of arrays `[...]`.
+      devices: the D devices.
+
+    Returns:
+      The tree of arrays `[D, ...]`, a copy per device along the new leading axis.
+    """
     # Under the step's own axis name: with another, the step's second call would compile again.
     copy = jax.pmap(lambda _, t: t, in_axes=(0, None), axis_name=DEVICES, devices=devices)
     return copy(jnp.arange(len(devices)), tree)
 
 
 def unreplicate(tree: PyTree) -> PyTree:
-    """The first local device's copy."""
+    """Takes the first local device's copy of a replicated tree.
+
+    Args:
+      tree: a tree of arrays `[D, ...]`, see `replicate`.
+
+    Returns:
+      The tree of arrays `[...]`.
+    """
     return jax.tree.map(lambda a: a[0], tree)
 
 
 def pmapped_steps(step: Step, *, devices: Sequence[Device] | None = None) -> StepsFn:
-    """`run(state, data, indices)`: a compiled scan of training steps on all devices.
-
-    State and data carry a leading device axis (see `replicate`); `indices`, `[D, S, B / D]`, picks
-    every device's share of S batches from the device-resident data. Returns the new state and the
-    metrics `[D, S]`, equal on every device. The state is donated.
-
-    With several processes D counts the local devices, and the means run over those of all.
+    """Compiles a scan of training steps on all devices.
 
     Args:
-      devices: of all processes, in the same order everywhere (default: all there are).
+      step: the step of one device, from `make_step`.
+      devices: those of all processes, in the same order everywhere (default: all there are).
+
+    Returns:
+      `run(state, data, indices) -> (state, metrics)`. State and data carry a leading device axis
+      (see `replicate`); `indices`, integers `[D, S, B / D]`, picks every device's share of S
+      batches from the device-resident data. The metrics are `[D, S]`, equal on every device, and
+      `[D, S, G]` where they hold a value for each of G constraints. The state is donated. With
+      several processes D counts the local devices, B is the process's share of a batch, and the
+      means run over the devices of all.
     """
 
     def run(state: TrainState, data: Split, indices: Array):
@@ -55,11 +73,17 @@ def pmapped_steps(step: Step, *, devices: Sequence[Device] | None = None) -> Ste
 
 
 def pmapped_step(step: Step, *, devices: Sequence[Device] | None = None) -> StepFn:
-    """`run(state, batch)`: one compiled training step on a batch that comes from the host.
+    """Compiles one training step on a batch that comes from the host.
 
-    State and batch carry a leading device axis, the batch's images `[D, B / D, H, W, C]` in 8 bits.
-    Returns the new state and the metrics `[D]`. Another size of images or of the batch compiles
-    once. Otherwise as `pmapped_steps`.
+    Args:
+      step: the step of one device, from `make_step`.
+      devices: see `pmapped_steps`.
+
+    Returns:
+      `run(state, batch) -> (state, metrics)`. State and batch carry a leading device axis: the
+      images are `[D, B / D, H, W, C]` in 8 bits, the labels and indices `[D, B / D]`. The metrics
+      are `[D]`, and `[D, G]` where they hold a value for each of G constraints. Another size of
+      images or of the batch compiles once. Otherwise as `pmapped_steps`.
     """
 
     def run(state: TrainState, batch: Batch):

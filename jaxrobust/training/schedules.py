@@ -132,7 +132,13 @@ def schedule(
     """The named schedule of a run of `steps` steps with the given peak rate.
 
     Args:
+      name: a name in `SCHEDULES`.
+      peak: the peak rate, at least 0.
+      steps: the steps of the whole run, at least 1.
       options: further arguments of `SCHEDULES[name]` by name, such as `{"at": (0.5, 0.75)}`.
+
+    Returns:
+      An Optax schedule: a function of the step, counted from 0, that returns the rate.
 
     Raises:
       ValueError: an unknown name, a negative rate, fewer than one step, an option out of its range,

@@ -40,7 +40,16 @@ def init_state(
     """The state before the first step.
 
     Args:
+      key: the random key of the run, which parameters and steps draw from.
+      model: the classifier to train.
+      defense: the training method.
+      optimizer: the optimizer of the parameters.
+      multiplier: the multiplier of a constrained defense, else None.
       x: a sample batch `[B, ...]` that shows the model its input shape.
+
+    Returns:
+      A `TrainState` with fresh variables and fresh states of the optimizer, the multiplier (None
+      without one) and the defense; `step` is 0, an int32 scalar.
 
     Raises:
       ValueError: a constrained defense without a multiplier, or the reverse.

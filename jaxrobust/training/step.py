@@ -43,7 +43,7 @@ def make_step(
     total_steps: int = 1,
     axis: str = DEVICES,
 ) -> Step:
-    """`step(state, shard) -> (state, metrics)`, one primal step and one dual step.
+    """Makes the training step of one device: one primal step and one dual step.
 
     Primal: the optimizer on the gradient of the defense's loss. Dual: the multiplier on the
     violation, after the primal step, both measured on the same batch. Gradients, batch statistics,
@@ -53,8 +53,20 @@ def make_step(
     a batch gives the same step on any number of devices.
 
     Args:
+      model: the classifier to train.
+      defense: the training method.
+      optimizer: the optimizer of the parameters.
+      multiplier: the multiplier of a constrained defense.
       augment: applied to each image before everything else.
-      total_steps: of the whole run; `progress` is step / total_steps.
+      total_steps: the steps of the whole run; `progress` is step / total_steps.
+      axis: the name of the mapped axis over devices.
+
+    Returns:
+      `step(state, shard) -> (state, metrics)`. The shard is the device's `Batch`: inputs
+      `[B, ...]`, labels and data-set indices `[B]`. The metrics are scalars by name: `loss`, those
+      of the defense, and `gradient_norm`, the l2 norm of the mean gradient. With a multiplier they
+      are joined by the `violation` and the moved `multiplier`, `[G]` each where there are G
+      constraints.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:

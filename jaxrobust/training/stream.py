@@ -92,7 +92,20 @@ def phase_steps(phase: Phase, images: int, *, replays: int = 1) -> int:
 
 
 def phase_schedule(phases: Sequence[Phase], images: int, *, replays: int = 1) -> optax.Schedule:
-    """The learning rate at every step of a run of these phases over so many training images."""
+    """The learning rate at every step of a run of phases.
+
+    Args:
+      phases: the phases, in order.
+      images: the number of training images.
+      replays: how many steps in a row see the same batch, as `Defense.replays`.
+
+    Returns:
+      An Optax schedule: a function of the step, counted from 0, that returns the rate in float32
+      and in the step's shape. After the last phase it stays at that phase's last rate.
+
+    Raises:
+      ValueError: too few images for a batch of a phase.
+    """
     parts, ends = [], [0]
     for phase in phases:
         steps = phase.epochs * phase_steps(phase, images, replays=replays)
@@ -141,7 +154,12 @@ def fit_stream(
     Args:
       feed: the training images, for example a `data.Stream`; known by their name and number alone.
       optimizer: built for the run's length, for example with `phase_schedule`.
-      seed, config, multiplier, augment, validate, best_by, stop: see `fit`.
+      phases: the phases, in order, with their epochs, image sizes and batch sizes.
+      seed, model, defense, run, config, multiplier, augment, validate, best_by, stop, progress: see
+        `fit`.
+
+    Returns:
+      A `Run`, as that of `fit`.
 
     Raises:
       ValueError: a batch that does not divide over the devices, or batches of the feed that are not
