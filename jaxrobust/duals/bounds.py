@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxrobust import checks
 from jaxrobust.duals.backward_bounds import node_box, over, row_losses
 from jaxrobust.duals.buckets import bucket_box, worth_a_bucket
+from jaxrobust.duals.forward_intervals import forward_path, interval_box
+from jaxrobust.duals.graph import Node
 from jaxrobust.duals.relaxed_network import Box, Region, live, prepare, relaxed_by, rounded, widened
 from jaxrobust.duals.rounding import SLACK, gamma, grown
 from jaxrobust.duals.shared_rows import shared_box
@@ -47,25 +49,45 @@ def hidden_boxes(
       the rows of later bounds.
     """
     boxes: list[Box] = []
+    rows_pass = set(methods) != {"interval"}
     with jax.default_matmul_precision("highest"):
         for index, node in enumerate(where.graph.nodes):
-            lines = relaxed_by(where, boxes, methods, alphas)
-            coloring = where.coloring.get(node.source.id)
-            if bucket is not None and worth_a_bucket(where, node, boxes, bucket):
-                box = bucket_box(where, node, lines, boxes, bucket, chunk)
-            elif coloring is not None:
-                box = shared_box(where, node, lines, coloring, chunk)
+            path = None if rows_pass else forward_path(where.graph, node.source)
+            if path is not None:
+                box = interval_box(where, boxes, path)
             else:
-                box = node_box(where, node, lines, chunk)
-            box = widened(box, rounded(where, boxes, node.source))
+                box = _pulled_box(where, node, boxes, methods, alphas, chunk, bucket)
             if within is not None:
                 lower, upper = within[index][:2]
                 lower, upper = jnp.maximum(box.lower, lower), jnp.minimum(box.upper, upper)
                 box = box._replace(lower=lower, upper=upper)
-            # rows to come are 0 where the unit is constant on its box, and so is their rounding
-            own = rounded(where, boxes, node.source, live(where, node, box))
-            boxes.append(box._replace(noise=own))
+            if rows_pass:
+                # they are 0 where the unit is constant on its box, and so is their rounding
+                own = rounded(where, boxes, node.source, live(where, node, box))
+                box = box._replace(noise=own)
+            boxes.append(box)
     return tuple(boxes)
+
+
+def _pulled_box(
+    where: Region,
+    node: Node,
+    boxes: Sequence[Box],
+    methods: Sequence[str],
+    alphas: Sequence[Array] | None,
+    chunk: int | None,
+    bucket: int | None,
+) -> Box:
+    """The box of a node's source by rows that are pulled back, rounding included."""
+    lines = relaxed_by(where, boxes, methods, alphas)
+    coloring = where.coloring.get(node.source.id)
+    if bucket is not None and worth_a_bucket(where, node, boxes, bucket):
+        box = bucket_box(where, node, lines, boxes, bucket, chunk)
+    elif coloring is not None:
+        box = shared_box(where, node, lines, coloring, chunk)
+    else:
+        box = node_box(where, node, lines, chunk)
+    return widened(box, rounded(where, boxes, node.source))
 
 
 def row_bounds(
