@@ -1,4 +1,4 @@
-"""Attacks a trained model: accuracy under every attack, worst case, warnings and figures.
+r"""Attacks a trained model: accuracy under every attack, worst case, warnings and figures.
 
     python -m experiments.evaluate --checkpoint runs/dale/digits-quick/pgd-seed0 --eps 0.2
     python -m experiments.evaluate --pretrained mnist_small_pgd_linf_0.3 --pretrained-dir weights \
