@@ -53,7 +53,7 @@ def _unknown(given: str, config: type) -> str:
     told = io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
         tyro.cli(config, args=["--help"])
-    known = dict.fromkeys(re.findall(r"^│ (--[\w-]+)", told.getvalue(), re.M))
+    known = dict.fromkeys(re.findall(r"^\W*(--[\w-]+)", told.getvalue(), re.M))
     starts = [name for name in known if wanted.startswith(name) or name.startswith(wanted)]
     near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.7) or starts
     hint = f"; did you mean {near[0]}?" if near else "."
