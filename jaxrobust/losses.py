@@ -20,14 +20,16 @@ def _wrong(logits: Array, y: Array) -> Array:
 
 
 def margin(logits: Array, y: Array) -> Array:
-    """max_{j != y} z_j - z_y: positive exactly when the example is misclassified (C&W's f).
+    """max_{j != y} z_j - z_y, C&W's f: negative exactly where the label is predicted.
+
+    Positive where another class is, and 0 where the label ties with one, which counts as wrong.
 
     Args:
       logits: `[K]`.
       y: the label, an integer scalar.
 
     Returns:
-      The margin, a scalar in units of the logits; 0 where the label ties with another class.
+      The margin, a scalar in units of the logits.
 
     Example:
       >>> import jax.numpy as jnp
