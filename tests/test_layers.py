@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"devices", "pytree"},
     {"types"},
-    {"checks", "files", "float_bisection", "fingerprint", "losses", "processes", "signals"},
-    {"archive", "contents", "lagrangian", "locks"},
+    {"checks", "files", "float_bisection", "fingerprint", "processes", "signals"},
+    {"archive", "contents", "lagrangian", "locks", "losses"},
     {"sinkhorn"},
     {"threats"},
     {"attacks"},
