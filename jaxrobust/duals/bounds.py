@@ -12,13 +12,19 @@ from jaxrobust.duals.backward_bounds import node_box, over, row_losses
 from jaxrobust.duals.buckets import bucket_box, worth_a_bucket
 from jaxrobust.duals.forward_intervals import forward_path, interval_box
 from jaxrobust.duals.graph import Node
-from jaxrobust.duals.relaxed_network import Box, Region, live, prepare, relaxed_by, rounded, widened
+from jaxrobust.duals.relaxed_network import (
+    Box,
+    Region,
+    check_methods,
+    live,
+    prepare,
+    relaxed_by,
+    rounded,
+    widened,
+)
 from jaxrobust.duals.rounding import SLACK, gamma, grown
 from jaxrobust.duals.shared_rows import shared_box
 from jaxrobust.types import Array, LogitsFn, ThreatModel
-
-METHODS = ("interval", "wong_kolter", "crown")
-"""The relaxations that bounds are taken from."""
 
 
 def hidden_boxes(
@@ -47,7 +53,14 @@ def hidden_boxes(
       A `Box` for each of `where.graph.nodes`, in order: `lower` and `upper`, of the shape and dtype
       of the node's source, which contain what float rounding can do; and `noise`, that rounding for
       the rows of later bounds.
+
+    Raises:
+      ValueError: an unknown method or none, or `alphas` or `within` of another number of nodes.
     """
+    check_methods(methods)
+    for name, given in (("alphas", alphas), ("within", within)):
+        if given is not None:
+            _require_each(where, name, given)
     boxes: list[Box] = []
     rows_pass = set(methods) != {"interval"}
     with jax.default_matmul_precision("highest"):
@@ -112,7 +125,15 @@ def row_bounds(
     Returns:
       The bounds, `[rows]`, in the logits' dtype and in units of `C @ logits`; they contain what
       float rounding can take away. NaN means no bound.
+
+    Raises:
+      ValueError: a `C` of another shape, an unknown method or none, or `boxes` or `alphas` of
+        another number of nodes.
     """
+    C = check_request(where, C, methods)
+    _require_each(where, "boxes", boxes)
+    if alphas is not None:
+        _require_each(where, "alphas", alphas)
     seed = where.graph.output
 
     def one(args: tuple[Array, Sequence[Array] | None]) -> Array:
@@ -193,14 +214,18 @@ def lower_bounds(
 
 def check_request(where: Region, C: Array, methods: Sequence[str]) -> Array:
     """`C` in the logits' type; ValueError for a wrong shape or an unknown or missing method."""
-    if isinstance(methods, str) or not methods:
-        raise ValueError(f"methods must be a sequence of {METHODS}, got {methods!r}")
-    for method in methods:
-        checks.choice("method", method, METHODS)
+    check_methods(methods)
     output = where.graph.output
     if jnp.ndim(C) != 2 or jnp.shape(C)[1] != output.shape[0]:
         raise ValueError(f"C must have shape [rows, {output.shape[0]}], got {jnp.shape(C)}")
     return jnp.asarray(C, output.dtype)
+
+
+def _require_each(where: Region, name: str, given: Sequence[object]) -> None:
+    """Raises ValueError unless there is one for each node."""
+    nodes = len(where.graph.nodes)
+    if len(given) != nodes:
+        raise ValueError(f"{name} must have one entry for each of {nodes} nodes, got {len(given)}")
 
 
 def margin_rows(y: Array, num_classes: int, dtype: jnp.dtype) -> Array:

@@ -39,8 +39,8 @@ from jaxrobust import checks
 from jaxrobust.data.batches import padded_batches, to_float
 from jaxrobust.data.types import Split
 from jaxrobust.devices import Device
-from jaxrobust.duals.bounds import METHODS
 from jaxrobust.duals.certificates import Certificate, certify
+from jaxrobust.duals.relaxed_network import METHODS
 from jaxrobust.types import Array, LogitsFn, Model, ThreatModel, Variables
 
 RULES = ("published", "strict", "unanimous")
@@ -75,9 +75,23 @@ def decide(labels: Array, certified: Array, *, rule: str = "strict") -> Decision
       that the label comes from, an integer; and `certified`, bool, whether the rule holds.
 
     Raises:
-      ValueError: an unknown rule.
+      ValueError: no stage, an unknown rule, `labels` that are no integers, or a `certified` that is
+        not of their shape or not bool.
     """
     checks.choice("rule", rule, RULES)
+    shape = jnp.shape(labels)
+    if len(shape) != 1 or not shape[0]:
+        raise ValueError(
+            f"labels must have shape [S] for at least one stage, got {shape}; "
+            "map over examples with jax.vmap"
+        )
+    if jnp.shape(certified) != shape or jnp.result_type(certified) != jnp.bool_:
+        raise ValueError(
+            f"certified must hold one bool for each of {shape[0]} stages, got "
+            f"{jnp.result_type(certified)} of shape {jnp.shape(certified)}"
+        )
+    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+        raise ValueError(f"labels must be integers, got {jnp.result_type(labels)}")
     some, first = jnp.any(certified), jnp.argmax(certified)
     stages = jnp.arange(len(labels), dtype=first.dtype)
     stage = jnp.where(some, first, stages[-1])

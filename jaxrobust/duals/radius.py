@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
-from jaxrobust.duals.bounds import METHODS
 from jaxrobust.duals.certificates import Certificate, certify
+from jaxrobust.duals.relaxed_network import METHODS
 from jaxrobust.types import Array, LogitsFn, Scalar, ThreatModel
 
 

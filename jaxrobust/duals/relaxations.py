@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrobust import checks
 from jaxrobust.duals import sigmoidal
 from jaxrobust.duals.jaxpr_calls import function_fingerprint
 from jaxrobust.duals.lines import Lines, chord, thin
@@ -123,8 +124,9 @@ def relaxation(kind: str) -> Relaxation:
       The `Relaxation`: the function, its lines, CROWN's slopes and its range.
 
     Raises:
-      KeyError: no relaxation of this kind is registered.
+      ValueError: no relaxation of this kind is registered.
     """
+    checks.choice("kind of node", kind, _REGISTRY)
     return _REGISTRY[kind]
 
 

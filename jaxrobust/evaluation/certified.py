@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxrobust import losses
 from jaxrobust.devices import Device
-from jaxrobust.duals.bounds import METHODS
 from jaxrobust.duals.certificates import Certificate, certify
+from jaxrobust.duals.relaxed_network import METHODS
 from jaxrobust.evaluation.batched_pass import Examples, clean_pass, in_turn, prepare, progress_bars
 from jaxrobust.evaluation.report import Metadata, Timing, accuracy, standard_error
 from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal

@@ -13,7 +13,7 @@ from jaxrobust.float_bisection import largest_where
 from jaxrobust.sinkhorn.dual import Duals, Problem, moves, shares
 from jaxrobust.sinkhorn.linear import respond
 from jaxrobust.sinkhorn.newton import maximize
-from jaxrobust.sinkhorn.problem import pose
+from jaxrobust.sinkhorn.problem import pose, require_shape
 from jaxrobust.sinkhorn.window import Layout
 from jaxrobust.types import Array, Scalar
 
@@ -77,6 +77,7 @@ def distance(
     Raises:
       ValueError: as `projected`, for the arguments that they share and for `z` in place of `w`.
     """
+    require_shape("z", z, x)
     checks.at_least("steps", steps, 1)
     checks.positive("tolerance", tolerance)
     x, z = jax.lax.stop_gradient((jnp.asarray(x), jnp.asarray(z)))

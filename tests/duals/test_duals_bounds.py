@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from jaxrobust import duals
-from jaxrobust.duals import bounds, relaxations
+from jaxrobust.duals import relaxations
 from jaxrobust.models import load_cascade
 from jaxrobust.threats import L1, L2, Linf, Union
 
@@ -327,4 +327,23 @@ def test_refusals():
         duals.lower_bounds(f, x, jnp.eye(3), Linf(np.array([0.1, 0.2])))
     with pytest.raises(ValueError, match="methods must be a sequence"):
         duals.lower_bounds(f, x, jnp.eye(3), Linf(0.1), methods=())
-    assert bounds.METHODS == ALL
+    where = duals.prepare(f, x, Linf(0.1))
+    boxes, node = duals.hidden_boxes(where, methods=ALL), where.graph.nodes[0]
+    with pytest.raises(ValueError, match="unknown method 'crwn'; did you mean 'crown'"):
+        duals.relax(where, node, boxes[0], "crwn")
+    with pytest.raises(ValueError, match=r"box\.lower must have the node's shape \(6,\), got"):
+        duals.relax(where, node, duals.Box(jnp.zeros(2), jnp.ones(2)), "crown")
+    with pytest.raises(ValueError, match=r"alpha must have the node's shape \(6,\), got \(\)"):
+        duals.relax(where, node, boxes[0], "crown", jnp.float32(0.5))
+    for methods in ("crown", ("crwn",), ()):
+        with pytest.raises(ValueError, match="method"):
+            duals.hidden_boxes(where, methods=methods)
+        with pytest.raises(ValueError, match="method"):
+            duals.row_bounds(where, jnp.eye(3), boxes, methods=methods)
+    with pytest.raises(ValueError, match=r"C must have shape \[rows, 3\]"):
+        duals.row_bounds(where, jnp.eye(4), boxes, methods=ALL)
+    with pytest.raises(ValueError, match="boxes must have one entry for each of 2 nodes, got 1"):
+        duals.row_bounds(where, jnp.eye(3), boxes[:1], methods=ALL)
+    with pytest.raises(ValueError, match="alphas must have one entry for each of 2 nodes, got 0"):
+        duals.hidden_boxes(where, methods=ALL, alphas=())
+    assert duals.METHODS == ALL

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.sinkhorn import projected, window
+from jaxrobust.sinkhorn import Duals, block_ascent, projected, window
 from jaxrobust.sinkhorn.window import layout
 
 
@@ -54,14 +54,22 @@ def test_bad_input_is_named():
         "lam": {"lam": 0.0},
         "steps": {"steps": 0},
         "tolerance": {"tolerance": 0.0},
+        "upper must be a number, or inf": {"upper": np.nan},
+        r"x and start.beta must have one shape, got \(4, 4\) and \(2, 8\)": {
+            "start": Duals(jnp.zeros((2, 8)), jnp.ones(()))
+        },
     }.items():
         with pytest.raises(ValueError, match=message):
             projected(x, x, **{**good, **changes})
+        with pytest.raises(ValueError, match=message):
+            block_ascent(x, x, **{**good, **changes})
     with pytest.raises(ValueError, match="one shape"):
         projected(x, x[:3], **good)
     with pytest.raises(ValueError, match=r"jax\.vmap"):
         projected(x[0], x[0], **good)
     with pytest.raises(ValueError, match="floating"):
         projected(x.astype(jnp.int32), x.astype(jnp.int32), **good)
+    with pytest.raises(ValueError, match=r"nonnegative, as mass is, but has a pixel of -0\.5"):
+        projected(x.at[1, 2].set(-0.5), x, **good)
     with pytest.raises(ValueError, match="odd"):
         window(4)

@@ -314,6 +314,29 @@ def test_bad_boxes_are_refused(make, box):
 
 
 @every_threat
+@pytest.mark.parametrize("end", ["lower", "upper"])
+@pytest.mark.parametrize("value", ["0", None, [0.0, 1.0]])
+def test_a_box_is_made_of_numbers(make, end, value):
+    with pytest.raises(ValueError, match=f"{end} must be a number or an array of numbers"):
+        make(0.1, **{end: value})
+
+
+@every_threat
+@pytest.mark.parametrize("radius", [0.1, np.array([0.1, 0.2, 0.3])])
+def test_a_batch_does_not_spread_over_one_example(make, radius):
+    threat, x = make(radius), jnp.full(3, 0.5)
+    batch = jnp.stack([x, x])
+    for other in (batch, x[:1], x[0]):
+        for call in (threat.project, threat.size, threat.contains):
+            with pytest.raises(ValueError, match=r"x and z must have one shape, got \(3,\) and"):
+                call(x, other)
+            with pytest.raises(ValueError, match="x and z must have one shape"):
+                call(other, x)
+        with pytest.raises(ValueError, match=r"gradient and z must have one shape.*jax\.vmap"):
+            threat.steepest(other, x)
+
+
+@every_threat
 def test_misuse_is_explained(make):
     stack = make(jnp.array([0.1, 0.2, 0.3]))
     with pytest.raises(ValueError, match="vmap"):
