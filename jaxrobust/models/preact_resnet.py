@@ -32,12 +32,13 @@ class PreActResNet(nn.Module):
     (arXiv:1605.07146). Stages of `features` with `blocks` blocks each, every stage after the
     first halving the image; where shapes change, the shortcut is a 1 x 1 convolution of
     relu(bn(x)) ("activated", as in the robust-overfitting code) or of the block's input x itself
-    ("raw", as in the fast-adversarial, GradAlign and N-FGSM codes); a final batch norm and ReLU,
-    then a global average. `initialization` of convolutions and of the dense layer: "he" draws the
-    former from N(0, 2 / fan out), "torch" is PyTorch's default, U(-1, 1) / sqrt(fan in) for all,
-    the dense bias included. Input `[B, H, W, C]` in raw units, any size; output logits
-    `[B, num_classes]`, at least float32. `dtype` is the compute type; `mean` and `std` normalize
-    channels inside the model; `axes` names mapped axes over which training statistics are averaged.
+    ("raw", as in the fast-adversarial, GradAlign and N-FGSM codes); a final batch norm and ReLU
+    (none without `final_norm`, as in a common CIFAR code), then a global average. `initialization`
+    of convolutions and of the dense layer: "he" draws the former from N(0, 2 / fan out), "torch"
+    is PyTorch's default, U(-1, 1) / sqrt(fan in) for all, the dense bias included. Input
+    `[B, H, W, C]` in raw units, any size; output logits `[B, num_classes]`, at least float32.
+    `dtype` is the compute type; `mean` and `std` normalize channels inside the model; `axes` names
+    mapped axes over which training statistics are averaged.
     Differentiable. Raises ValueError for an unknown shortcut or initialization.
     """
 
@@ -46,6 +47,7 @@ class PreActResNet(nn.Module):
     features: tuple[int, ...] = (64, 128, 256, 512)
     blocks: int = 2
     shortcut: str = "activated"
+    final_norm: bool = True
     initialization: str = "he"
     dtype: Any = jnp.float32
     mean: tuple[float, ...] | None = None
@@ -88,7 +90,8 @@ class PreActResNet(nn.Module):
                     x = conv(seen, features, 1, stride, f"{name}_shortcut")
                 h = conv(h, features, 3, stride, f"{name}_conv1")
                 x = x + conv(activate(h, f"{name}_norm2"), features, 3, 1, f"{name}_conv2")
-        x = activate(x, "final_norm")
+        if self.final_norm:
+            x = activate(x, "final_norm")
         own = {}
         if self.initialization == "torch":
             own = {"kernel_init": kernel_init, "bias_init": torch_bias(x.shape[-1])}
