@@ -16,7 +16,7 @@ from jaxrobust import checks
 from jaxrobust.models.linen import from_linen
 from jaxrobust.models.registry import build
 from jaxrobust.models.torch_layouts import LAYOUTS, NORMALIZATIONS, PREFIXES, Layout
-from jaxrobust.models.weight_files import Held, guarded, open_weights
+from jaxrobust.models.weight_files import Held, open_weights
 from jaxrobust.types import Model, Variables
 
 MOST = 2**29
@@ -138,7 +138,7 @@ def _slots(layout: Layout, like: Variables) -> Iterable[_Slot]:
 
 
 def _numbers(where: str, slot: _Slot, held: Held) -> np.ndarray:
-    array = guarded(f"{where}: {slot.theirs!r}", held.read).astype(np.float64)
+    array = held.read().astype(np.float64)
     # A comparison with NaN is False.
     if not (np.abs(array) <= np.finfo(np.float32).max).all():
         raise ValueError(f"{where}: {slot.theirs!r} holds NaN, infinite or too large numbers")
@@ -187,7 +187,7 @@ def _normalization(
             raise ValueError(
                 f"{where} holds its own {names[0]} and {names[1]}; give no mean or std"
             )
-        mean, std = (guarded(where, held.pop(name).read).ravel().tolist() for name in names)
+        mean, std = (held.pop(name).read().ravel().tolist() for name in names)
     if std is not None:
         checks.positive("std", np.asarray(std))
     return tuple(mean) if mean is not None else None, tuple(std) if std is not None else None

@@ -64,6 +64,8 @@ def _open_archive(path: Path) -> Saved:
         little = order not in members or archive.read(order) == b"little"
         content, storages = interpret(io.BytesIO(archive.read(root + "data.pkl")))
     for key, storage in storages.items():
+        if f"{root}data/{key}" not in members:
+            raise ValueError(f"its storage {key!r} is missing")
         held = members[f"{root}data/{key}"].file_size
         if held != _bytes(storage):
             raise ValueError(f"its storage {key!r} has {held} bytes instead of {_bytes(storage)}")
@@ -84,9 +86,12 @@ def _open_stream(path: Path) -> Saved:
         content, storages = interpret(file)
         starts: dict[str, int] = {}
         for key in interpret(file).content:
+            if not isinstance(key, str) or key not in storages:
+                raise ValueError("it lists a storage that no tensor has")
             count = int.from_bytes(file.read(8), "little")
             if count != storages[key].count:
-                raise ValueError(f"its storage {key!r} has {count} numbers in two ways")
+                told = storages[key].count
+                raise ValueError(f"its storage {key!r} has {count} numbers instead of {told}")
             starts[key] = file.tell()
             file.seek(_bytes(storages[key]), io.SEEK_CUR)
         if file.tell() != path.stat().st_size:

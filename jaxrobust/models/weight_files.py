@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +23,10 @@ ENTRIES = ("state_dict", "model_state_dict", "model", "net", "weights")
 
 
 class Held(NamedTuple):
-    """An array that is not yet read: its shape, its type, and the reading."""
+    """An array that is not yet read: its shape, its type, and the reading.
+
+    What goes wrong in the reading is a ValueError that names file and array.
+    """
 
     shape: tuple[int, ...]
     dtype: Any
@@ -60,12 +64,12 @@ def open_weights(source: Mapping[str, Any] | str | os.PathLike[str], entry: str 
         if entry is not None:
             raise ValueError(f"{path}: entry={entry!r} is for files of torch.save")
         return Weights(where, (_npz if path.suffix == ".npz" else _safetensors)(path))
-    saved = guarded(where, lambda: open_saved(path))
+    saved = _guarded(where, lambda: open_saved(path))
     chosen = _chosen(where, saved.content, entry)
     return Weights(where, _arrays(where, chosen, saved.array))
 
 
-def guarded(where: str, read: Callable[[], Answer]) -> Answer:
+def _guarded(where: str, read: Callable[[], Answer]) -> Answer:
     """The answer; whatever goes wrong with bytes from elsewhere is one ValueError."""
     try:
         return read()
@@ -82,12 +86,13 @@ def _npz(path: Path) -> dict[str, Held]:
 
 
 def _safetensors(path: Path) -> dict[str, Held]:
-    def held(place: safetensors_file.Place) -> Held:
-        read = lambda: safetensors_file.read_array(path, place)  # noqa: E731
+    def held(name: str, place: safetensors_file.Place) -> Held:
+        numbers = functools.partial(safetensors_file.read_array, path, place)
+        read = functools.partial(_guarded, f"{path}: {name!r}", numbers)
         return Held(place.shape, jnp.dtype(place.dtype), read)
 
-    places = guarded(str(path), lambda: safetensors_file.places(path))
-    return {name: held(place) for name, place in places.items()}
+    places = _guarded(str(path), lambda: safetensors_file.places(path))
+    return {name: held(name, place) for name, place in places.items()}
 
 
 def _chosen(where: str, content: Any, entry: str | None) -> Mapping[str, Any]:
@@ -124,7 +129,8 @@ def _arrays(
 ) -> dict[str, Held]:
     def held(name: str, tensor: Any) -> Held:
         if record is not None and isinstance(tensor, TensorRecord):
-            return Held(tensor.shape, jnp.dtype(tensor.storage.dtype), lambda: record(tensor))
+            read = functools.partial(_guarded, f"{where}: {name!r}", lambda: record(tensor))
+            return Held(tensor.shape, jnp.dtype(tensor.storage.dtype), read)
         if hasattr(tensor, "detach"):
             # NumPy has no bfloat16 to take a tensor of that type as it is.
             plain = tensor.detach().cpu()
