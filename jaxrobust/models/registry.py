@@ -40,6 +40,10 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "wide_resnet": wide_resnet,
     "wide_resnet_28_10": functools.partial(wide_resnet, depth=28, width=10),
     "wide_resnet_34_10": functools.partial(wide_resnet, depth=34, width=10),
+    "gowal_preact_resnet18": functools.partial(
+        PreActResNet, shortcut="raw", shortcut_side=3, activation="silu", padding="same"
+    ),
+    "gowal_wide_resnet": functools.partial(wide_resnet, activation="silu", padding="same"),
 }
 """Every network `build` knows: name -> factory taking `num_classes` and its own options."""
 

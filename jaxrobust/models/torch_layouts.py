@@ -11,8 +11,8 @@ from collections.abc import Mapping
 class Layout:
     """The layers of one network, by our names and by theirs.
 
-    In a name {s} stands for the stage and {b} for the block; ours count both from 1, theirs count
-    blocks from 0.
+    In a name {s} stands for the stage and {b} for the block, counted from 1, {s0} and {b0} for
+    those counted from 0.
     """
 
     names: Mapping[str, str]
@@ -39,7 +39,7 @@ class Layout:
             found = re.fullmatch(expression, ours)
             if found is not None:
                 numbers = {key: int(value) for key, value in found.groupdict().items()}
-                return name.format(**{k: n - 1 if k == "b" else n for k, n in numbers.items()})
+                return name.format(**numbers, **{f"{k}0": n - 1 for k, n in numbers.items()})
         raise KeyError(ours)
 
 
@@ -47,12 +47,12 @@ _RESNET = Layout(
     {
         "stem_conv": "conv1",
         "stem_norm": "bn1",
-        "stage{s}_block{b}_first_conv": "layer{s}.{b}.conv1",
-        "stage{s}_block{b}_first_norm": "layer{s}.{b}.bn1",
-        "stage{s}_block{b}_second_conv": "layer{s}.{b}.conv2",
-        "stage{s}_block{b}_second_norm": "layer{s}.{b}.bn2",
-        "stage{s}_block{b}_shortcut_conv": "layer{s}.{b}.shortcut.0",
-        "stage{s}_block{b}_shortcut_norm": "layer{s}.{b}.shortcut.1",
+        "stage{s}_block{b}_first_conv": "layer{s}.{b0}.conv1",
+        "stage{s}_block{b}_first_norm": "layer{s}.{b0}.bn1",
+        "stage{s}_block{b}_second_conv": "layer{s}.{b0}.conv2",
+        "stage{s}_block{b}_second_norm": "layer{s}.{b0}.bn2",
+        "stage{s}_block{b}_shortcut_conv": "layer{s}.{b0}.shortcut.0",
+        "stage{s}_block{b}_shortcut_norm": "layer{s}.{b0}.shortcut.1",
         "dense": "linear",
     },
     first="conv1",
@@ -62,11 +62,11 @@ _RESNET = Layout(
 _PREACT_RESNET = Layout(
     {
         "stem_conv": "conv1",
-        "stage{s}_block{b}_norm1": "layer{s}.{b}.bn1",
-        "stage{s}_block{b}_conv1": "layer{s}.{b}.conv1",
-        "stage{s}_block{b}_norm2": "layer{s}.{b}.bn2",
-        "stage{s}_block{b}_conv2": "layer{s}.{b}.conv2",
-        "stage{s}_block{b}_shortcut": "layer{s}.{b}.shortcut.0",
+        "stage{s}_block{b}_norm1": "layer{s}.{b0}.bn1",
+        "stage{s}_block{b}_conv1": "layer{s}.{b0}.conv1",
+        "stage{s}_block{b}_norm2": "layer{s}.{b0}.bn2",
+        "stage{s}_block{b}_conv2": "layer{s}.{b0}.conv2",
+        "stage{s}_block{b}_shortcut": "layer{s}.{b0}.shortcut.0",
         "final_norm": "bn",
         "dense": "linear",
     },
@@ -82,11 +82,11 @@ _PREACT_RESNET = Layout(
 _WIDE_RESNET = Layout(
     {
         "stem_conv": "conv1",
-        "stage{s}_block{b}_norm1": "block{s}.layer.{b}.bn1",
-        "stage{s}_block{b}_conv1": "block{s}.layer.{b}.conv1",
-        "stage{s}_block{b}_norm2": "block{s}.layer.{b}.bn2",
-        "stage{s}_block{b}_conv2": "block{s}.layer.{b}.conv2",
-        "stage{s}_block{b}_shortcut": "block{s}.layer.{b}.convShortcut",
+        "stage{s}_block{b}_norm1": "block{s}.layer.{b0}.bn1",
+        "stage{s}_block{b}_conv1": "block{s}.layer.{b0}.conv1",
+        "stage{s}_block{b}_norm2": "block{s}.layer.{b0}.bn2",
+        "stage{s}_block{b}_conv2": "block{s}.layer.{b0}.conv2",
+        "stage{s}_block{b}_shortcut": "block{s}.layer.{b0}.convShortcut",
         "final_norm": "bn1",
         "dense": "fc",
     },
@@ -94,6 +94,36 @@ _WIDE_RESNET = Layout(
     last="fc",
     # TRADES makes its first stage twice and runs it once.
     unused=("sub_block1.*",),
+)
+
+_GOWAL_PREACT_RESNET = Layout(
+    {
+        "stem_conv": "conv_2d",
+        "stage{s}_block{b}_norm1": "layer_{s0}.{b0}.batchnorm_0",
+        "stage{s}_block{b}_conv1": "layer_{s0}.{b0}.conv_2d_1",
+        "stage{s}_block{b}_norm2": "layer_{s0}.{b0}.batchnorm_1",
+        "stage{s}_block{b}_conv2": "layer_{s0}.{b0}.conv_2d_2",
+        "stage{s}_block{b}_shortcut": "layer_{s0}.{b0}.shortcut",
+        "final_norm": "batchnorm",
+        "dense": "logits",
+    },
+    first="conv_2d",
+    last="logits",
+)
+
+_GOWAL_WIDE_RESNET = Layout(
+    {
+        "stem_conv": "init_conv",
+        "stage{s}_block{b}_norm1": "layer.{s0}.block.{b0}.batchnorm_0",
+        "stage{s}_block{b}_conv1": "layer.{s0}.block.{b0}.conv_0",
+        "stage{s}_block{b}_norm2": "layer.{s0}.block.{b0}.batchnorm_1",
+        "stage{s}_block{b}_conv2": "layer.{s0}.block.{b0}.conv_1",
+        "stage{s}_block{b}_shortcut": "layer.{s0}.block.{b0}.shortcut",
+        "final_norm": "batchnorm",
+        "dense": "logits",
+    },
+    first="init_conv",
+    last="logits",
 )
 
 _TRADES_SMALL = Layout(
@@ -113,6 +143,8 @@ LAYOUTS: Mapping[str, Layout] = {
     "wide_resnet": _WIDE_RESNET,
     "wide_resnet_28_10": _WIDE_RESNET,
     "wide_resnet_34_10": _WIDE_RESNET,
+    "gowal_preact_resnet18": _GOWAL_PREACT_RESNET,
+    "gowal_wide_resnet": _GOWAL_WIDE_RESNET,
     "trades_small": _TRADES_SMALL,
 }
 """By the names of `models.build`."""

@@ -103,6 +103,14 @@ CASES = {
         lambda nets: nets.WideResidual(10, 1, 7, bias=False),
         {"depth": 10, "width": 1},
     ),
+    "gowal_wide_resnet": (
+        lambda nets: nets.Gowal((32, 64, 128), 2, 7, wide=True),
+        {"depth": 16, "width": 2},
+    ),
+    "gowal_preact_resnet18": (
+        lambda nets: nets.Gowal((8, 12, 16), 2, 7, wide=False, stem=8),
+        STEM,
+    ),
 }
 
 

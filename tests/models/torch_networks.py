@@ -121,6 +121,73 @@ class WideResidual(nn.Module):
         return self.fc(relu(self.bn1(x)).mean((2, 3)))
 
 
+def padded(x, stride: int):
+    """One zero around, or where the image is halved one after it."""
+    return nn.functional.pad(x, (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1))
+
+
+class GowalBlock(nn.Module):
+    """A block of Gowal et al.'s networks by the names of either; `wide`: which of the two."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, wide: bool):
+        super().__init__()
+        self.stride, self.wide = stride, wide
+        self.names = ("conv_0", "conv_1") if wide else ("conv_2d_1", "conv_2d_2")
+        self.batchnorm_0, self.batchnorm_1 = nn.BatchNorm2d(inputs), nn.BatchNorm2d(outputs)
+        setattr(self, self.names[0], nn.Conv2d(inputs, outputs, 3, stride, bias=False))
+        setattr(self, self.names[1], nn.Conv2d(outputs, outputs, 3, padding=1, bias=False))
+        self.shortcut = None
+        if inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1 if wide else 3, stride, bias=False)
+
+    def forward(self, x):
+        silu = nn.functional.silu
+        first, second = (getattr(self, name) for name in self.names)
+        h = silu(self.batchnorm_0(x))
+        kept = x
+        if self.shortcut is not None:
+            kept = self.shortcut(h if self.wide else padded(x, self.stride))
+        return kept + second(silu(self.batchnorm_1(first(padded(h, self.stride)))))
+
+
+class GowalGroup(nn.Module):
+    def __init__(self, *sizes):
+        super().__init__()
+        self.block = stage(GowalBlock, *sizes, wide=True)
+
+    def forward(self, x):
+        return self.block(x)
+
+
+class Gowal(nn.Module):
+    """WideResNet or PreActResNet as Gowal et al. train them, with buffers that normalize."""
+
+    def __init__(self, features, blocks, classes=10, *, wide: bool, stem=16):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.49, 0.48, 0.45]).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.25, 0.24, 0.26]).view(3, 1, 1))
+        self.first = "init_conv" if wide else "conv_2d"
+        setattr(self, self.first, conv(3, stem, 3))
+        groups, inputs = [], stem
+        for s, outputs in enumerate(features):
+            sizes = (inputs, outputs, blocks, 2 if s else 1)
+            groups.append(GowalGroup(*sizes) if wide else stage(GowalBlock, *sizes, wide=False))
+            inputs = outputs
+        if wide:
+            self.layer = nn.Sequential(*groups)
+        else:
+            for s, group in enumerate(groups):
+                setattr(self, f"layer_{s}", group)
+        self.groups, self.wide = len(groups), wide
+        self.batchnorm, self.logits = nn.BatchNorm2d(inputs), nn.Linear(inputs, classes)
+
+    def forward(self, x):
+        x = getattr(self, self.first)((x - self.mean) / self.std)
+        for s in range(self.groups):
+            x = self.layer[s](x) if self.wide else getattr(self, f"layer_{s}")(x)
+        return self.logits(nn.functional.silu(self.batchnorm(x)).mean((2, 3)))
+
+
 class Small(nn.Module):
     """TRADES' network for MNIST."""
 
