@@ -86,6 +86,11 @@ def from_torch_state_dict(
     where, held = open_weights(source, entry)
     held = _named(where, held, ignore)
     mean, std = _normalization(where, held, mean, std)
+    if layout.normalizes and (mean is None or std is None):
+        raise ValueError(
+            f"{where} holds no mean and std, by which a {architecture} normalizes its input; give "
+            "mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616) for RobustBench's CIFAR-10"
+        )
     for option, layer in layout.switches.items():
         options.setdefault(option, f"{layer}.weight" in held)
     classes, channels = (

@@ -25,6 +25,8 @@ class Layout:
     """Options of our network that hold if the file has a layer of theirs."""
     unsaid: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Options that no file tells, with what to choose between."""
+    normalizes: bool = False
+    """Whether its code always normalizes the input, by buffers that not every file holds."""
     unused: tuple[str, ...] = ()
     """Their layers that no forward pass sees, as patterns."""
     flattened: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -109,6 +111,7 @@ _GOWAL_PREACT_RESNET = Layout(
     },
     first="conv_2d",
     last="logits",
+    normalizes=True,
 )
 
 _GOWAL_WIDE_RESNET = Layout(
@@ -124,6 +127,7 @@ _GOWAL_WIDE_RESNET = Layout(
     },
     first="init_conv",
     last="logits",
+    normalizes=True,
 )
 
 _TRADES_SMALL = Layout(

@@ -280,6 +280,17 @@ def test_what_no_file_tells():
         from_torch_state_dict(DATA / "preact_narrow_stream.pt", "preact_resnet18", options=TINY)
 
 
+def test_a_network_that_always_normalizes_is_told_by_what(nets):
+    network = nets.drawn(nets.Gowal((16, 32, 64), 1, 7, wide=True))
+    state = dict(network.state_dict())
+    settings = {"options": {"depth": 10, "width": 1}}
+    mean, std = (state.pop(name).flatten().tolist() for name in ("mean", "std"))
+    for given in ({}, {"mean": mean}):
+        with pytest.raises(ValueError, match=r"no mean and std, by which a gowal_wide_resnet"):
+            from_torch_state_dict(state, "gowal_wide_resnet", **settings, **given)
+    assert_same(network, images(), state, "gowal_wide_resnet", mean=mean, std=std, **settings)
+
+
 def test_the_choice_of_the_shortcut_is_heard(stored):
     found = {}
     for shortcut in ("raw", "activated"):
