@@ -1,15 +1,17 @@
 """The documentation's code runs as it stands."""
 
+import functools
 import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
-from jaxrobust import attacks
+from jaxrobust import attacks, defenses, losses, threats
 from jaxrobust.defenses.ramp import grown
-from jaxrobust.types import Attack
+from jaxrobust.types import Array, Attack, Key
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -36,3 +38,55 @@ def test_attacks_of_ones_own() -> None:
     half = grown(attack, 0.25, 0.5)
     assert float(half.threat.radius) == pytest.approx(0.05)
     assert half.share == 1.0
+
+
+def test_coming_from_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DOCS.parent)
+    names = run("coming-from-pytorch.md")
+    assert names["result"].x.shape == names["x"].shape
+    assert names["report"].clean_accuracy == 100
+    assert (jnp.diff(jnp.asarray(names["curve"].accuracies)) <= 0).all()
+
+
+def adam(key: object, threat: object, *, step_size: float) -> optax.GradientTransformation:
+    return optax.adam(step_size)
+
+
+# What the tables' calls name, in the units of images in [0, 1].
+NUMBERS = {"eps": 0.1, "alpha": 0.02, "steps": 3, "n": 2, "decay": 1.0, "queries": 9}
+NUMBERS |= {"c": 1.0, "kappa": 0.0, "lr": 0.01, "r": 0.25, "adam": adam}
+PARTS = {"attacks": attacks, "defenses": defenses, "losses": losses, "threats": threats}
+
+
+def calls() -> list[str]:
+    """The calls in the last column of every table on the page."""
+    rows = re.findall(r"^\|.*\| ([^|]*) \|$", (DOCS / "coming-from-pytorch.md").read_text(), re.M)
+    spans = [span for row in rows for span in re.findall(r"`([^`]+)`", row)]
+    return [span for span in spans if re.match(r"(attacks|defenses)\.\w+\(", span)]
+
+
+@pytest.mark.usefixtures("default_promotion")  # Adam's bias correction promotes dtypes
+def test_every_call_that_stands_for_one_of_another_library_can_be_made() -> None:
+    x, y, made = jnp.full((4, 4, 1), 0.5), jnp.int32(0), 0
+
+    def f(z: Array, key: Key | None = None) -> Array:
+        return z.reshape(-1)[:3]
+
+    for call in calls():
+        names = {**PARTS, **NUMBERS}
+        if "(a, b)" in call:
+            pgd = attacks.pgd(threats.Linf(0.1), step_size=0.1, steps=1)
+            names |= {"a": pgd, "b": pgd}
+        found = eval(call, names)
+        made += 1
+        if isinstance(found, Attack):
+            run = functools.partial(found, f=f, x=x, y=y)
+            assert jax.eval_shape(run, jax.random.key(0)).x.shape == x.shape, call
+    assert made > 40
+
+
+def test_names_of_other_libraries_that_the_page_speaks_of_are_ours_too() -> None:
+    """Functions that a table names without a call."""
+    text = (DOCS / "coming-from-pytorch.md").read_text()
+    for part, name in re.findall(r"`(attacks|defenses|threats|losses)\.(\w+)`", text):
+        assert hasattr(PARTS[part], name), name

@@ -1,8 +1,9 @@
-"""Trained models by where they lie: the folder of a training run, or released weights."""
+"""Trained models by where they lie: the folder of a run, released weights, PyTorch's weights."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from experiments.common.runner import network
 from jaxrobust import training
 from jaxrobust.data import Dataset
-from jaxrobust.models import load_pretrained
+from jaxrobust.models import from_torch_state_dict, load_pretrained
 from jaxrobust.types import Model, PyTree, Variables
 
 
@@ -89,6 +90,40 @@ def released(name: str, directory: Path, dataset: Dataset) -> Trained:
       ValueError: the network does not take the images of the data set.
     """
     model, variables = load_pretrained(name, directory)
+    return _taking(dataset, Trained(Path(name).name.removesuffix(".npz"), model, variables))
+
+
+def from_torch(
+    path: Path,
+    architecture: str,
+    dataset: Dataset,
+    *,
+    options: Mapping[str, Any],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    entry: str | None,
+) -> Trained:
+    """Weights that were trained in PyTorch, see `models.from_torch_state_dict`.
+
+    Raises:
+      FileNotFoundError, ValueError, TypeError: what `from_torch_state_dict` raises.
+      ValueError: the network does not take the images of the data set, or has other classes.
+    """
+    model, variables = from_torch_state_dict(
+        path,
+        architecture,
+        num_classes=dataset.num_classes,
+        mean=mean,
+        std=std,
+        options=options,
+        entry=entry,
+    )
+    return _taking(dataset, Trained(f"{architecture} of {path.name}", model, variables))
+
+
+def _taking(dataset: Dataset, trained: Trained) -> Trained:
+    """The model, after a look at whether it takes the images of the data set."""
+    name, model, variables = trained
     image = jax.ShapeDtypeStruct(dataset.shape, jnp.float32)
     try:
         jax.eval_shape(lambda v, x: model.logits_fn(v)(x), variables, image)
@@ -98,7 +133,7 @@ def released(name: str, directory: Path, dataset: Dataset) -> Trained:
             f"the network {name!r} does not take the images of {dataset.name!r}, of shape "
             f"{dataset.shape}; choose the data set it was trained on"
         ) from error
-    return Trained(Path(name).name.removesuffix(".npz"), model, variables)
+    return trained
 
 
 def predictions(model: Model, variables: Variables, points: np.ndarray) -> np.ndarray:

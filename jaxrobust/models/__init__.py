@@ -4,6 +4,7 @@ from jaxrobust.models.convnet import ConvNet, digits_cnn, single_conv, wong_larg
 from jaxrobust.models.convolution import Conv, convolve
 from jaxrobust.models.dale import DaleMnist
 from jaxrobust.models.fosc import FoscCNN, fosc_cifar, fosc_mnist
+from jaxrobust.models.from_torch import from_torch_state_dict
 from jaxrobust.models.layers import max_pool
 from jaxrobust.models.linen import from_linen
 from jaxrobust.models.mlp import MLP
@@ -35,6 +36,7 @@ __all__ = [
     "fosc_cifar",
     "fosc_mnist",
     "from_linen",
+    "from_torch_state_dict",
     "load_cascade",
     "load_pretrained",
     "max_pool",

@@ -37,6 +37,16 @@ COUNTS = [
     ("preact_resnet18", {"shortcut": "raw", "initialization": "torch"}, (32, 32, 3), 11_172_170),
     ("wide_resnet", {"depth": 34, "width": 10}, (32, 32, 3), 46_160_474),
     ("wide_resnet", {"depth": 28, "width": 10}, (32, 32, 3), 36_479_194),
+    ("wide_resnet_34_10", {}, (32, 32, 3), 46_160_474),
+    ("wide_resnet_28_10", {}, (32, 32, 3), 36_479_194),
+    ("gowal_wide_resnet", {"depth": 28, "width": 10}, (32, 32, 3), 36_479_194),
+    # shortcuts of 3 x 3 instead of 1 x 1
+    (
+        "gowal_preact_resnet18",
+        {},
+        (32, 32, 3),
+        11_172_170 + 8 * (64 * 128 + 128 * 256 + 256 * 512),
+    ),
     ("wong_small", {}, (28, 28, 1), 166_406),
     ("wong_large", {}, (28, 28, 1), 1_974_762),
     ("single_conv", {"filters": 8}, (32, 32, 3), (27 * 8 + 8) + (32 * 32 * 8 * 10 + 10)),
@@ -238,6 +248,8 @@ def test_registry_refuses_unknown_names_and_one_class():
         build("mlp", 1)
     with pytest.raises(TypeError):
         build("mlp", 10, {"depth": 3})
+    with pytest.raises(TypeError, match="'wide_resnet_28_10' has no option 'depth'; it has: act"):
+        build("wide_resnet_28_10", 10, {"depth": 34})
 
 
 @pytest.mark.parametrize("depth", [8, 27, 4])
@@ -331,7 +343,10 @@ def test_torch_initialization_is_uniform_by_fan_in() -> None:
     assert total["he"] / total["torch"] == pytest.approx(4.8, rel=0.05)
 
 
-@pytest.mark.parametrize("options", [{"shortcut": "rwa"}, {"initialization": "torhc"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"shortcut": "rwa"}, {"initialization": "torhc"}, {"activation": "slu"}, {"padding": "sme"}],
+)
 def test_unknown_options_of_the_residual_network(options: dict) -> None:
     ((name, _),) = options.items()
     with pytest.raises(ValueError, match=f"unknown {name} .*did you mean"):
