@@ -101,7 +101,10 @@ def prepare(
     x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
     shape = compiled.logits_shape(made, variables, x)
     if len(shape) != 1:
-        raise ValueError(f"the model must give logits [K] per example, got shape {shape}")
+        raise ValueError(
+            f"the model must give logits [K] per example, got shape {shape}"
+            + ("" if shape else "; a network with one output is wrapped by models.binary")
+        )
     if num_classes not in (None, shape[0]):
         raise ValueError(f"the model has {shape[0]} classes, the data {num_classes}")
     checks.labels(y, count=len(x), num_classes=shape[0])

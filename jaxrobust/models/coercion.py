@@ -96,15 +96,14 @@ def as_variables(model: Model, variables: PyTree = None) -> PyTree:
             "variables=None, but this model does not hold its own numbers: pass Variables(params, "
             'stats), or the dict {"params": ..., "batch_stats": ...} of a linen module'
         )
+    if not isinstance(variables, Variables | Mapping):
+        _refuse_holder(variables)
     if own is not None and not jax.tree.leaves(own) and jax.tree.leaves(variables):
         raise ValueError(
             "a plain function has no parameters, so that its variables must be None; a network "
             "whose numbers are arguments is wrapped by models.from_init_apply(init, apply)"
         )
-    if isinstance(variables, Variables):
-        return variables
-    if not isinstance(variables, Mapping):
-        _refuse_holder(variables)
+    if isinstance(variables, Variables) or not isinstance(variables, Mapping):
         return variables
     if PARAMS not in variables and variables:
         raise ValueError(

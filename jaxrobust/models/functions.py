@@ -28,7 +28,8 @@ def from_function(f: Callable[[Array], Array], *, batched: bool = True) -> Model
       The `Model`; its variables are empty, and `init` returns them.
 
     Raises:
-      TypeError: `f` is no function. `apply` raises ValueError for logits of another shape.
+      TypeError: `f` is no function. `apply` raises ValueError where `f` takes one example and
+        `batched` says otherwise.
 
     Example:
       >>> import jax.numpy as jnp
@@ -56,14 +57,11 @@ def _closed(f: Callable[[Array], Array], batched: bool) -> Callable[..., tuple[A
     ) -> tuple[Array, PyTree]:
         del train, key, axes
         logits = f(x) if batched else jax.vmap(f)(x)
-        if logits.ndim != 2 or len(logits) != len(x):
-            wanted = f"[{len(x)}, K]" if batched else "[K]"
-            given = logits.shape if batched else logits.shape[1:]
-            shown = x.shape if batched else x.shape[1:]
+        if logits.shape[:1] != x.shape[:1]:
             raise ValueError(
-                f"the function must give logits {wanted} for inputs {shown}, got shape {given}; "
-                "say models.from_function(f, batched=...), True where it takes batches and False "
-                "where it takes one example"
+                f"the function must give logits [{len(x)}, K] for a batch {x.shape}, got shape "
+                f"{logits.shape}; where it takes one example, say models.from_function(f, "
+                "batched=False)"
             )
         return logits, variables.stats
 
@@ -90,8 +88,9 @@ def from_init_apply(
     takes a shape: `from_init_apply(lambda key, x: init(key, x.shape)[1], apply)`.
 
     Args:
-      init: draws the parameters, or (parameters, state) where `stateful`; called with the keyword
-        `mode` too, in evaluation mode, and with `axes=()`, where those are given.
+      init: draws the parameters, or (parameters, state) where `stateful`; called with the keywords
+        `mode`, in training mode as Haiku's batch normalization wants, and `axes`, `()`, too, where
+        those are given.
       apply: the forward pass; it returns logits, or (logits, state) where `stateful`.
       rng: whether `apply` takes a random key, None where there is none.
       stateful: whether there is a state, such as batch statistics.
@@ -141,7 +140,7 @@ def _pair(
         return told if over is None else {**told, over: axes}
 
     def initialize(key: Key, x: Array) -> Variables:
-        made = init(key, x, **options(False, ()))
+        made = init(key, x, **options(True, ()))
         return Variables(*made) if stateful else Variables(made)
 
     def run(

@@ -77,8 +77,7 @@ def binary(model: ModelLike) -> Model:
     labels are 0 and 1.
 
     Args:
-      model: a network `[B, ...]` -> `[B]` or `[B, 1]`, before the sigmoid. A plain function that
-        gives `[B]` is wrapped as it is.
+      model: a network `[B, ...]` -> `[B]` or `[B, 1]`, before the sigmoid; see `as_model`.
 
     Returns:
       The `Model` with logits `[B, 2]`, and the parameters of the one given.
@@ -89,7 +88,7 @@ def binary(model: ModelLike) -> Model:
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxrobust import models
-      >>> model = models.binary(models.from_function(lambda x: x[:, :1]))
+      >>> model = models.binary(lambda x: x[:, 0])
       >>> print(model.apply(model.init(None, None), jnp.array([[3.0, 1.0]]))[0])
       [[0. 3.]]
     """
