@@ -97,7 +97,7 @@ def as_variables(model: Model, variables: PyTree = None) -> PyTree:
             'stats), or the dict {"params": ..., "batch_stats": ...} of a linen module'
         )
     if not isinstance(variables, Variables | Mapping):
-        _refuse_holder(variables)
+        _refuse_holder(variables, own=own is not None)
     if own is not None and not jax.tree.leaves(own) and jax.tree.leaves(variables):
         raise ValueError(
             "a plain function has no parameters, so that its variables must be None; a network "
@@ -113,24 +113,24 @@ def as_variables(model: Model, variables: PyTree = None) -> PyTree:
     return from_collections(variables)
 
 
-HOLDERS = {
-    "variables": "its .variables",
-    "state": "its .state.variables",
-    "params": '{"params": its .params, "batch_stats": its batch statistics}',
-}
-"""What to pass instead of a thing that has the attribute."""
+def _refuse_holder(variables: PyTree, *, own: bool) -> None:
+    """Raises TypeError for train states and modules, which hold variables and are none.
 
-
-def _refuse_holder(variables: PyTree) -> None:
-    """Raises TypeError for modules and train states, which hold variables and are none."""
+    NNX and Equinox modules are trees of arrays too, and may be the numbers of a `Model` of one's
+    own: they are refused where the model holds its `own`.
+    """
     kind = type(variables).__name__
-    if isinstance(variables, nn.Module | nnx.Module) or _is_equinox(variables):
+    if isinstance(variables, nn.Module) or (
+        own and (isinstance(variables, nnx.Module) or _is_equinox(variables))
+    ):
         raise TypeError(
             f"got the module {kind} as variables: an NNX or Equinox module is passed as the model, "
             "with variables=None"
         )
-    for name, mend in HOLDERS.items():
-        if hasattr(variables, name):
+    for place, state in (("its .", variables), ("its .state.", getattr(variables, "state", None))):
+        if hasattr(state, "opt_state"):
+            ours = hasattr(state, "variables")
+            mend = f"{place}variables" if ours else f'{{"params": {place}params, ...}}'
             raise TypeError(f"got {kind} as variables: pass {mend}")
 
 

@@ -134,6 +134,10 @@ def own_state() -> training.TrainState:
     )
 
 
+def own_run() -> training.Run:
+    return training.Run(own_state(), [], own_state())
+
+
 WRONG_MODELS = {
     "a string": ("resnet18", r"got str: write models\.build\('resnet18', num_classes\)"),
     "a class": (Linen, r"got the class Linen: pass an instance of it, Linen\(\.\.\.\)"),
@@ -202,11 +206,12 @@ WRONG_VARIABLES = {
     "a train state": (Linen(), own_state, TypeError, r"got TrainState .*: pass its \.variables"),
     "a run": (
         Linen(),
-        training.Run(None, [], None),  # pyright: ignore[reportArgumentType]
+        own_run,
         TypeError,
         r"got Run as variables: pass its \.state\.variables",
     ),
-    "a module": (Linen(), nnx.Linear(4, 3, rngs=nnx.Rngs(0)), TypeError, "got the module Linear"),
+    "a module": (linear, nnx.Linear(4, 3, rngs=nnx.Rngs(0)), TypeError, "got the module Linear"),
+    "a linen module": (Linen(), Linen(), TypeError, "got the module Linen as variables"),
     "numbers of a function": (linear, {"params": {"w": W}}, ValueError, "must be None; a network"),
 }
 
@@ -214,7 +219,7 @@ WRONG_VARIABLES = {
 @pytest.mark.parametrize("name", WRONG_VARIABLES)
 def test_what_are_no_variables_is_told_the_way(name: str) -> None:
     model, variables, kind, told = WRONG_VARIABLES[name]
-    variables = variables() if variables in (flax_state, own_state) else variables
+    variables = variables() if variables in (flax_state, own_state, own_run) else variables
     with pytest.raises(kind, match=told):
         evaluated(model, variables)
 
@@ -225,6 +230,11 @@ def test_numbers_of_another_form_are_the_owners_matter() -> None:
 
     model = Model(lambda key, x: W, apply)  # pyright: ignore[reportArgumentType]
     np.testing.assert_array_equal(evaluated(model, W).clean, evaluated(linear, None).clean)
+    module = nnx.Linear(4, 3, use_bias=False, rngs=nnx.Rngs(0))
+    module.kernel[...] = W
+    called = Model(lambda key, x: module, lambda v, x, **options: (v(x), ()))  # pyright: ignore
+    np.testing.assert_array_equal(evaluated(called, module).clean, evaluated(linear, None).clean)
+
     # A linen module without parameters has an empty dict.
 
     class Bare(nn.Module):
