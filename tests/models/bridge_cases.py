@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jaxrobust import attacks, data, defenses, evaluation, training
 from jaxrobust.evaluation import compiled
@@ -109,6 +110,25 @@ def trained(model: Any, folder: Path) -> training.Run:
     first, last = (row["train_loss"] for row in run.history)
     assert last < 0.9 * first
     return run
+
+
+def assert_two_devices_train_as_one(
+    model: Model, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """The same numbers up to rounding, which training magnifies; for a network without dropout."""
+    finals = []
+    for count in (1, 2):
+        devices = jax.devices()[:count]
+        with monkeypatch.context() as patch:
+            for name, value in (
+                ("devices", devices),
+                ("local_devices", devices),
+                ("device_count", count),
+                ("local_device_count", count),
+            ):
+                patch.setattr(jax, name, lambda *args, value=value, **options: value)
+            finals.append(trained(model, folder / str(count)).state.variables)
+    assert_close(*finals, rtol=1e-2, atol=1e-3)
 
 
 def accuracies(model: Any, variables: PyTree, **options: Any) -> tuple[float, float]:

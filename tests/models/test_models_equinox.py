@@ -184,3 +184,9 @@ def test_a_plain_module_is_taken_as_it_is() -> None:
     model = models.channels_first(flat)
     expected = jax.vmap(flat)(jnp.moveaxis(cases.IMAGES, -1, 1))
     cases.assert_close(model.apply(model.init(None, None), cases.IMAGES)[0], expected)
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    model = models.from_equinox(*network(features=64, classes=10, mode="batch"))
+    cases.assert_two_devices_train_as_one(model, monkeypatch, tmp_path)

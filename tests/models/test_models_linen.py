@@ -378,18 +378,6 @@ def test_a_linen_network_trains_and_is_attacked_as_it_is(one_device, tmp_path):
 
 @pytest.mark.slow
 def test_two_devices_train_as_one(monkeypatch, tmp_path):
-    # In float64: dropout is drawn anew on each device, so that there is none here.
-    finals = []
-    for count in (1, 2):
-        devices = jax.devices()[:count]
-        with monkeypatch.context() as patch:
-            for name, value in (
-                ("devices", devices),
-                ("local_devices", devices),
-                ("device_count", count),
-                ("local_device_count", count),
-            ):
-                patch.setattr(jax, name, lambda *args, value=value, **options: value)
-            model = without_dropout(from_linen(Train()))
-            finals.append(cases.trained(model, tmp_path / str(count)).state.variables)
-    cases.assert_close(*finals, rtol=1e-2, atol=1e-3)
+    cases.assert_two_devices_train_as_one(
+        without_dropout(from_linen(Train())), monkeypatch, tmp_path
+    )

@@ -202,6 +202,9 @@ def test_an_nnx_network_trains_and_is_attacked_as_it_is(one_device: None, tmp_pa
     before = nnx.to_pure_dict(nnx.state(module, nnx.Param))
     variables = cases.trained(module, tmp_path / "run").state.variables
     assert isinstance(variables, Variables)
+    # A run that was interrupted goes on: its checkpoint has the parameters' shape.
+    again = cases.trained(module, tmp_path / "run").state.variables
+    cases.assert_close(again, variables, rtol=0, atol=0)
     cases.assert_close(before, nnx.to_pure_dict(nnx.state(module, nnx.Param)), rtol=0, atol=0)
     clean, attacked = cases.accuracies(module, variables)
     assert clean > attacked > 10
@@ -217,3 +220,9 @@ def test_an_nnx_network_trains_and_is_attacked_as_it_is(one_device: None, tmp_pa
     cases.assert_attacked_alike(
         models.from_nnx(module), variables, lambda x: module(x[None])[0], cases.IMAGES
     )
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    model = models.from_nnx(network(features=64, classes=10))
+    cases.assert_two_devices_train_as_one(model, monkeypatch, tmp_path)
