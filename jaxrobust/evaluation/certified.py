@@ -18,13 +18,13 @@ from jaxrobust.evaluation.batched_pass import Examples, clean_pass, in_turn, pre
 from jaxrobust.evaluation.report import Metadata, Timing, accuracy, standard_error
 from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal
 from jaxrobust.files import PathLike
+from jaxrobust.models import ModelLike
 from jaxrobust.types import (
     Array,
     Attack,
     AttackResult,
     Key,
     LogitsFn,
-    Model,
     PyTree,
     ThreatModel,
     static,
@@ -98,7 +98,7 @@ def deterministic(
 
 
 def certified(
-    model: Model,
+    model: ModelLike,
     variables: PyTree,
     examples: Examples,
     threat: ThreatModel,
