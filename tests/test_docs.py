@@ -3,19 +3,26 @@
 import functools
 import importlib.util
 import re
+import runpy
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 import pages
 import pytest
+import tyro
 
-from jaxrobust import attacks, defenses, losses, threats
+from experiments.common import cli
+from jaxrobust import attacks, defenses, losses, processes, threats
 from jaxrobust.defenses.ramp import grown
 from jaxrobust.types import Array, Attack, Key
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
 def run(page: str) -> dict:
@@ -47,6 +54,80 @@ def test_a_tutorial_prints_what_it_shows(
         assert pages.difference(played) is None
         shown += played.shown is not None
     assert shown >= 2
+
+
+SELDOM = {
+    # Trains for 10 epochs; the second block runs on several hosts, see there.
+    "README.md",
+    *(f"docs/tutorials/{name}.md" for name in TUTORIALS),
+    # Below, with assertions of their own.
+    "docs/extending.md",
+    "docs/coming-from-pytorch.md",
+}
+PAGES = sorted(
+    page.relative_to(ROOT).as_posix()
+    for page in (ROOT / "README.md", *DOCS.rglob("*.md"))
+    if any(block.language == "python" for block in pages.blocks(page.read_text()))
+)
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGES) - SELDOM))
+@pytest.mark.usefixtures("default_promotion", "one_device")
+def test_blocks_of_other_pages_run(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list(pages.play(ROOT / page))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("default_promotion", "one_device")
+def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The block for several hosts starts a whole study: one host and its options are enough here.
+    study = importlib.import_module("experiments.dale.__main__")
+    started: list[object] = []
+    monkeypatch.setattr(processes, "join", lambda: None)
+    monkeypatch.setattr(study, "main", started.append)
+    monkeypatch.setattr(sys, "argv", ["study"])
+    monkeypatch.chdir(tmp_path)
+    names = run("../README.md")
+    assert names["report"].clean_accuracy > 80
+    assert names["results"].success.shape == (8,)
+    assert [type(config) for config in started] == [names["Config"]]
+
+
+def commands() -> list[str]:
+    """Every command of a study on a page, in a block of bash or between backquotes."""
+    found = []
+    for page in (ROOT / "README.md", *DOCS.rglob("*.md")):
+        text = page.read_text()
+        for block in pages.blocks(text):
+            if block.language == "bash":
+                found += block.body.replace("\\\n", " ").splitlines()
+        found += re.findall(r"`([^`]+)`", pages.FENCE.sub("", text))
+    named = (re.search(r"-m (experiments\.\w.*)", " ".join(line.split())) for line in found)
+    return sorted({match[1].split("#")[0].strip() for match in named if match})
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) >= 25
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_has_the_options_that_a_page_gives_it(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, *arguments = shlex.split(command)
+    parsed = []
+
+    def parse(main: object, config: Any, description: str | None) -> None:
+        options, unknown = tyro.cli(config, args=arguments, return_unknown_args=True)
+        assert not unknown
+        parsed.append(options)
+
+    monkeypatch.setattr(cli, "command_line", parse)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert parsed
 
 
 def test_attacks_of_ones_own() -> None:

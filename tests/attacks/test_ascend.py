@@ -12,13 +12,26 @@ import optax
 import pytest
 
 from jaxrobust import losses
-from jaxrobust.attacks import Ascent, ascend, fooled, fosc, judge, objective, scale_by_steepest
+from jaxrobust.attacks import Ascent, ascend, fooled, fosc, judge, objective, pgd, scale_by_steepest
 from jaxrobust.threats import Linf
 
 NET = cases.random_net(2)
 RADIUS, STEP, STEPS = 0.15, 0.04, 8
 XS = np.random.default_rng(11).uniform(0.3, 0.7, (6, *cases.SHAPE))
 YS = np.array([np.argmax(cases.np_logits(NET, x)) for x in XS], np.int32)
+
+
+def test_a_batch_is_told_how_to_be_attacked() -> None:
+    with pytest.raises(
+        ValueError, match=r"labels \(3,\): lift it over a batch with attacks.batched"
+    ):
+        objective(lambda z: z, losses.cross_entropy, jnp.zeros(3, jnp.int32))
+
+
+def test_a_number_is_no_set() -> None:
+    threat: Any = 0.1
+    with pytest.raises(TypeError, match=r"takes a set, such as threats.Linf\(0.1\), got 0.1"):
+        pgd(threat, step_size=0.1, steps=1)
 
 
 def run(stop_at: float | None, x: Any, y: Any, steps: int = STEPS) -> Ascent:

@@ -184,6 +184,28 @@ def test_refuses_what_cannot_be_evaluated():
     scalar, _ = from_logits(lambda p, x: x[:, 0])
     with pytest.raises(ValueError, match="logits"):
         run({}, model=scalar)
+    with pytest.raises(TypeError, match="given by name, .* got FirstOrder"):
+        run(fgsm(Linf(0.1)))
+    with pytest.raises(TypeError, match=r"got the seed 3: write jax.random.key\(3\)"):
+        evaluate(3, linear()[0], weights(), data(), {"mine": exact(0.1)}, batch_size=16)
+
+
+def test_names_channels_that_come_first():
+    x, y = np.full((2, 3, 8, 4), 0.5, np.float32), np.zeros(2, np.int32)
+    # A convolution, which takes no other number of channels than its own.
+    model, _ = from_logits(lambda p, z: jnp.einsum("bhwc,ck->bk", z, jnp.ones((3, 2), z.dtype)))
+    with pytest.raises(ValueError, match=r"\(3, 8, 4\), which look as if channels came first"):
+        run({}, (x, y), model=model)
+    report = run({}, (x.transpose(0, 2, 3, 1), y), model=model)
+    assert report.count == 2
+    # Any other error of a model stays its own.
+    with pytest.raises(Exception, match="channels") as error:
+        run({}, (x[..., :1], y), model=from_logits(_no_channels)[0])
+    assert "came first" not in str(error.value)
+
+
+def _no_channels(params, x):
+    raise RuntimeError("no channels at all")
 
 
 def test_shows_progress_only_when_asked(capsys):
