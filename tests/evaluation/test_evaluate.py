@@ -184,7 +184,7 @@ def test_refuses_what_cannot_be_evaluated():
     scalar, _ = from_logits(lambda p, x: x[:, 0])
     with pytest.raises(ValueError, match="logits"):
         run({}, model=scalar)
-    with pytest.raises(TypeError, match="given by name, .* got FirstOrder"):
+    with pytest.raises(TypeError, match=r"given by name.*got FirstOrder"):
         run(fgsm(Linf(0.1)))
     with pytest.raises(TypeError, match=r"got the seed 3: write jax.random.key\(3\)"):
         evaluate(3, linear()[0], weights(), data(), {"mine": exact(0.1)}, batch_size=16)
