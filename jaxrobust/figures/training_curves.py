@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxrobust.figures.need import need
 
@@ -53,6 +54,7 @@ def training_curves(history: Sequence[Mapping[str, float]], *, rho: float | None
     multiplier.set_ylabel("multiplier and slack" if "slack" in columns else "multiplier")
     for panel in (accuracies, losses, multiplier):
         panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid(alpha=0.3)
     for panel in (accuracies, losses, multiplier):
         if panel.lines:

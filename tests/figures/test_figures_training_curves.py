@@ -19,6 +19,7 @@ def test_training_curves_tolerate_missing_columns():
     assert losses.lines[2].get_linestyle() == "--"
     assert set(losses.lines[2].get_ydata()) == {0.8}
     np.testing.assert_array_equal(multiplier.lines[0].get_ydata(), [0.0, 0.4])
+    assert all(float(tick).is_integer() for tick in accuracies.get_xticks())
     bare = figures.training_curves([{"loss": 1.0}])
     assert len(bare.axes) == 3
     with pytest.raises(ValueError, match="history"):
