@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,7 +145,7 @@ def test_the_grid_shows_what_the_strongest_attack_broke(trained, tmp_path):
 
 def test_the_rebuilt_model_is_the_trained_one(trained):
     found = from_run(trained[0], "last", data.load("digits", limit=1))
-    jax.tree.map(np.testing.assert_array_equal, found.variables, trained[1])
+    chex.assert_trees_all_equal(found.variables, trained[1])
     assert found.name == "mlp of erm-seed0, last epoch, float32"
 
 

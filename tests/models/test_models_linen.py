@@ -1,6 +1,7 @@
 """The bridge from linen: modes, batch statistics over mapped axes, modules that lack features."""
 
 import bridge_cases as cases
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -220,7 +221,7 @@ def test_it_equals_the_module_that_takes_the_axes():
 
         return jax.jit(jax.vmap(one, axis_name="examples"))(cases.X)
 
-    jax.tree.map(np.testing.assert_array_equal, run(plain), run(aware))
+    chex.assert_trees_all_equal(run(plain), run(aware))
 
 
 class Named(nn.Module):
