@@ -26,21 +26,22 @@ def window(size: int = 5, *, p: float = 1.0) -> np.ndarray:
     code's default is p = 2.
 
     Args:
-      size: the number of pixels along each side of the window, odd.
+      size: the number of pixels along each side of the window, odd and at least 3.
       p: the exponent of the distance, above 0.
 
     Returns:
       The costs, a float64 array `[size, size]` on the host, 0 at the center.
 
     Raises:
-      ValueError: for an even size or one below 1, or a p that is not one number above 0.
+      ValueError: for an even size or one below 3, in which nothing moves, or a p that is not one
+        number above 0.
 
     Example:
       >>> from jaxrobust import sinkhorn
       >>> sinkhorn.window(3).round(2).tolist()
       [[1.41, 1.0, 1.41], [1.0, 0.0, 1.0], [1.41, 1.0, 1.41]]
     """
-    checks.at_least("size", size, 1)
+    checks.at_least("size", size, 3)
     checks.positive("p", p)
     if np.shape(p):
         raise ValueError(f"p must be one number, got shape {np.shape(p)}")

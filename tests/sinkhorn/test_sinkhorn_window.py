@@ -68,6 +68,8 @@ def test_bad_input_is_named():
             block_ascent(x, x, **{**good, **changes})
     with pytest.raises(ValueError, match="w must hold real numbers, got complex64"):
         projected(x, x.astype(jnp.complex64), **good)
+    with pytest.raises(ValueError, match="size must be a whole number of at least 3, got 1"):
+        window(1)
     with pytest.raises(ValueError, match=r"p must be one number, got shape \(2,\)"):
         window(3, p=np.ones(2))
     with pytest.raises(ValueError, match="one shape"):
