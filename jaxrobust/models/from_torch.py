@@ -46,7 +46,7 @@ def from_torch_state_dict(
     entry: str | None = None,
     ignore: Sequence[str] = (),
 ) -> tuple[Model, Variables]:
-    """Reads weights that were trained in PyTorch, in the layer layouts of RobustBench and TRADES.
+    """Reads weights trained in PyTorch, by the layer names of RobustBench, TRADES and torchvision.
 
     PyTorch is not needed. Nothing in a file ever runs: of a pickle only tensors, containers, text
     and numbers are read. Every array of the file must belong to the network, and the other way

@@ -103,6 +103,10 @@ CASES = {
         lambda nets: nets.WideResidual(10, 1, 7, bias=False),
         {"depth": 10, "width": 1},
     ),
+    "resnet50": (
+        lambda nets: nets.ImageNetResidual(8, (1, 2, 1), 7),
+        {"width": 8, "blocks": (1, 2, 1)},
+    ),
     "gowal_wide_resnet": (
         lambda nets: nets.Gowal((32, 64, 128), 2, 7, wide=True),
         {"depth": 16, "width": 2},
