@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from jaxrobust import attacks, defenses, losses, threats
+from jaxrobust import attacks, defenses, evaluation, losses, models, threats, training
 from jaxrobust.defenses.ramp import grown
+from jaxrobust.models.torch_layouts import LAYOUTS
 from jaxrobust.types import Array, Attack, Key
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -45,6 +46,10 @@ def test_coming_from_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     names = run("coming-from-pytorch.md")
     assert names["result"].x.shape == names["x"].shape
     assert names["report"].clean_accuracy == 100
+    x, own = names["x"], names["own"]
+    torch_order = x[0].transpose(2, 0, 1).reshape(-1) @ names["weights"]["1.weight"].T
+    expected = jnp.maximum(torch_order, 0) @ names["weights"]["3.weight"].T
+    assert jnp.allclose(own(x[0]), expected, rtol=1e-3)
     assert (jnp.diff(jnp.asarray(names["curve"].accuracies)) <= 0).all()
 
 
@@ -85,8 +90,15 @@ def test_every_call_that_stands_for_one_of_another_library_can_be_made() -> None
     assert made > 40
 
 
-def test_names_of_other_libraries_that_the_page_speaks_of_are_ours_too() -> None:
-    """Functions that a table names without a call."""
+def test_every_name_of_ours_on_the_page_for_those_from_pytorch_exists() -> None:
     text = (DOCS / "coming-from-pytorch.md").read_text()
-    for part, name in re.findall(r"`(attacks|defenses|threats|losses)\.(\w+)`", text):
-        assert hasattr(PARTS[part], name), name
+    parts = {**PARTS, "evaluation": evaluation, "models": models, "training": training}
+    named = re.findall(rf"(?<![\w.])({'|'.join(parts)})\.(\w+)", text)
+    assert len(named) > 60
+    for part, name in named:
+        assert hasattr(parts[part], name), f"{part}.{name}"
+
+
+def test_every_architecture_that_can_be_read_from_pytorch_is_on_the_page() -> None:
+    text = (DOCS / "coming-from-pytorch.md").read_text()
+    assert [name for name in LAYOUTS if f"`{name}`" not in text] == []

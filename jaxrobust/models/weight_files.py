@@ -104,11 +104,12 @@ def _chosen(where: str, content: Any, entry: str | None) -> Mapping[str, Any]:
         if entry not in inner:
             raise ValueError(f"{where} holds no state dict {entry!r}; it holds: {inner or 'none'}")
         return content[entry]
-    if _is_state_dict(content):
-        return content
     usual = [key for key in ENTRIES if key in inner]
     if len(usual or inner) == 1:
         return content[(usual or inner)[0]]
+    # A lone tensor beside state dicts is a loss or an accuracy.
+    if not inner and _is_state_dict(content):
+        return content
     if inner:
         raise ValueError(f"{where} holds several state dicts; choose one by entry=: {inner}")
     raise ValueError(f"{where} holds no tensors; its keys: {[str(key) for key in content][:8]}")
@@ -129,7 +130,9 @@ def _arrays(
 ) -> dict[str, Held]:
     def held(name: str, tensor: Any) -> Held:
         if record is not None and isinstance(tensor, TensorRecord):
-            read = functools.partial(_guarded, f"{where}: {name!r}", lambda: record(tensor))
+            read = functools.partial(
+                _guarded, f"{where}: {name!r}", functools.partial(record, tensor)
+            )
             return Held(tensor.shape, jnp.dtype(tensor.storage.dtype), read)
         if hasattr(tensor, "detach"):
             # NumPy has no bfloat16 to take a tensor of that type as it is.
