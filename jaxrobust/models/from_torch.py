@@ -84,7 +84,8 @@ def from_torch_state_dict(
     for option, choices in layout.unsaid.items():
         if option not in options:
             raise ValueError(
-                f"no file tells the {option} of a {architecture}; give it in options: {choices}"
+                f"no file tells the {option} of a {architecture}; give the option {option}: "
+                f"{choices}"
             )
     where, held = open_weights(source, entry)
     held = _named(where, held, ignore)
