@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,7 +119,13 @@ def from_torch(
         options=options,
         entry=entry,
     )
-    return _taking(dataset, Trained(f"{architecture} of {path.name}", model, variables))
+    # What the weights do not show, the file's own normalization included, tells evaluations apart.
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    told = {**options, "mean": mean, "std": std}
+    settings = "".join(f", {n} {value}" for n, value in told.items() if value is not None)
+    name = f"{architecture} of {path.name} (SHA-256 {digest}){settings}"
+    return _taking(dataset, Trained(name, model, variables))
 
 
 def _taking(dataset: Dataset, trained: Trained) -> Trained:

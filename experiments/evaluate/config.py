@@ -77,6 +77,11 @@ def load(config: Config) -> tuple[Trained, Dataset]:
         )
     if (config.torch_checkpoint is None) != (config.architecture is None):
         raise ValueError("--torch-checkpoint FILE and --architecture NAME belong together")
+    of_torch = (config.mean, config.std, config.entry, config.architecture_options or None)
+    if config.torch_checkpoint is None and any(one is not None for one in of_torch):
+        raise ValueError(
+            "--mean, --std, --entry and --architecture-options need --torch-checkpoint"
+        )
     held = {} if config.checkpoint is None else run_config(config.checkpoint)
     name = config.dataset or held.get("dataset")
     if name is None:

@@ -16,7 +16,7 @@ from jaxrobust import checks
 from jaxrobust.models.linen import from_linen
 from jaxrobust.models.registry import build
 from jaxrobust.models.torch_layouts import LAYOUTS, NORMALIZATIONS, PREFIXES, Layout
-from jaxrobust.models.weight_files import Held, open_weights
+from jaxrobust.models.weight_files import Held, finite, open_weights, plain_names
 from jaxrobust.types import Model, Variables
 
 MOST = 2**29
@@ -84,10 +84,11 @@ def from_torch_state_dict(
     for option, choices in layout.unsaid.items():
         if option not in options:
             raise ValueError(
-                f"no file tells the {option} of a {architecture}; give it in options: {choices}"
+                f"no file tells the {option} of a {architecture}; give the option {option}: "
+                f"{choices}"
             )
     where, held = open_weights(source, entry)
-    held = _named(where, held, ignore)
+    held = plain_names(where, held, PREFIXES, ignore)
     mean, std = _normalization(where, held, mean, std)
     if layout.normalizes and (mean is None or std is None):
         raise ValueError(
@@ -149,7 +150,7 @@ def _slots(layout: Layout, like: Variables) -> Iterable[_Slot]:
 
 
 def _numbers(where: str, slot: _Slot, held: Held) -> np.ndarray:
-    array = _finite(where, slot.theirs, held)
+    array = finite(where, slot.theirs, held)
     if slot.leaf == "var" and (array < 0).any():
         raise ValueError(f"{where}: {slot.theirs!r} holds negative variances")
     if array.ndim == 4:
@@ -160,32 +161,6 @@ def _numbers(where: str, slot: _Slot, held: Held) -> np.ndarray:
         images = array.reshape(len(array), slot.channels, side, side)
         return images.transpose(2, 3, 1, 0).reshape(-1, len(array))
     return array.T
-
-
-def _finite(where: str, name: str, held: Held) -> np.ndarray:
-    array = held.read().astype(np.float64)
-    # A comparison with NaN is False.
-    if not (np.abs(array) <= np.finfo(np.float32).max).all():
-        raise ValueError(f"{where}: {name!r} holds NaN, infinite or too large numbers")
-    return array.astype(np.float32)
-
-
-def _named(where: str, held: Mapping[str, Held], ignore: Sequence[str]) -> dict[str, Held]:
-    """The arrays by their names without prefixes; counters and what is ignored left out."""
-    found: dict[str, Held] = {}
-    for full, array in held.items():
-        name, before = full, ""
-        while name != before:
-            before = name
-            for prefix in PREFIXES:
-                name = name.removeprefix(prefix)
-        counts = name.endswith("num_batches_tracked")
-        if counts or any(fnmatch.fnmatchcase(n, p) for n in (full, name) for p in ignore):
-            continue
-        if name in found:
-            raise ValueError(f"{where} holds {name!r} with two prefixes")
-        found[name] = array
-    return found
 
 
 def _normalization(
@@ -205,7 +180,7 @@ def _normalization(
         for name in names:
             if math.prod(held[name].shape) > MOST_CHANNELS:
                 raise ValueError(f"{where}: {name!r} is of shape {held[name].shape}")
-        mean, std = (_finite(where, name, held.pop(name)).ravel().tolist() for name in names)
+        mean, std = (finite(where, name, held.pop(name)).ravel().tolist() for name in names)
         if min(std, default=0) <= 0:
             raise ValueError(f"{where}: {names[1]!r} must be above 0, got {std}")
     if std is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -67,6 +68,35 @@ def open_weights(source: Mapping[str, Any] | str | os.PathLike[str], entry: str 
     saved = _guarded(where, lambda: open_saved(path))
     chosen = _chosen(where, saved.content, entry)
     return Weights(where, _arrays(where, chosen, saved.array))
+
+
+def finite(where: str, name: str, held: Held) -> np.ndarray:
+    """The numbers of an array as float32; ValueError for those that are none."""
+    array = held.read().astype(np.float64)
+    # A comparison with NaN is False.
+    if not (np.abs(array) <= np.finfo(np.float32).max).all():
+        raise ValueError(f"{where}: {name!r} holds NaN, infinite or too large numbers")
+    return array.astype(np.float32)
+
+
+def plain_names(
+    where: str, held: Mapping[str, Held], prefixes: Sequence[str], ignore: Sequence[str]
+) -> dict[str, Held]:
+    """The arrays by their names without prefixes; counters and what is ignored left out."""
+    found: dict[str, Held] = {}
+    for full, array in held.items():
+        name, before = full, ""
+        while name != before:
+            before = name
+            for prefix in prefixes:
+                name = name.removeprefix(prefix)
+        counts = name.endswith("num_batches_tracked")
+        if counts or any(fnmatch.fnmatchcase(n, p) for n in (full, name) for p in ignore):
+            continue
+        if name in found:
+            raise ValueError(f"{where} holds {name!r} with two prefixes")
+        found[name] = array
+    return found
 
 
 def _guarded(where: str, read: Callable[[], Answer]) -> Answer:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -167,6 +168,7 @@ def test_the_rebuilt_model_is_the_trained_one(trained):
         ({"torch_checkpoint": NARROW, "architecture": "resnet18"}, "one of --checkpoint RUN, --"),
         ({"checkpoint": None, "torch_checkpoint": NARROW}, "--architecture NAME belong together"),
         ({"architecture": "resnet18"}, "--architecture NAME belong together"),
+        ({"mean": (0.5,)}, "--mean, --std, --entry and --architecture-options need --torch-ch"),
         ({"checkpoint": None, "pretrained": "x"}, "do not name their data: give --dataset"),
         (TORCH | {"dataset": None}, "do not name their data: give --dataset"),
         (TORCH | {"architecture": "resnet_18"}, "unknown architecture 'resnet_18'; did you mean"),
@@ -313,7 +315,11 @@ def test_weights_of_pytorch(tmp_path):
         predicted = np.asarray(module.apply(variables, seen).argmax(-1))
         np.testing.assert_array_equal(found[mean].clean, predicted == digits.test.y)
     assert (found[None].clean != found[0.5].clean).any()
-    assert found[None].metadata["model"] == "resnet18 of net.npz"
+    told = r"resnet18 of net\.npz \(SHA-256 \w{12}\), features \(4, 6\), blocks 1"
+    assert re.fullmatch(told, found[None].metadata["model"])
+    # Results of the same weights behind another normalization are those of another model.
+    with pytest.raises(ValueError, match=r"mean \(0\.4,\)"):
+        main(Config(dataset="digits", out=tmp_path / "0.5", **settings, mean=(0.4,), std=(0.25,)))
     del state["linear.bias"], state["bn1.bias"]
     np.savez(tmp_path / "net.npz", **state)
     with pytest.raises(ValueError, match=r"net\.npz does not hold a resnet18: missing: bn1\.bias"):
