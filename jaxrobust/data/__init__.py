@@ -1,5 +1,6 @@
 """Data sets, in memory or streamed, and the index arithmetic that makes batches of them."""
 
+from jaxrobust.data.arrays import from_arrays, from_npz
 from jaxrobust.data.batches import (
     batches_per_epoch,
     epoch_batches,
@@ -9,8 +10,10 @@ from jaxrobust.data.batches import (
     semi_supervised_batches,
     shard,
     to_float,
+    to_inputs,
 )
 from jaxrobust.data.dataset import assemble, load, pseudo_labeled
+from jaxrobust.data.folder import from_folder
 from jaxrobust.data.stream import Records, Stream, open_stream
 from jaxrobust.data.synthetic import synthetic
 from jaxrobust.data.types import Dataset, Source, Split
@@ -24,6 +27,9 @@ __all__ = [
     "assemble",
     "batches_per_epoch",
     "epoch_batches",
+    "from_arrays",
+    "from_folder",
+    "from_npz",
     "load",
     "open_stream",
     "padded_batches",
@@ -34,4 +40,5 @@ __all__ = [
     "shard",
     "synthetic",
     "to_float",
+    "to_inputs",
 ]

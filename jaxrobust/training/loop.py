@@ -16,6 +16,7 @@ from jaxrobust.data import Dataset, batches_per_epoch, epoch_batches, process_sl
 from jaxrobust.defenses import Defense
 from jaxrobust.fingerprint import fingerprint
 from jaxrobust.lagrangian import Multiplier
+from jaxrobust.training.boxes import require_boxed
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.epochs import (
     Length,
@@ -67,7 +68,8 @@ def fit(
       seed: the seed of parameters, batches, attacks and augmentation.
       model: the classifier to train.
       defense: the training method.
-      dataset: the data set, whose training images are seen.
+      dataset: the data set, whose training examples are seen, bytes as x / 255; see
+        `data.from_arrays` for your own.
       optimizer, multiplier: built for the run's length; see `steps_per_epoch`.
       epochs: the number of epochs of the whole run.
       batch_size: the size of the global batch, over all devices of all processes.
@@ -76,7 +78,7 @@ def fit(
         batch size, training images, and what model, defense, optimizer, multiplier, augment
         and validate are made of (`contents`: numbers in closures, code of your own). Resuming a
         folder in which any of these differs is an error that names it.
-      augment: applied to every training image; see `crop_flip`.
+      augment: applied to every training example; see `crop_flip`.
       validate: called after every epoch; its metrics join the row.
       best_by: name of the metric of `validate` whose largest value marks the best epoch; a new
         run then validates once before the first epoch too, to refuse an unknown name at once.
@@ -93,8 +95,8 @@ def fit(
       `images_per_second`.
 
     Raises:
-      ValueError: a batch that does not divide over the devices, an impossible setting, or a run
-        folder with another config.
+      ValueError: a batch that does not divide over the devices, an impossible setting, examples
+        outside of the box of the defense's threat set, or a run folder with another config.
       FloatingPointError: a metric of training that is not finite; names the step, counted from 0.
       CheckpointError: a checkpoint that is broken or another run's, or that not all processes see.
       OSError: the run folder cannot be written, or another process trains in it (BlockingIOError,
@@ -106,6 +108,7 @@ def fit(
     require_even(batch_size)
     sample = jnp.zeros((1, *dataset.shape), jnp.float32)
     require_classes(model, sample, dataset.name, dataset.num_classes)
+    require_boxed(defense, dataset.train.x)
     seen = {
         "epochs": epochs,
         "batch_size": batch_size,
