@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from training.training_cases import assert_close
 
 from jaxrobust import attacks
 from jaxrobust.defenses.ramp import grown
@@ -36,3 +37,14 @@ def test_attacks_of_ones_own() -> None:
     half = grown(attack, 0.25, 0.5)
     assert float(half.threat.radius) == pytest.approx(0.05)
     assert half.share == 1.0
+
+
+@pytest.mark.usefixtures("default_promotion")
+def test_training_on_ones_own_terms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run("training.md")
+    assert_close(names["again"].state, names["tuned"].state)
+    assert capsys.readouterr().out.split()[::2] == ["1", "2"]
+    assert [int(names[run].state.step) for run in ("first", "small")] == [2 * 2, 2 * 4]

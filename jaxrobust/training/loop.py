@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ from jaxrobust.training.epochs import (
     require_even,
     train_epochs,
 )
+from jaxrobust.training.initial import Weights
 from jaxrobust.training.parallel import pmapped_steps, program, replicate
+from jaxrobust.training.reporting import Callback, require_callbacks
 from jaxrobust.training.state import TrainState
 from jaxrobust.training.step import Augment, Parts
 from jaxrobust.types import Model
@@ -53,6 +55,8 @@ def fit(
     validate: Validate | None = None,
     best_by: str | None = None,
     stop: Stop | None = None,
+    variables: Weights | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Run:
     """Trains `model` with `defense` on all devices, resuming where `run` left off.
@@ -84,6 +88,12 @@ def fit(
         run then validates once before the first epoch too, to refuse an unknown name at once.
       stop: ends the run early; see `collapsed` and `stalled`. It may differ when a run resumes,
         such as a deadline; a run that is longer already stays so.
+      variables: weights to start from in place of fresh ones, for example to go on from a standard
+        model: `Variables`, or a dict with `params` and perhaps `batch_stats`, such as
+        `saved_variables` gives. They are part of what identifies the run.
+      callbacks: functions `callback(state, row)` that are called after every epoch, once its
+        checkpoint is written, by process 0 alone: with the `TrainState` and the epoch's row of
+        metrics; see `training.writers`. They may differ when a run resumes.
       progress: whether to show a progress bar.
 
     Returns:
@@ -96,7 +106,9 @@ def fit(
 
     Raises:
       ValueError: a batch that does not divide over the devices, an impossible setting, examples
-        outside of the box of the defense's threat set, or a run folder with another config.
+        outside of the box of the defense's threat set, variables that do not fit the model (the
+        message names the first leaf), or a run folder with another config.
+      TypeError: callbacks that are no functions.
       FloatingPointError: a metric of training that is not finite; names the step, counted from 0.
       CheckpointError: a checkpoint that is broken or another run's, or that not all processes see.
       OSError: the run folder cannot be written, or another process trains in it (BlockingIOError,
@@ -104,6 +116,7 @@ def fit(
       SystemExit: SIGINT or SIGTERM came; the epochs that ended are safe, see `signals.stoppable`.
     """
     checks.at_least("epochs", epochs, 1)
+    require_callbacks(callbacks)
     per_epoch = steps_per_epoch(dataset, batch_size, replays=defense.replays)
     require_even(batch_size)
     sample = jnp.zeros((1, *dataset.shape), jnp.float32)
@@ -119,7 +132,15 @@ def fit(
     }
     parts = Parts(model, defense, optimizer, multiplier, augment)
     with begun(
-        Path(run), seed, parts, sample, seen, config=config, validate=validate, best_by=best_by
+        Path(run),
+        seed,
+        parts,
+        sample,
+        seen,
+        config=config,
+        validate=validate,
+        best_by=best_by,
+        variables=variables,
     ) as resumed:
         total = epochs * per_epoch
         steps = program(pmapped_steps, parts, total)
@@ -137,7 +158,9 @@ def fit(
                 yield state, {name: np.asarray(value[0]) for name, value in metrics.items()}
 
         lengths = [Length(per_epoch, batch_size)] * epochs
-        return train_epochs(resumed, play, lengths, stop=stop, progress=progress)
+        return train_epochs(
+            resumed, play, lengths, stop=stop, callbacks=callbacks, progress=progress
+        )
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int, *, replays: int = 1) -> int:

@@ -27,7 +27,9 @@ from jaxrobust.training.epochs import (
     require_even,
     train_epochs,
 )
+from jaxrobust.training.initial import Weights
 from jaxrobust.training.parallel import pmapped_step, program
+from jaxrobust.training.reporting import Callback, require_callbacks
 from jaxrobust.training.state import TrainState
 from jaxrobust.training.step import Augment, Parts
 from jaxrobust.types import Array, Batch, Model
@@ -141,6 +143,8 @@ def fit_stream(
     validate: Validate | None = None,
     best_by: str | None = None,
     stop: Stop | None = None,
+    variables: Weights | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Run:
     """`fit` for images that do not fit into memory, and that grow from phase to phase.
@@ -155,8 +159,8 @@ def fit_stream(
       feed: the training images, for example a `data.Stream`; known by their name and number alone.
       optimizer: built for the run's length, for example with `phase_schedule`.
       phases: the phases, in order, with their epochs, image sizes and batch sizes.
-      seed, model, defense, run, config, multiplier, augment, validate, best_by, stop, progress: see
-        `fit`.
+      seed, model, defense, run, config, multiplier, augment, validate, best_by, stop, variables,
+        callbacks, progress: see `fit`.
 
     Returns:
       A `Run`, as that of `fit`.
@@ -167,6 +171,7 @@ def fit_stream(
     """
     if not phases:
         raise ValueError("nothing to train: phases is empty")
+    require_callbacks(callbacks)
     steps = {p: phase_steps(p, feed.images, replays=defense.replays) for p in phases}
     for phase in phases:
         require_even(phase.batch_size)
@@ -179,7 +184,15 @@ def fit_stream(
     }
     parts = Parts(model, defense, optimizer, multiplier, augment)
     with begun(
-        Path(run), seed, parts, sample, seen, config=config, validate=validate, best_by=best_by
+        Path(run),
+        seed,
+        parts,
+        sample,
+        seen,
+        config=config,
+        validate=validate,
+        best_by=best_by,
+        variables=variables,
     ) as resumed:
         plan = [phase for phase in phases for _ in range(phase.epochs)]
         total = sum(steps[phase] for phase in plan)
@@ -196,7 +209,9 @@ def fit_stream(
                     seen = []
 
         lengths = [Length(steps[phase], phase.batch_size) for phase in plan]
-        return train_epochs(resumed, play, lengths, stop=stop, progress=progress)
+        return train_epochs(
+            resumed, play, lengths, stop=stop, callbacks=callbacks, progress=progress
+        )
 
 
 def _replayed(feed: Feed, seed: int, epoch: int, phase: Phase, replays: int) -> Iterator[Batch]:
