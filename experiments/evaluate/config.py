@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
+from experiments.common import own_data
 from experiments.common.attack_menu import Budget
-from experiments.common.trained import Trained, from_run, released, run_config
+from experiments.common.trained import Network, Trained, from_run, recipe_of, released, run_config
 from jaxrobust import data
 from jaxrobust.data import Dataset
 
@@ -23,14 +26,25 @@ class Config:
     pretrained: str | None = None
     """Released weights instead: a path to an .npz file, or its stem in --pretrained-dir."""
     pretrained_dir: Path = Path(".")
+    model: str | None = None
+    """Network of a --checkpoint whose config.json does not tell it, such as that of your own call
+    of `training.fit`: a name of `models.build`."""
+    model_options: tuple[str, ...] = ()
+    """Its options, such as widths=[300,200] or mean=[0.49,0.48,0.45]."""
     select: Literal["last", "best"] = "last"
     """Epoch of --checkpoint: the last one, or the best on held-out training images."""
     dataset: str | None = None
     """digits, mnist, cifar10, ... (default: the one that --checkpoint was trained on)."""
+    data: Path | None = None
+    """Your own data instead: an .npz file, or a folder of images by class, as the studies take."""
+    image_size: int | None = None
+    """Cut and scale the images of a folder to so many pixels on a side."""
     data_dir: Path | None = None
     """Folder of prepared TFDS sets (default: the environment variable TFDS_DATA_DIR)."""
     split: Literal["test", "validation", "train"] = "test"
     """validation: the training images that --checkpoint held out; train: without those."""
+    validation: int | None = None
+    """Training images that --checkpoint held out, where its config.json does not tell."""
     limit: int | None = None
     """Keep the first so many images."""
     threat: Literal["linf", "l2", "l1"] = "linf"
@@ -59,17 +73,53 @@ def load(config: Config) -> tuple[Trained, Dataset]:
     if (config.checkpoint is None) == (config.pretrained is None):
         raise ValueError("give the model as either --checkpoint RUN or --pretrained NAME")
     held = {} if config.checkpoint is None else run_config(config.checkpoint)
-    name = config.dataset or held.get("dataset")
-    if name is None:
-        raise ValueError("--pretrained needs --dataset: released weights do not name their data")
-    # The draw of the held-out images depends on their number alone.
-    held_out = held.get("recipe", {}).get("validation", 0)
-    if config.split == "validation" and not held_out:
-        raise ValueError("this model held out no training images: use --split test or train")
-    dataset = data.load(name, data_dir=config.data_dir, validation=held_out, limit=config.limit)
+    dataset = examples(config, held)
     if config.checkpoint is None:
         return released(config.pretrained, config.pretrained_dir, dataset), dataset
-    return from_run(config.checkpoint, config.select, dataset), dataset
+    options = dict(map(setting, config.model_options))
+    if options and config.model is None:
+        raise ValueError("--model-options are those of --model NAME, which is missing")
+    given = None if config.model is None else Network(config.model, options)
+    return from_run(config.checkpoint, config.select, dataset, given), dataset
+
+
+def examples(config: Config, held: Mapping[str, Any]) -> Dataset:
+    """The data set that the options name, or else the run's `config.json`, `held`."""
+    # The draw of the held-out images depends on their number alone.
+    recipe = recipe_of(held)
+    told = (None if held else 0) if recipe is None else recipe.get("validation", 0)
+    held_out = told if config.validation is None else config.validation
+    if config.split != "test" and held_out is None:
+        raise ValueError(
+            f"{config.checkpoint} does not tell how many training images it held out: give their "
+            "number with --validation"
+        )
+    if config.split == "validation" and not held_out:
+        raise ValueError("this model held out no training images: use --split test or train")
+    kept = {"validation": held_out or 0, "limit": config.limit}
+    if config.data is not None:
+        size = held.get("image_size") if config.image_size is None else config.image_size
+        return own_data.read(config.data, size=size, **kept)
+    if config.dataset is None and "data" in held:
+        raise ValueError(
+            f"{config.checkpoint} was trained on your own data, {held['data']}: give it with --data"
+        )
+    name = config.dataset or held.get("dataset") or held.get("fit", {}).get("dataset")
+    if name is None:
+        given = "--pretrained" if config.checkpoint is None else config.checkpoint
+        raise ValueError(f"{given} needs --dataset or --data: it does not name its data")
+    return data.load(name, data_dir=config.data_dir, **kept)
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """The name and value of "widths=[300,200]", "factor=2" or "shortcut=raw"."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"--model-options are name=value, such as widths=[8], got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def default_folder(config: Config, dataset: Dataset) -> Path:
