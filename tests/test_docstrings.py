@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 PACKAGES = (
-    *("attacks", "data", "defenses", "duals", "evaluation", "figures", "lagrangian"),
+    *("attacks", "data", "defenses", "duals", "evaluation", "export", "figures", "lagrangian"),
     *("losses", "models", "sinkhorn", "threats", "training"),
 )
 
