@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -96,13 +95,11 @@ def npz(variables: Variables, path: PathLike) -> Path:
       ValueError: a leaf that holds no numbers, such as a random key.
       OSError: the file cannot be written.
     """
-    data = io.BytesIO()
     arrays = {
         name: array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
         for name, array in _named(variables).items()
     }
-    np.savez(data, allow_pickle=False, **arrays)
-    return write_bytes_atomic(path, data.getvalue())
+    return write_bytes_atomic(path, archive.packed(arrays))
 
 
 def load_npz(path: PathLike) -> Variables:

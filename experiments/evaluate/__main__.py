@@ -59,7 +59,7 @@ def main(config: Config) -> Report:
         examples,
         suite,
         survivors=not config.individually,
-        keep_examples=config.grid > 0,
+        keep_examples=config.grid > 0 or config.save_examples,
         folder=folder / "batches",
         metadata={
             "data": f"{dataset.label}, {config.split}",
@@ -85,7 +85,8 @@ def main(config: Config) -> Report:
     if jax.process_index() == 0:
         if config.grid:
             drawn["grid"] = draw_grid(report, trained, examples, config.grid)
-        publish(folder, report, [*flags, *attack_flags(report)], drawn)
+        flags = [*flags, *attack_flags(report)]
+        publish(folder, report, flags, drawn, examples=config.save_examples)
         Console().print(f"{time.perf_counter() - began:.0f} s on {jax.device_count()} device(s)")
     return report
 
@@ -95,16 +96,19 @@ def publish(
     report: Report,
     flags: Sequence[Flag],
     drawn: Mapping[str, figures.Figure | None],
+    *,
+    examples: bool,
 ) -> None:
-    """Prints the table and the warnings, and writes both and the figures."""
+    """Prints the table and the warnings, and writes both, the figures, and perhaps the examples."""
     console = Console()
     report.print(console)
     for flag in flags:
         told = f"{flag.severity}: {flag.name}: {flag.message}"
         console.print(told, soft_wrap=True, markup=False)
-    report.save(folder / "report")
+    report.save(folder / "report", examples=examples)
     rows = [flag._asdict() for flag in flags]
     written = [folder / "report.md", write_text_atomic(folder / "flags.json", json.dumps(rows))]
+    written += [folder / "report.npz"] if examples else []
     for name, figure in drawn.items():
         if figure is None:
             console.print(f"no image was broken: no {name} drawn")

@@ -61,6 +61,8 @@ class Config:
     """Attack of the curve; one that seeks the smallest perturbation runs once for all radii."""
     grid: int = 0
     """Draw so many adversarial images, of the attack that broke the most."""
+    save_examples: bool = False
+    """Write the adversarial examples of every attack too, as report.npz."""
     seed: int = 0
     batch_size: int = 500
     out: Path | None = None

@@ -22,6 +22,7 @@ from experiments.evaluate.config import Config
 from experiments.methods.__main__ import main as study
 from experiments.methods.config import Config as Study
 from jaxrobust import data, defenses, models, training
+from jaxrobust.evaluation import Report
 
 # The scripts run under JAX's defaults: Adam's bias correction promotes dtypes.
 pytestmark = pytest.mark.usefixtures("default_promotion")
@@ -148,9 +149,12 @@ def test_a_run_of_ones_own_call_is_evaluated(
     folder, run = by_hand
     config = Config(
         checkpoint=folder, model="mlp", model_options=("widths=[8]",), limit=32, attacks=("fgsm",),
-        out=tmp_path, progress=False,
+        out=tmp_path, progress=False, save_examples=True,
     )  # fmt: skip
     report = evaluate(config)
+    points = Report.load(tmp_path / "report").attacks["fgsm"].examples
+    np.testing.assert_array_equal(points, report.attacks["fgsm"].examples)
+    assert np.isfinite(points[report.clean]).all()
     digits = data.load("digits", limit=32).test
     model = models.from_linen(models.build("mlp", 10, {"widths": (8,)}))
     logits, _ = model.apply(
