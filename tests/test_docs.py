@@ -48,4 +48,4 @@ def test_training_on_ones_own_terms(
     for name in ("again", "from_file"):
         assert_close(names[name].state, names["tuned"].state)
     assert capsys.readouterr().out.split()[::2] == ["1", "2"]
-    assert [int(names[run].state.step) for run in ("first", "small")] == [2 * 2, 2 * 4]
+    assert [int(names[run].state.step) for run in ("first", "streamed", "small")] == [4, 4, 8]

@@ -14,12 +14,14 @@ from jaxrobust.data.batches import (
 )
 from jaxrobust.data.dataset import assemble, load, pseudo_labeled
 from jaxrobust.data.folder import from_folder
+from jaxrobust.data.loaders import Loader, stream_of
 from jaxrobust.data.stream import Records, Stream, open_stream
 from jaxrobust.data.synthetic import synthetic
 from jaxrobust.data.types import Dataset, Source, Split
 
 __all__ = [
     "Dataset",
+    "Loader",
     "Records",
     "Source",
     "Split",
@@ -38,6 +40,7 @@ __all__ = [
     "pseudo_labeled",
     "semi_supervised_batches",
     "shard",
+    "stream_of",
     "synthetic",
     "to_float",
     "to_inputs",

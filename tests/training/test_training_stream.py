@@ -37,6 +37,9 @@ class Memory:
     def __init__(self, change: Callable[[Batch, int], list[Batch]] | None = None) -> None:
         self.change = change or (lambda batch, number: [batch])
 
+    def shape(self, size: int) -> tuple[int, ...]:
+        return size, size, 3
+
     def batches(self, seed: int, epoch: int, *, size: int, batch_size: int) -> Iterator[Batch]:
         times = size // SIDE
         order = np.asarray(permutation(seed, epoch, IMAGES, batch_size))
