@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from training.training_cases import assert_close
 
 from jaxrobust import attacks, defenses, evaluation, losses, models, threats, training
 from jaxrobust.defenses.ramp import grown
@@ -102,3 +103,15 @@ def test_every_name_of_ours_on_the_page_for_those_from_pytorch_exists() -> None:
 def test_every_architecture_that_can_be_read_from_pytorch_is_on_the_page() -> None:
     text = (DOCS / "coming-from-pytorch.md").read_text()
     assert [name for name in LAYOUTS if f"`{name}`" not in text] == []
+
+
+@pytest.mark.usefixtures("default_promotion")
+def test_training_on_ones_own_terms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run("training.md")
+    for name in ("again", "from_file"):
+        assert_close(names[name].state, names["tuned"].state)
+    assert capsys.readouterr().out.split()[::2] == ["1", "2"]
+    assert [int(names[run].state.step) for run in ("first", "streamed", "small")] == [4, 4, 8]

@@ -16,7 +16,7 @@ LAYERS = (
     {"sinkhorn"},
     {"threats"},
     {"attacks"},
-    {"data", "models"},
+    {"data", "export", "models"},
     {"duals"},
     {"defenses"},
     {"training"},

@@ -50,7 +50,7 @@ def main(config: Config) -> list[dict]:
         probe=probe_of(settings, watched(dataset, config.probe_images)),
         **options.runs(folder, probe_images=config.probe_images),
     )
-    table = summarize(by_epoch(outcomes), PUBLISHED.get(options.dataset), columns=COLUMNS)
+    table = summarize(by_epoch(outcomes), PUBLISHED.get(options.name), columns=COLUMNS)
     aimed = table_2(
         outcomes, settings, dataset, select=config.select, folder=folder, progress=options.progress
     )

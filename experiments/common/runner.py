@@ -49,7 +49,7 @@ def network(
 
     The same arguments give the same object, so that rows with one network share programs.
     """
-    color = dataset.shape[-1] == 3
+    color = len(dataset.shape) == 3 and dataset.shape[-1] == 3
     given = tuple(sorted((model_options or {}).items()))
     return _network(name, dtype, dataset.num_classes, color, given)
 

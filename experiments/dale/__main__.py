@@ -41,7 +41,7 @@ def main(config: Config) -> list[dict]:
         judge=judge(settings, selects=(config.select,)),
         **options.runs(folder),
     )
-    table = summarize(outcomes, PUBLISHED.get(options.dataset), columns=COLUMNS)
+    table = summarize(outcomes, PUBLISHED.get(options.name), columns=COLUMNS)
     if jax.process_index() != 0:
         return table
 

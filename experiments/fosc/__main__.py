@@ -53,7 +53,7 @@ def main(config: Config) -> dict[str, list[dict[str, Any]]]:
     sheets: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
     drawn: dict[str, figures.Figure] = {}
     if "table" in config.part:
-        rows = summarize(outcomes, TABLE_1.get(options.dataset), columns=COLUMNS)
+        rows = summarize(outcomes, TABLE_1.get(options.name), columns=COLUMNS)
         sheets["table"] = (title, "FOSC, Table 1", rows)
         rows, histograms = stages(outcomes)
         told_of = f"FOSC of PGD{settings.steps} on {dataset.validation.size} images held out"

@@ -60,6 +60,6 @@ def transferred(
             if jax.process_index() == 0:
                 report.save(folder / f"{file_name(method)}-from-surrogate-{outcome.seed}")
             runs.append({name: a.accuracy for name, a in report.attacks.items()})
-        shown = beside(method, TABLE_2.get(options.dataset), " / ".join(columns(settings)))
+        shown = beside(method, TABLE_2.get(options.name), " / ".join(columns(settings)))
         rows.append({"method": method, **averaged(runs), **shown})
     return rows

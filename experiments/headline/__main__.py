@@ -84,7 +84,7 @@ def main(config: Config) -> list[dict[str, Any]]:
         batch_size=recipe.batch_size,
         flops=costs.forward_flops(recipe, dataset),
         peak=costs.peak(recipe.dtype) * jax.device_count(),
-        published=PUBLISHED.get(options.dataset),
+        published=PUBLISHED.get(options.name),
     )
     left = missing(rows, outcomes, found, seeds=options.seeds)
     if left:

@@ -82,7 +82,7 @@ def main(config: Config) -> list[dict]:
 
     part = part_of(config, settings, dataset, pool, label)
     outcomes = trained(part.methods, settings, dataset, config=config, folder=folder)
-    published = PUBLISHED.get((options.dataset, config.norm), {})
+    published = PUBLISHED.get((options.name, config.norm), {})
     table = table_of(part.shown, outcomes, published)
     if jax.process_index() != 0:
         return table

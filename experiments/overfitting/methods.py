@@ -98,9 +98,9 @@ def schedules(names: Sequence[str], settings: Recipe, defense: Defense) -> list[
     return rows
 
 
-def widths(values: Sequence[int], dataset: Dataset, defense: Defense) -> list[Method]:
-    """PGD training of the data's wide network at each width."""
-    model, options = WIDE[kin(dataset.name)]
+def widths(values: Sequence[int], dataset: str, defense: Defense) -> list[Method]:
+    """PGD training of the wide network that goes with a data set at each width."""
+    model, options = WIDE[kin(dataset)]
     rows = []
     for width in values:
         checks.at_least("width", width, 1)

@@ -61,7 +61,7 @@ def part_of(
     if config.part == "schedules":
         return plain(rows.schedules(config.schedules, settings, defense))
     if config.part == "widths":
-        return plain(rows.widths(config.widths, dataset, defense))
+        return plain(rows.widths(config.widths, config.options.dataset, defense))
     if config.part == "radii":
         usual = [settings.epsilon * share for share in (0.5, 1.0, 2.0)]
         radii = usual if config.radii is None else [number(t, "radii") for t in config.radii]

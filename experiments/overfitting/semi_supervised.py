@@ -24,7 +24,7 @@ def predictions(model: Model, variables: Variables, x: np.ndarray) -> np.ndarray
 
     @jax.jit
     def predict(batch: jax.Array) -> jax.Array:
-        logits, _ = model.apply(variables, data.to_float(batch), train=False, key=None, axes=())
+        logits, _ = model.apply(variables, data.to_inputs(batch), train=False, key=None, axes=())
         return jnp.argmax(logits, axis=-1)
 
     starts = range(0, len(x), EVAL_BATCH)

@@ -69,14 +69,14 @@ def models(config: Config, parts: tuple[str, ...]) -> Job:
         title = setup(settings, dataset, options.seeds)
         sheets = {}
         if "table" in parts:
-            found = summarize(outcomes, PUBLISHED.get(options.dataset), columns=COLUMNS)
+            found = summarize(outcomes, PUBLISHED.get(options.name), columns=COLUMNS)
             sheets["table"] = Sheet(title, "TRADES, Tables 5 and 8", found)
         if "black-box" in parts:
             found = transfers(
                 outcomes,
                 settings,
                 dataset,
-                PUBLISHED_BLACK_BOX.get(options.dataset),
+                PUBLISHED_BLACK_BOX.get(options.name),
                 folder=folder / "black_box",
                 progress=options.progress,
             )
@@ -112,7 +112,7 @@ def sensitivity(config: Config) -> Job:
             point = tuple(np.asarray([run[name] for run in runs]) for name in ("Clean", column))
             points[row.name.removeprefix("trades 1/lambda=")] = point
         found = summarize(
-            outcomes, PUBLISHED_SENSITIVITY.get(options.dataset), columns="clean / FGSM^k"
+            outcomes, PUBLISHED_SENSITIVITY.get(options.name), columns="clean / FGSM^k"
         )
         figure = figures.trade_off(
             {"TRADES, over 1 / lambda": points},
@@ -143,7 +143,7 @@ def bound(config: Config) -> Job:
             judge=Judge({}),
             **options.runs(folder / "theorem", classes=theorem.CLASSES),
         )
-        published = options.dataset == "mnist"
+        published = options.name == "mnist"
         found = theorem.table_3(outcomes, settings, dataset, lambdas, published=published)
         title = setup(settings, dataset, options.seeds)
         title = f"{title} (A_nat and A_rob; the others are shares and means)"
@@ -162,7 +162,7 @@ def jobs(config: Config) -> list[Job]:
     parts = config.part
     if parts is None:
         parts = ("table", "sensitivity", "black-box")
-        parts += ("theorem",) if (options.dataset, options.preset) in THEOREM else ()
+        parts += ("theorem",) if (options.name, options.preset) in THEOREM else ()
     _some("part", parts)
     for part in parts:
         checks.choice("part", part, ("table", "sensitivity", "black-box", "theorem"))

@@ -52,7 +52,7 @@ def main(config: Config) -> list[dict[str, Any]]:
         norm: {outcome.method: evaluator.curve(outcome, norm) for outcome in first}
         for norm in (NORMS if config.curves else ())
     }
-    table = summary(judged, options.dataset)
+    table = summary(judged, options.name)
     if jax.process_index() != 0:
         return table
 

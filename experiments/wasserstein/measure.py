@@ -16,7 +16,7 @@ from experiments.wasserstein.lp import exact_distance
 from experiments.wasserstein.recipes import Growth, Plans, Setting
 from experiments.wasserstein.subjects import Subject
 from jaxrobust import evaluation, sinkhorn
-from jaxrobust.data import to_float
+from jaxrobust.data import to_inputs
 from jaxrobust.evaluation import Curve, Report
 from jaxrobust.types import Attack
 
@@ -174,7 +174,7 @@ def distances(results: Broken, count: int) -> list[dict[str, Any]]:
     bound = jax.jit(functools.partial(sinkhorn.distance, cost=cost))
     rows = []
     for index in np.flatnonzero(results.found)[:count]:
-        x = to_float(results.subject.examples.x[index])
+        x = to_inputs(results.subject.examples.x[index])
         z = results.points[index]
         bounds = bound(x, z)
         rows.append(

@@ -78,6 +78,10 @@ class Stream:
         """Number of training images."""
         return len(self.train)
 
+    def shape(self, size: int) -> tuple[int, ...]:
+        """Of one image of `size` pixels on a side."""
+        return size, size, 3
+
     def batches(self, seed: int, epoch: int, *, size: int, batch_size: int) -> Iterator[Batch]:
         """This process' share of the training batches of one epoch, on the host.
 

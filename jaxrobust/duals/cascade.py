@@ -36,7 +36,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxrobust import checks
-from jaxrobust.data.batches import padded_batches, to_float
+from jaxrobust.data.batches import padded_batches, to_inputs
 from jaxrobust.data.types import Split
 from jaxrobust.devices import Device
 from jaxrobust.duals.certificates import Certificate, certify
@@ -259,7 +259,7 @@ def _program(
         def one(x: Array) -> Array:
             return _own(f, x, threat, methods=methods, boxed=boxed, chunk=chunk).certified
 
-        return jax.vmap(one)(to_float(images))
+        return jax.vmap(one)(to_inputs(images))
 
     rows, whole = PartitionSpec("examples"), PartitionSpec()
     mesh = Mesh(np.asarray(devices), ("examples",))
