@@ -183,13 +183,13 @@ def for_run(
     complementary slackness on the digits and on MNIST (docs/results.md). Not in DALE's paper.
 
     Args:
-      steps: of training.
-      level: what the constrained loss may be, above 0; DALE's rho.
+      steps: the number of training steps in the whole run, at least `period`.
+      level: the most that the constrained loss may be, above 0; DALE's rho.
       integral: what a violation as large as the level throughout the run would add to nu at full
         strength.
-      proportional: what a fall of the violation by the level takes back at full strength.
-      window: share of the run that the violation is averaged over for the proportional part.
-      growth: the power of the share of training by which the strength grows; 0: constant.
+      proportional: what a fall of the violation by the level takes back from nu at full strength.
+      window: the share of the run over which the violation is averaged for the proportional part.
+      growth: the power of the share of training by which the strength grows; 0 keeps it constant.
       initial, period, maximum: as in `dual_ascent`.
 
     Raises:

@@ -3,6 +3,9 @@
 Attacks maximize them; training minimizes their means. All are differentiable in the logits
 (at ties, JAX's subgradient) and stay finite for logit gaps far beyond float32's exp range.
 Logits carry no softmax.
+
+Batches, and labels past the end, would be indexed all the same: logits must be `[K]` of two or more
+classes, and a label one integer and, where its value is known on the host, one of the K classes.
 """
 
 from __future__ import annotations
@@ -10,24 +13,46 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxrobust import checks
 from jaxrobust.types import Array
+
+
+def _require(logits: Array, y: Array, name: str = "y") -> None:
+    """Raises ValueError unless the logits are `[K]`, K at least 2, and `y` one of the classes."""
+    _require_logits(logits)
+    checks.label(name, y, num_classes=logits.shape[0])
+
+
+def _require_logits(logits: Array) -> None:
+    """Raises ValueError unless the logits are `[K]`, K at least 2."""
+    if jnp.ndim(logits) != 1 or jnp.shape(logits)[0] < 2:
+        raise ValueError(
+            f"logits must have shape [K] with at least 2 classes, got {jnp.shape(logits)}; "
+            "map over a batch with jax.vmap"
+        )
 
 
 def _wrong(logits: Array, y: Array) -> Array:
     """The logits with the label's replaced by -inf."""
+    _require(logits, y)
     classes = jnp.arange(logits.shape[-1], dtype=jnp.result_type(y))
     return jnp.where(classes == y, -jnp.inf, logits)
 
 
 def margin(logits: Array, y: Array) -> Array:
-    """max_{j != y} z_j - z_y: positive exactly when the example is misclassified (C&W's f).
+    """max_{j != y} z_j - z_y, C&W's f: negative exactly where the label is predicted.
+
+    Positive where another class is, and 0 where the label ties with one, which counts as wrong.
 
     Args:
       logits: `[K]`.
       y: the label, an integer scalar.
 
     Returns:
-      The margin, a scalar in units of the logits; 0 where the label ties with another class.
+      The margin, a scalar in units of the logits.
+
+    Raises:
+      ValueError: unsuitable logits or label, see the module.
 
     Example:
       >>> import jax.numpy as jnp
@@ -48,7 +73,12 @@ def targeted_margin(logits: Array, y: Array, target: Array) -> Array:
 
     Returns:
       The difference, a scalar in units of the logits.
+
+    Raises:
+      ValueError: unsuitable logits, label or target, see the module.
     """
+    _require(logits, y)
+    _require(logits, target, "target")
     return logits[target] - logits[y]
 
 
@@ -62,8 +92,12 @@ def targeted_cross_entropy(logits: Array, y: Array, target: Array) -> Array:
 
     Returns:
       The log-probability of the target class, a scalar of at most 0, in nats.
+
+    Raises:
+      ValueError: unsuitable logits or target, see the module.
     """
     del y
+    _require(logits, target, "target")
     return -cross_entropy(logits, target)
 
 
@@ -76,6 +110,9 @@ def error_log_odds(logits: Array, y: Array) -> Array:
 
     Returns:
       The log-odds of an error, a scalar in nats; at least the margin.
+
+    Raises:
+      ValueError: unsuitable logits or label, see the module.
     """
     return jax.nn.logsumexp(_wrong(logits, y)) - logits[y]
 
@@ -94,6 +131,9 @@ def cross_entropy(logits: Array, y: Array) -> Array:
 
     Returns:
       The cross-entropy, a scalar of at least 0, in nats.
+
+    Raises:
+      ValueError: unsuitable logits or label, see the module.
     """
     return jax.nn.softplus(error_log_odds(logits, y))
 
@@ -111,6 +151,9 @@ def log_error_probability(logits: Array, y: Array) -> Array:
 
     Returns:
       The log-probability of an error, a scalar of at most 0, in nats.
+
+    Raises:
+      ValueError: unsuitable logits or label, see the module.
     """
     return -jax.nn.softplus(-error_log_odds(logits, y))
 
@@ -127,6 +170,9 @@ def log_cross_entropy(logits: Array, y: Array) -> Array:
 
     Returns:
       The logarithm of the cross-entropy in nats, a scalar of either sign.
+
+    Raises:
+      ValueError: unsuitable logits or label, see the module.
     """
     u = error_log_odds(logits, y)
     return jnp.where(u < -40, u, jnp.log(jax.nn.softplus(jnp.maximum(u, -40))))
@@ -145,7 +191,8 @@ def dlr(logits: Array, y: Array) -> Array:
       The ratio, a scalar without units, of the sign of `margin`.
 
     Raises:
-      ValueError: fewer than 3 classes (use `margin`).
+      ValueError: fewer than 3 classes (use `margin`), or unsuitable logits or label, see the
+        module.
     """
     if logits.shape[-1] < 3:
         raise ValueError(f"dlr needs at least 3 classes, got {logits.shape[-1]}; use margin")
@@ -165,7 +212,8 @@ def targeted_dlr(logits: Array, y: Array, target: Array) -> Array:
       The ratio, a scalar without units, of the sign of `targeted_margin`.
 
     Raises:
-      ValueError: fewer than 4 classes (use `targeted_margin`).
+      ValueError: fewer than 4 classes (use `targeted_margin`), or unsuitable logits, label
+        or target, see the module.
     """
     if logits.shape[-1] < 4:
         raise ValueError(
@@ -186,6 +234,9 @@ def dlr_or_margin(logits: Array, y: Array) -> Array:
 
     Returns:
       The value of the loss chosen, a scalar.
+
+    Raises:
+      ValueError: unsuitable logits or label, see the module.
     """
     return (margin if logits.shape[-1] < 3 else dlr)(logits, y)
 
@@ -202,6 +253,9 @@ def targeted_dlr_or_margin(logits: Array, y: Array, target: Array) -> Array:
 
     Returns:
       The value of the loss chosen, a scalar.
+
+    Raises:
+      ValueError: unsuitable logits, label or target, see the module.
     """
     loss = targeted_margin if logits.shape[-1] < 4 else targeted_dlr
     return loss(logits, y, target)
@@ -216,7 +270,16 @@ def kl(logits: Array, reference: Array) -> Array:
 
     Returns:
       The divergence in nats, a scalar of at least 0 up to rounding.
+
+    Raises:
+      ValueError: unsuitable logits, see the module, or a `reference` of another shape.
     """
+    _require_logits(logits)
+    if jnp.shape(reference) != logits.shape:
+        raise ValueError(
+            f"logits and reference must have one shape, got {logits.shape} and "
+            f"{jnp.shape(reference)}"
+        )
     log_p = jax.nn.log_softmax(reference)
     return jnp.sum(jnp.exp(log_p) * (log_p - jax.nn.log_softmax(logits)))
 
@@ -233,6 +296,9 @@ def boosted_cross_entropy(logits: Array, y: Array) -> Array:
 
     Returns:
       The loss in nats, a scalar of at least the cross-entropy.
+
+    Raises:
+      ValueError: unsuitable logits or label, see the module.
     """
     rival = jnp.argmax(_wrong(logits, y))
     return cross_entropy(logits, y) - log_error_probability(logits, rival)

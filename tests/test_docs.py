@@ -1,16 +1,19 @@
 """The documentation's code runs as it stands."""
 
+import functools
 import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from training.training_cases import assert_close
 
-from jaxrobust import attacks
+from jaxrobust import attacks, defenses, evaluation, losses, models, threats, training
 from jaxrobust.defenses.ramp import grown
-from jaxrobust.types import Attack
+from jaxrobust.models.torch_layouts import LAYOUTS
+from jaxrobust.types import Array, Attack, Key
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -49,3 +52,66 @@ def test_training_on_ones_own_terms(
         assert_close(names[name].state, names["tuned"].state)
     assert capsys.readouterr().out.split()[::2] == ["1", "2"]
     assert [int(names[run].state.step) for run in ("first", "streamed", "small")] == [4, 4, 8]
+
+
+def test_coming_from_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DOCS.parent)
+    names = run("coming-from-pytorch.md")
+    assert names["result"].x.shape == names["x"].shape
+    assert names["report"].clean_accuracy == 100
+    x, own = names["x"], names["own"]
+    torch_order = x[0].transpose(2, 0, 1).reshape(-1) @ names["weights"]["1.weight"].T
+    expected = jnp.maximum(torch_order, 0) @ names["weights"]["3.weight"].T
+    assert jnp.allclose(own(x[0]), expected, rtol=1e-3)
+    assert (jnp.diff(jnp.asarray(names["curve"].accuracies)) <= 0).all()
+
+
+def adam(key: object, threat: object, *, step_size: float) -> optax.GradientTransformation:
+    return optax.adam(step_size)
+
+
+# What the tables' calls name, in the units of images in [0, 1].
+NUMBERS = {"eps": 0.1, "alpha": 0.02, "steps": 3, "n": 2, "decay": 1.0, "queries": 9}
+NUMBERS |= {"c": 1.0, "kappa": 0.0, "lr": 0.01, "r": 0.25, "adam": adam}
+PARTS = {"attacks": attacks, "defenses": defenses, "losses": losses, "threats": threats}
+
+
+def calls() -> list[str]:
+    """The calls in the last column of every table on the page."""
+    rows = re.findall(r"^\|.*\| ([^|]*) \|$", (DOCS / "coming-from-pytorch.md").read_text(), re.M)
+    spans = [span for row in rows for span in re.findall(r"`([^`]+)`", row)]
+    return [span for span in spans if re.match(r"(attacks|defenses)\.\w+\(", span)]
+
+
+@pytest.mark.usefixtures("default_promotion")  # Adam's bias correction promotes dtypes
+def test_every_call_that_stands_for_one_of_another_library_can_be_made() -> None:
+    x, y, made = jnp.full((4, 4, 1), 0.5), jnp.int32(0), 0
+
+    def f(z: Array, key: Key | None = None) -> Array:
+        return z.reshape(-1)[:3]
+
+    for call in calls():
+        names = {**PARTS, **NUMBERS}
+        if "(a, b)" in call:
+            pgd = attacks.pgd(threats.Linf(0.1), step_size=0.1, steps=1)
+            names |= {"a": pgd, "b": pgd}
+        found = eval(call, names)
+        made += 1
+        if isinstance(found, Attack):
+            run = functools.partial(found, f=f, x=x, y=y)
+            assert jax.eval_shape(run, jax.random.key(0)).x.shape == x.shape, call
+    assert made > 40
+
+
+def test_every_name_of_ours_on_the_page_for_those_from_pytorch_exists() -> None:
+    text = (DOCS / "coming-from-pytorch.md").read_text()
+    parts = {**PARTS, "evaluation": evaluation, "models": models, "training": training}
+    named = re.findall(rf"(?<![\w.])({'|'.join(parts)})\.(\w+)", text)
+    assert len(named) > 60
+    for part, name in named:
+        assert hasattr(parts[part], name), f"{part}.{name}"
+
+
+def test_every_architecture_that_can_be_read_from_pytorch_is_on_the_page() -> None:
+    text = (DOCS / "coming-from-pytorch.md").read_text()
+    assert [name for name in LAYOUTS if f"`{name}`" not in text] == []

@@ -3,9 +3,16 @@
 import importlib
 import inspect
 import re
+import typing
 from collections.abc import Callable, Iterator
 
+import flax.linen as nn
+import optax
 import pytest
+
+from jaxrobust.defenses import Defense
+from jaxrobust.lagrangian import Multiplier
+from jaxrobust.types import Attack, Model
 
 PACKAGES = (
     *("attacks", "data", "defenses", "duals", "evaluation", "export", "figures", "lagrangian"),
@@ -23,6 +30,16 @@ def public(package: str) -> Iterator[Callable]:
 
 
 FUNCTIONS = {f"{p}.{f.__name__}": f for p in PACKAGES for f in public(p)}
+
+
+MADE = (Attack, Defense, Model, Multiplier, nn.Module, optax.GradientTransformation)
+"""What functions make of their arguments, told by their first sentence."""
+
+
+def tells_its_result(function: Callable) -> bool:
+    """Whether it is for the docstring to say what comes back."""
+    made = typing.get_type_hints(function).get("return")
+    return made is not type(None) and not (inspect.isclass(made) and issubclass(made, MADE))
 
 
 def section(function: Callable, title: str) -> str:
@@ -47,3 +64,8 @@ def test_arguments_are_told_one_a_line(name: str) -> None:
         later = re.findall(r"[.;] (\w+): ", line)
         assert not parameters & set(later), f"{line.strip()}: a line of its own for {later}"
     assert told <= parameters, f"of no argument: {told - parameters}"
+
+
+@pytest.mark.parametrize("name", [n for n, f in FUNCTIONS.items() if tells_its_result(f)])
+def test_results_are_told(name: str) -> None:
+    assert section(FUNCTIONS[name], "Returns") or section(FUNCTIONS[name], "Yields")

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"devices", "pytree"},
     {"types"},
-    {"checks", "files", "float_bisection", "fingerprint", "losses", "processes", "signals"},
-    {"archive", "contents", "lagrangian", "locks"},
+    {"checks", "files", "float_bisection", "fingerprint", "processes", "signals"},
+    {"archive", "contents", "lagrangian", "locks", "losses"},
     {"sinkhorn"},
     {"threats"},
     {"attacks"},
@@ -94,7 +94,7 @@ def test_no_import_runs_upward():
         ("duals/exact.py", "import jaxrobust.evaluation.report"),
         ("checks.py", "from jaxrobust import files"),
         ("threats/box.py", "def f():\n    from ..attacks import pgd"),
-        ("figures.py", "from experiments import study"),
+        ("figures/lines.py", "from experiments import study"),
     ],
 )
 def test_a_planted_upward_import_is_seen(tmp_path, file, line):

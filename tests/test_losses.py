@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -142,6 +143,49 @@ def test_too_few_classes() -> None:
         losses.dlr(jnp.zeros(2), jnp.int32(0))
     with pytest.raises(ValueError, match="at least 4 classes, got 3"):
         losses.targeted_dlr(jnp.zeros(3), jnp.int32(0), jnp.int32(1))
+
+
+def test_a_tie_is_the_edge_of_an_error() -> None:
+    z = jnp.array([2.0, 2.0, 1.0])
+    assert [float(losses.margin(z, y)) for y in range(3)] == [0.0, 0.0, 1.0]
+    assert losses.margin(z + jnp.array([1e-3, 0, 0]), 0) < 0
+
+
+def of_a_class() -> dict[str, Callable]:
+    """Every loss as a function of logits and of each of its classes."""
+    labeled = [*FORMULAS, "dlr", "dlr_or_margin"]
+    aimed = ["targeted_margin", "targeted_dlr", "targeted_dlr_or_margin"]
+    found: dict[str, Callable] = {name: getattr(losses, name) for name in labeled}
+    for name in aimed:
+        loss = getattr(losses, name)
+        found[f"{name}, label"] = functools.partial(loss, target=jnp.int32(1))
+        found[f"{name}, target"] = lambda z, t, loss=loss: loss(z, jnp.int32(0), t)
+    found["targeted_cross_entropy"] = lambda z, t: losses.targeted_cross_entropy(z, None, t)
+    return found
+
+
+@pytest.mark.parametrize("name", of_a_class())
+def test_what_indexing_would_take_for_something_else(name: str) -> None:
+    loss, z = of_a_class()[name], jnp.arange(5.0)
+    for batch in (jnp.zeros((5, 5)), jnp.zeros(1)):
+        with pytest.raises(ValueError, match=r"must have shape \[K\]|at least [34] classes, got 1"):
+            loss(batch, jnp.int32(0))
+    for y in (jnp.zeros(5, jnp.int32), 1.0, True, jnp.float32(1)):
+        with pytest.raises(ValueError, match="must be one integer, got"):
+            loss(z, y)
+    for y in (-1, 5, jnp.int32(5)):
+        with pytest.raises(ValueError, match="is none of 5 classes, counted from 0"):
+            loss(z, y)
+    # a traced label passes unchecked, and its program serves them all
+    assert np.isfinite(jax.jit(loss)(z, 4))
+
+
+def test_kl_needs_two_distributions_of_one_shape() -> None:
+    z = jnp.arange(5.0)
+    with pytest.raises(ValueError, match=r"one shape, got \(5,\) and \(4,\)"):
+        losses.kl(z, z[:4])
+    with pytest.raises(ValueError, match=r"shape \[K\] with at least 2 classes, got \(2, 5\)"):
+        losses.kl(jnp.stack([z, z]), jnp.stack([z, z]))
 
 
 def test_kl_is_the_divergence_of_the_clean_prediction() -> None:

@@ -1,7 +1,7 @@
-"""Timings against other libraries, both sides in one run.
+r"""Timings against other libraries, both sides in one run.
 
     python -m experiments.benchmark attacks
-    python -m experiments.benchmark attacks --dataset mnist --pretrained WEIGHTS.npz \\
+    python -m experiments.benchmark attacks --dataset mnist --pretrained WEIGHTS.npz \
         --attacks pgd apgd ddn cw autoattack --images 1000 --out runs/benchmark
     python -m experiments.benchmark sinkhorn --dataset mnist --pretrained WEIGHTS.npz
     python -m experiments.benchmark duals --dataset mnist --pretrained WEIGHTS.npz

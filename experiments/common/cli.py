@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +23,15 @@ def command_line(main: Callable[[Any], Any], config: type, description: str | No
     `JAXROBUST_TRACEBACK=1` shows where it was raised.
     """
     # The package's name, as it is called, and not the place of its file.
-    study = getattr(sys.modules["__main__"], "__package__", None)
-    prog = f"python -m {study}" if study else None
-    options = tyro.cli(config, prog=prog, description=description)
+    study = getattr(sys.modules["__main__"], "__package__", None) or ""
+    name = study.rpartition(".")[2]
+    prog = f"jaxrobust {name}" if study.startswith("jaxrobust.") else f"python -m {study}"
+    options, unknown = tyro.cli(
+        config, prog=prog if name else None, description=description, return_unknown_args=True
+    )
+    if unknown:
+        print(f"error: {_unknown(unknown[0], config)}", file=sys.stderr)
+        sys.exit(2)
     try:
         main(options)
     except (ValueError, OSError, FloatingPointError, training.CheckpointError) as error:
@@ -33,3 +43,18 @@ def command_line(main: Callable[[Any], Any], config: type, description: str | No
         print("stopped by SIGINT: what had ended is saved, and the same command goes on from there",
               file=sys.stderr)  # fmt: skip
         sys.exit(130)
+
+
+def _unknown(given: str, config: type) -> str:
+    """What is wrong with an argument that no option takes, and the option it may stand for."""
+    if not given.startswith("-"):
+        return f"{given!r} belongs to no option; --help lists them"
+    wanted = given.partition("=")[0]
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+        tyro.cli(config, args=["--help"])
+    known = dict.fromkeys(re.findall(r"^\W*(--[\w-]+)", told.getvalue(), re.M))
+    starts = [name for name in known if wanted.startswith(name) or name.startswith(wanted)]
+    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.7) or starts
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return f"no option {wanted}{hint} --help lists them all"

@@ -1,7 +1,8 @@
-"""Trained models by where they lie: the folder of a training run, or released weights."""
+"""Trained models by where they lie: the folder of a run, released weights, PyTorch's weights."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from experiments.common.runner import network
 from jaxrobust import training
 from jaxrobust.data import Dataset
-from jaxrobust.models import build, from_linen, load_pretrained
+from jaxrobust.models import build, from_linen, from_torch_state_dict, load_pretrained
 from jaxrobust.models.registry import NETWORKS
 from jaxrobust.types import Model, Variables
 
@@ -138,13 +139,53 @@ def released(name: str, directory: Path, dataset: Dataset) -> Trained:
       ValueError: the network does not take the images of the data set.
     """
     model, variables = load_pretrained(name, directory)
+    return _taking(dataset, Trained(Path(name).name.removesuffix(".npz"), model, variables))
+
+
+def from_torch(
+    path: Path,
+    architecture: str,
+    dataset: Dataset,
+    *,
+    options: Mapping[str, Any],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    entry: str | None,
+) -> Trained:
+    """Weights that were trained in PyTorch, see `models.from_torch_state_dict`.
+
+    Raises:
+      FileNotFoundError, ValueError, TypeError: what `from_torch_state_dict` raises.
+      ValueError: the network does not take the images of the data set, or has other classes.
+    """
+    model, variables = from_torch_state_dict(
+        path,
+        architecture,
+        num_classes=dataset.num_classes,
+        mean=mean,
+        std=std,
+        options=options,
+        entry=entry,
+    )
+    # What the weights do not show, the file's own normalization included, tells evaluations apart.
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    told = {**options, "mean": mean, "std": std}
+    settings = "".join(f", {n} {value}" for n, value in told.items() if value is not None)
+    name = f"{architecture} of {path.name} (SHA-256 {digest}){settings}"
+    return _taking(dataset, Trained(name, model, variables))
+
+
+def _taking(dataset: Dataset, trained: Trained) -> Trained:
+    """The model, after a look at whether it takes the images of the data set."""
+    name, model, variables = trained
     image = jax.ShapeDtypeStruct(dataset.shape, jnp.float32)
     try:
         jax.eval_shape(lambda v, x: model.logits_fn(v)(x), variables, image)
     # Flax has errors of its own for a shape that does not fit.
     except Exception as error:
         raise _unfit(name, dataset) from error
-    return Trained(Path(name).name.removesuffix(".npz"), model, variables)
+    return trained
 
 
 def predictions(model: Model, variables: Variables, points: np.ndarray) -> np.ndarray:

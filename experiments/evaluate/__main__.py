@@ -1,8 +1,10 @@
-"""Attacks a trained model: accuracy under every attack, worst case, warnings and figures.
+r"""Attacks a trained model: accuracy under every attack, worst case, warnings and figures.
 
     python -m experiments.evaluate --checkpoint runs/dale/digits-quick/pgd-seed0 --eps 0.2
     python -m experiments.evaluate --pretrained mnist_small_pgd_linf_0.3 --pretrained-dir weights \
         --dataset mnist --eps 0.3 --attacks autoattack,beta --limit 1000
+    python -m experiments.evaluate --torch-checkpoint net.pt --architecture wide_resnet_34_10 \
+        --dataset cifar10 --eps 8/255
     python -m experiments.evaluate --checkpoint RUN --threat l2 --eps 1 --attacks pgd \
         --curve 0.25,0.5,1,1.5 --curve-attack ddn --grid 8
 

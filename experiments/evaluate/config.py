@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,15 @@ import tyro
 
 from experiments.common import own_data
 from experiments.common.attack_menu import Budget
-from experiments.common.trained import Network, Trained, from_run, recipe_of, released, run_config
+from experiments.common.trained import (
+    Network,
+    Trained,
+    from_run,
+    from_torch,
+    recipe_of,
+    released,
+    run_config,
+)
 from jaxrobust import data
 from jaxrobust.data import Dataset
 
@@ -31,6 +39,18 @@ class Config:
     of `training.fit`: a name of `models.build`."""
     model_options: tuple[str, ...] = ()
     """Its options, such as widths=[300,200] or mean=[0.49,0.48,0.45]."""
+    torch_checkpoint: Path | None = None
+    """A PyTorch network's weights instead: .pt, .pth, .safetensors, .npz; needs --architecture."""
+    architecture: str | None = None
+    """Network of --torch-checkpoint: resnet18, preact_resnet18, wide_resnet_28_10, ..."""
+    architecture_options: tuple[str, ...] = ()
+    """Its options as NAME=VALUE, such as shortcut=raw, or depth=40 width=2."""
+    mean: tuple[float, ...] | None = None
+    """What --torch-checkpoint subtracts from its input's channels, where the file does not say."""
+    std: tuple[float, ...] | None = None
+    """What it then divides them by."""
+    entry: str | None = None
+    """Key of --torch-checkpoint that holds the weights, where several do."""
     select: Literal["last", "best"] = "last"
     """Epoch of --checkpoint: the last one, or the best on held-out training images."""
     dataset: str | None = None
@@ -72,17 +92,44 @@ class Config:
 
 def load(config: Config) -> tuple[Trained, Dataset]:
     """The model and the data set that the options name."""
-    if (config.checkpoint is None) == (config.pretrained is None):
-        raise ValueError("give the model as either --checkpoint RUN or --pretrained NAME")
+    given = (config.checkpoint, config.pretrained, config.torch_checkpoint)
+    if sum(one is not None for one in given) != 1:
+        raise ValueError(
+            "give the model as one of --checkpoint RUN, --pretrained NAME and "
+            "--torch-checkpoint FILE"
+        )
+    if (config.torch_checkpoint is None) != (config.architecture is None):
+        raise ValueError("--torch-checkpoint FILE and --architecture NAME belong together")
+    of_torch = (config.mean, config.std, config.entry, config.architecture_options or None)
+    if config.torch_checkpoint is None and any(one is not None for one in of_torch):
+        raise ValueError(
+            "--mean, --std, --entry and --architecture-options need --torch-checkpoint"
+        )
     held = {} if config.checkpoint is None else run_config(config.checkpoint)
     dataset = examples(config, held)
-    if config.checkpoint is None:
-        return released(config.pretrained, config.pretrained_dir, dataset), dataset
-    options = dict(map(setting, config.model_options))
+    options = options_of("model-options", config.model_options)
     if options and config.model is None:
         raise ValueError("--model-options are those of --model NAME, which is missing")
-    given = None if config.model is None else Network(config.model, options)
-    return from_run(config.checkpoint, config.select, dataset, given), dataset
+    if config.model is not None and config.checkpoint is None:
+        raise ValueError("--model is the network of a --checkpoint, which is missing")
+    if config.checkpoint is not None:
+        network = None if config.model is None else Network(config.model, options)
+        return from_run(config.checkpoint, config.select, dataset, network), dataset
+    if config.pretrained is not None:
+        return released(config.pretrained, config.pretrained_dir, dataset), dataset
+    return _torch_trained(config, dataset), dataset
+
+
+def _torch_trained(config: Config, dataset: Dataset) -> Trained:
+    return from_torch(
+        config.torch_checkpoint,
+        config.architecture,
+        dataset,
+        options=options_of("architecture-options", config.architecture_options),
+        mean=config.mean,
+        std=config.std,
+        entry=config.entry,
+    )
 
 
 def examples(config: Config, held: Mapping[str, Any]) -> Dataset:
@@ -108,16 +155,23 @@ def examples(config: Config, held: Mapping[str, Any]) -> Dataset:
         )
     name = config.dataset or held.get("dataset") or held.get("fit", {}).get("dataset")
     if name is None:
-        given = "--pretrained" if config.checkpoint is None else config.checkpoint
-        raise ValueError(f"{given} needs --dataset or --data: it does not name its data")
+        raise ValueError("these weights do not name their data: give --dataset or --data")
     return data.load(name, data_dir=config.data_dir, **kept)
 
 
-def setting(text: str) -> tuple[str, Any]:
-    """The name and value of "widths=[300,200]", "factor=2" or "shortcut=raw"."""
+def options_of(flag: str, texts: Sequence[str]) -> dict[str, Any]:
+    """The names and values of "depth=28", "features=(4, 6)" or "shortcut=raw".
+
+    Raises:
+      ValueError: another form; the message names the flag.
+    """
+    return dict(_option(flag, text) for text in texts)
+
+
+def _option(flag: str, text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise ValueError(f"--model-options are name=value, such as widths=[8], got {text!r}")
+        raise ValueError(f"--{flag} are NAME=VALUE, such as depth=40, got {text!r}")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -128,6 +182,8 @@ def default_folder(config: Config, dataset: Dataset) -> Path:
     """A folder whose name tells evaluations of different models, data or sets apart."""
     if config.pretrained:
         model = Path(config.pretrained).stem
+    elif config.torch_checkpoint:
+        model = f"{config.architecture}-{config.torch_checkpoint.stem}"
     else:
         # Script, recipe and run: runs of several studies share their last name.
         model = "-".join(config.checkpoint.resolve().parts[-3:])

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxrobust.duals.bounds import METHODS, margin_rows
+from jaxrobust.duals.bounds import margin_rows
 from jaxrobust.duals.certificates import Certificate, certify
 from jaxrobust.duals.optimized import optimized_bounds
 from jaxrobust.duals.radius import certified_radius
+from jaxrobust.duals.relaxed_network import METHODS
 from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Scalar, ThreatModel, static
 
 CERTIFICATES: Mapping[str, Mapping[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Wasserstein adversarial examples: section 5.2 of Wong's thesis.
+r"""Wasserstein adversarial examples: section 5.2 of Wong's thesis.
 
     python -m experiments.wasserstein
     python -m experiments.wasserstein --preset mnist --pretrained-dir weights --limit 200

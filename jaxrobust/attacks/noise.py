@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import Objective, Point, better, judge, objective
+from jaxrobust.threats import Wasserstein
 from jaxrobust.types import Array, Attack, AttackResult, BoxedBall, Key, LogitsFn, static
 
 Draw = Callable[[Key, BoxedBall, Array, Array], Array]
@@ -105,13 +106,14 @@ def gaussian_noise(threat: BoxedBall, *, levels: int = 10, repeats: int = 10) ->
     Not differentiable.
 
     Args:
-      threat: a norm ball.
+      threat: a norm ball or a union of them.
       levels: amplitudes tried.
       repeats: draws at each.
 
     Raises:
-      ValueError: levels or repeats < 1.
+      ValueError: levels or repeats < 1, or a `Wasserstein` set, by which no noise can be scaled.
     """
+    _refuse_transport("gaussian_noise", threat)
     return _noise(threat, _gaussian, levels, repeats)
 
 
@@ -119,7 +121,14 @@ def uniform_noise(threat: BoxedBall, *, levels: int = 10, repeats: int = 10) -> 
     """Uniform noise, scaled to a growing share of the radius, until the model is fooled.
 
     As `gaussian_noise` with n ~ U(-1, 1) per coordinate.
+
+    Args:
+      threat, levels, repeats: as in `gaussian_noise`.
+
+    Raises:
+      ValueError: as `gaussian_noise`.
     """
+    _refuse_transport("uniform_noise", threat)
     return _noise(threat, _uniform, levels, repeats)
 
 
@@ -141,6 +150,15 @@ def salt_and_pepper(threat: BoxedBall, *, levels: int = 10, repeats: int = 10) -
     """
     finite_box("salt_and_pepper", threat)
     return _noise(threat, _salt_and_pepper, levels, repeats)
+
+
+def _refuse_transport(name: str, threat: BoxedBall) -> None:
+    """Raises ValueError for a set that measures moves of mass: noise would have no finite size."""
+    if isinstance(threat, Wasserstein):
+        raise ValueError(
+            f"{name} scales noise in the threat's norm, and Wasserstein measures how far mass "
+            "moves; take salt_and_pepper, which projects its noise, or attacks.growing"
+        )
 
 
 def finite_box(name: str, threat: BoxedBall) -> None:

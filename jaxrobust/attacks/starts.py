@@ -26,7 +26,12 @@ def clean(key: Key, threat: ThreatModel, x: Array) -> Array:
 
 
 def uniform(key: Key, threat: ThreatModel, x: Array) -> Array:
-    """Uniform in the ball, then clipped to the pixel box.
+    """A random point of the set, as its own `sample` draws it.
+
+    For `Linf`, `L2` and `L1` that is uniform in the ball, then clipped to the pixel box. For a
+    `Union` it is such a point of a member drawn uniformly, so that small members are as likely as
+    large ones. For `Wasserstein` it is the projection of the image with uniform noise on its
+    pixels, whose law is not uniform.
 
     Args:
       key: the random key.
@@ -53,7 +58,16 @@ def unclipped(key: Key, threat: ThreatModel, x: Array) -> Array:
 
     Returns:
       A point `[...]` of the ball, which may lie outside the pixel box.
+
+    Raises:
+      ValueError: a set whose box cannot be left aside, such as a `Union` or `Wasserstein`.
     """
+    fields = dataclasses.fields(threat) if dataclasses.is_dataclass(threat) else ()
+    if not {"lower", "upper"} <= {field.name for field in fields}:
+        raise ValueError(
+            f"unclipped leaves aside the pixel box of a Linf, L2 or L1 ball, and "
+            f"{type(threat).__name__} has none of its own to leave; start at attacks.uniform"
+        )
     return dataclasses.replace(threat, lower=-jnp.inf, upper=jnp.inf).sample(key, x)
 
 

@@ -23,7 +23,8 @@ def worst(results: AttackResult, *, by: str = "margin") -> AttackResult:
 
     With `by="norm"`, for minimum-norm attacks: success first, then the misclassified point of
     smallest norm, inside the set or not; where no point is misclassified, the largest margin.
-    With `by="loss alone"`, for training: the largest loss, successful or not.
+    With `by="loss alone"`, for training: the largest loss of a point inside the set, successful or
+    not. NaN counts as the largest of all.
 
     Args:
       results: an `AttackResult` of one example, with R of them on a leading axis: points
@@ -32,8 +33,13 @@ def worst(results: AttackResult, *, by: str = "margin") -> AttackResult:
 
     Returns:
       One of the results, its point `[...]` and its other fields scalars, but with the passes of all
-      R summed: every one of them was paid. Except with "norm", points outside the set rank last.
+      R summed: every one of them was paid. Points outside the set rank last, the first one where
+      none is inside, except with "norm".
+
+    Raises:
+      ValueError: an unknown `by`.
     """
+    checks.choice("by", by, RANKS)
     value = results.loss if by == "loss alone" else getattr(results, by)
     value = jnp.where(jnp.isnan(value), jnp.inf, value)
     if by == "norm":

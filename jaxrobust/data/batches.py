@@ -227,15 +227,17 @@ def shard(indices: Array | np.ndarray, devices: int) -> Array:
     the batch again.
 
     Args:
-      indices: `[..., B]`.
+      indices: `[..., B]`, of at least one dimension.
       devices: the number of devices.
 
     Returns:
       The shards, `[devices, ..., B / devices]`.
 
     Raises:
-      ValueError: B is not a multiple of `devices`.
+      ValueError: B is not a multiple of `devices`, `devices` is no whole number of at least 1, or
+        `indices` has no dimensions.
     """
+    checks.at_least("devices", devices, 1)
     return _deal(indices, devices, "devices")
 
 
@@ -254,19 +256,23 @@ def process_slice(indices: Array | np.ndarray, *, process_index: int, process_co
       The `process_index`-th run of B / process_count neighbors, `[..., B / process_count]`.
 
     Raises:
-      ValueError: B is not a multiple of `process_count`, or no such process.
+      ValueError: B is not a multiple of `process_count`, no such process, or `indices` has no
+        dimensions.
     """
-    shards = _deal(indices, process_count, "processes")
-    if not 0 <= process_index < process_count:
+    checks.at_least("process_count", process_count, 1)
+    checks.at_least("process_index", process_index, 0)
+    if process_index >= process_count:
         raise ValueError(
             f"process_index must lie in [0, {process_count}) for process_count={process_count}, "
             f"got {process_index}"
         )
-    return shards[process_index]
+    return _deal(indices, process_count, "processes")[process_index]
 
 
 def _deal(indices: Array | np.ndarray, parts: int, unit: str) -> Array:
-    checks.at_least(unit, parts, 1)
+    indices = jnp.asarray(indices)
+    if not indices.ndim:
+        raise ValueError(f"indices must have shape [..., B], got the number {indices}")
     *leading, batch = indices.shape
     if batch % parts:
         nearest = max(1, (batch + parts // 2) // parts) * parts
@@ -274,4 +280,4 @@ def _deal(indices: Array | np.ndarray, parts: int, unit: str) -> Array:
             f"a batch of {batch} does not divide over {parts} {unit}; "
             f"the nearest batch size that does is {nearest}"
         )
-    return jnp.moveaxis(jnp.asarray(indices).reshape(*leading, parts, batch // parts), -2, 0)
+    return jnp.moveaxis(indices.reshape(*leading, parts, batch // parts), -2, 0)

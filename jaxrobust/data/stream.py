@@ -166,15 +166,18 @@ def open_stream(
       test_split: the name of the split to evaluate on; ImageNet's is "validation".
       data_dir: see `jaxrobust.data.tfds.tfds`.
       limit, test_limit: keep at most so many images of the training or test split.
-      threads: see `Stream`.
+      threads: see `Stream`, at least 0.
 
     Returns:
       The stream. Its `batches` give uint8 training images `[B, size, size, 3]`, its `chunks` the
       test images in the same form, both with int32 labels `[B]`.
 
     Raises:
-      ValueError, FileNotFoundError: what `jaxrobust.data.tfds.tfds` raises.
+      ValueError: an empty `name`, `threads` below 0, a limit below 1, and what
+        `jaxrobust.data.tfds.tfds` raises.
+      FileNotFoundError: as `jaxrobust.data.tfds.tfds`.
     """
+    checks.at_least("threads", threads, 0)
     for option, value in (("limit", limit), ("test_limit", test_limit)):
         if value is not None:
             checks.at_least(option, value, 1)

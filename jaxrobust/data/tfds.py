@@ -76,6 +76,8 @@ def open_prepared(
     name: str, splits: Sequence[str], *, data_dir: str | os.PathLike[str] | None = None
 ) -> Prepared:
     """Opens splits of an image-classification set; arguments and errors as `tfds`."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a data set is asked for by its TFDS name, such as 'mnist', got {name!r}")
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     builder = _open(name, root.expanduser())
     info = builder.info

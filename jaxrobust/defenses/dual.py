@@ -22,8 +22,9 @@ from jaxrobust.defenses.base import (
     no_state,
 )
 from jaxrobust.defenses.ramp import share_done
-from jaxrobust.duals.bounds import METHODS, margin_bounds
+from jaxrobust.duals.bounds import margin_bounds
 from jaxrobust.duals.projections import projected_margin_bounds
+from jaxrobust.duals.relaxed_network import check_methods
 from jaxrobust.threats.covering import warn_of_covering
 from jaxrobust.types import Array, Batch, Key, LogitsFn, Model, Scalar, ThreatModel, Variables
 
@@ -110,10 +111,7 @@ def dual(
 def _check_bounds(
     methods: Sequence[str], samples: int | None, boxed: bool, chunk: int | None
 ) -> None:
-    if isinstance(methods, str) or not methods:
-        raise ValueError(f"methods must be a sequence of {METHODS}, got {methods!r}")
-    for method in methods:
-        checks.choice("method", method, METHODS)
+    check_methods(methods)
     if samples is None:
         return
     checks.at_least("samples", samples, 1)

@@ -1,7 +1,6 @@
 """Duals: certified bounds of any network over norm balls (AutoDual)."""
 
 from jaxrobust.duals.bounds import (
-    METHODS,
     hidden_boxes,
     lower_bounds,
     margin_bounds,
@@ -36,7 +35,7 @@ from jaxrobust.duals.projections import (
 )
 from jaxrobust.duals.radius import Radius, certified_radius
 from jaxrobust.duals.relaxations import Relaxation, register, relaxation
-from jaxrobust.duals.relaxed_network import Box, Region, Relaxed, prepare, relax
+from jaxrobust.duals.relaxed_network import METHODS, Box, Region, Relaxed, prepare, relax
 from jaxrobust.duals.trace import UnsupportedOperation, trace
 
 __all__ = [

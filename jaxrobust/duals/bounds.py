@@ -10,13 +10,22 @@ import jax.numpy as jnp
 from jaxrobust import checks
 from jaxrobust.duals.backward_bounds import node_box, over, row_losses
 from jaxrobust.duals.buckets import bucket_box, worth_a_bucket
-from jaxrobust.duals.relaxed_network import Box, Region, live, prepare, relaxed_by, rounded, widened
+from jaxrobust.duals.forward_intervals import forward_path, interval_box
+from jaxrobust.duals.graph import Node
+from jaxrobust.duals.relaxed_network import (
+    Box,
+    Region,
+    check_methods,
+    live,
+    prepare,
+    relaxed_by,
+    rounded,
+    widened,
+)
 from jaxrobust.duals.rounding import SLACK, gamma, grown
 from jaxrobust.duals.shared_rows import shared_box
+from jaxrobust.duals.trace import logits_of
 from jaxrobust.types import Array, LogitsFn, ThreatModel
-
-METHODS = ("interval", "wong_kolter", "crown")
-"""The relaxations that bounds are taken from."""
 
 
 def hidden_boxes(
@@ -45,27 +54,56 @@ def hidden_boxes(
       A `Box` for each of `where.graph.nodes`, in order: `lower` and `upper`, of the shape and dtype
       of the node's source, which contain what float rounding can do; and `noise`, that rounding for
       the rows of later bounds.
+
+    Raises:
+      ValueError: an unknown method or none, a `chunk` below 1, or `alphas` or `within` of another
+        number of nodes.
     """
+    check_methods(methods)
+    _check_chunk(chunk)
+    for name, given in (("alphas", alphas), ("within", within)):
+        if given is not None:
+            _require_each(where, name, given)
     boxes: list[Box] = []
+    rows_pass = set(methods) != {"interval"}
     with jax.default_matmul_precision("highest"):
         for index, node in enumerate(where.graph.nodes):
-            lines = relaxed_by(where, boxes, methods, alphas)
-            coloring = where.coloring.get(node.source.id)
-            if bucket is not None and worth_a_bucket(where, node, boxes, bucket):
-                box = bucket_box(where, node, lines, boxes, bucket, chunk)
-            elif coloring is not None:
-                box = shared_box(where, node, lines, coloring, chunk)
+            path = None if rows_pass else forward_path(where.graph, node.source)
+            if path is not None:
+                box = interval_box(where, boxes, path)
             else:
-                box = node_box(where, node, lines, chunk)
-            box = widened(box, rounded(where, boxes, node.source))
+                box = _pulled_box(where, node, boxes, methods, alphas, chunk, bucket)
             if within is not None:
                 lower, upper = within[index][:2]
                 lower, upper = jnp.maximum(box.lower, lower), jnp.minimum(box.upper, upper)
                 box = box._replace(lower=lower, upper=upper)
-            # rows to come are 0 where the unit is constant on its box, and so is their rounding
-            own = rounded(where, boxes, node.source, live(where, node, box))
-            boxes.append(box._replace(noise=own))
+            if rows_pass:
+                # they are 0 where the unit is constant on its box, and so is their rounding
+                own = rounded(where, boxes, node.source, live(where, node, box))
+                box = box._replace(noise=own)
+            boxes.append(box)
     return tuple(boxes)
+
+
+def _pulled_box(
+    where: Region,
+    node: Node,
+    boxes: Sequence[Box],
+    methods: Sequence[str],
+    alphas: Sequence[Array] | None,
+    chunk: int | None,
+    bucket: int | None,
+) -> Box:
+    """The box of a node's source by rows that are pulled back, rounding included."""
+    lines = relaxed_by(where, boxes, methods, alphas)
+    coloring = where.coloring.get(node.source.id)
+    if bucket is not None and worth_a_bucket(where, node, boxes, bucket):
+        box = bucket_box(where, node, lines, boxes, bucket, chunk)
+    elif coloring is not None:
+        box = shared_box(where, node, lines, coloring, chunk)
+    else:
+        box = node_box(where, node, lines, chunk)
+    return widened(box, rounded(where, boxes, node.source))
 
 
 def row_bounds(
@@ -90,7 +128,16 @@ def row_bounds(
     Returns:
       The bounds, `[rows]`, in the logits' dtype and in units of `C @ logits`; they contain what
       float rounding can take away. NaN means no bound.
+
+    Raises:
+      ValueError: a `C` of another shape, an unknown method or none, a `chunk` below 1, or `boxes`
+        or `alphas` of another number of nodes.
     """
+    _check_chunk(chunk)
+    C = check_request(where, C, methods)
+    _require_each(where, "boxes", boxes)
+    if alphas is not None:
+        _require_each(where, "alphas", alphas)
     seed = where.graph.output
 
     def one(args: tuple[Array, Sequence[Array] | None]) -> Array:
@@ -151,7 +198,8 @@ def lower_bounds(
       The bounds, `[rows]`, in the logits' dtype and in units of `C @ f(x')`. NaN means no bound.
 
     Raises:
-      ValueError: also as `UnsupportedOperation`, for what cannot be bounded.
+      ValueError: an unknown method or none, a `C` of another shape, `chunk` or `bucket` below 1, or
+        as `prepare`, also as `UnsupportedOperation`, for what cannot be bounded.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -171,14 +219,23 @@ def lower_bounds(
 
 def check_request(where: Region, C: Array, methods: Sequence[str]) -> Array:
     """`C` in the logits' type; ValueError for a wrong shape or an unknown or missing method."""
-    if isinstance(methods, str) or not methods:
-        raise ValueError(f"methods must be a sequence of {METHODS}, got {methods!r}")
-    for method in methods:
-        checks.choice("method", method, METHODS)
+    check_methods(methods)
     output = where.graph.output
     if jnp.ndim(C) != 2 or jnp.shape(C)[1] != output.shape[0]:
         raise ValueError(f"C must have shape [rows, {output.shape[0]}], got {jnp.shape(C)}")
     return jnp.asarray(C, output.dtype)
+
+
+def _check_chunk(chunk: int | None) -> None:
+    if chunk is not None:
+        checks.at_least("chunk", chunk, 1)
+
+
+def _require_each(where: Region, name: str, given: Sequence[object]) -> None:
+    """Raises ValueError unless there is one for each node."""
+    nodes = len(where.graph.nodes)
+    if len(given) != nodes:
+        raise ValueError(f"{name} must have one entry for each of {nodes} nodes, got {len(given)}")
 
 
 def margin_rows(y: Array, num_classes: int, dtype: jnp.dtype) -> Array:
@@ -191,7 +248,13 @@ def margin_rows(y: Array, num_classes: int, dtype: jnp.dtype) -> Array:
 
     Returns:
       The rows, `[K, K]`, of which row `y` is zero.
+
+    Raises:
+      ValueError: fewer than 1 class, or a label that is no integer or, where its value is known,
+        none of them.
     """
+    checks.at_least("num_classes", num_classes, 1)
+    checks.label("y", y, num_classes=num_classes)
     eye = jnp.eye(num_classes, dtype=dtype)
     return eye[y][None] - eye
 
@@ -220,9 +283,9 @@ def margin_bounds(
       The bounds, `[K]`, in the dtype and units of the logits; 0 at j = y. NaN means no bound.
 
     Raises:
-      ValueError: as `lower_bounds`.
+      ValueError: as `lower_bounds` and, for the label, `margin_rows`.
     """
-    logits = jax.eval_shape(f, x)
+    logits = logits_of(f, x)
     rows = margin_rows(y, logits.shape[0], logits.dtype)
     return lower_bounds(
         f, x, rows, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket

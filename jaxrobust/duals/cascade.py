@@ -39,8 +39,9 @@ from jaxrobust import checks
 from jaxrobust.data.batches import padded_batches, to_inputs
 from jaxrobust.data.types import Split
 from jaxrobust.devices import Device
-from jaxrobust.duals.bounds import METHODS
 from jaxrobust.duals.certificates import Certificate, certify
+from jaxrobust.duals.relaxed_network import METHODS
+from jaxrobust.duals.trace import logits_of
 from jaxrobust.types import Array, LogitsFn, Model, ThreatModel, Variables
 
 RULES = ("published", "strict", "unanimous")
@@ -75,9 +76,23 @@ def decide(labels: Array, certified: Array, *, rule: str = "strict") -> Decision
       that the label comes from, an integer; and `certified`, bool, whether the rule holds.
 
     Raises:
-      ValueError: an unknown rule.
+      ValueError: no stage, an unknown rule, `labels` that are no integers, or a `certified` that is
+        not of their shape or not bool.
     """
     checks.choice("rule", rule, RULES)
+    shape = jnp.shape(labels)
+    if len(shape) != 1 or not shape[0]:
+        raise ValueError(
+            f"labels must have shape [S] for at least one stage, got {shape}; "
+            "map over examples with jax.vmap"
+        )
+    if jnp.shape(certified) != shape or jnp.result_type(certified) != jnp.bool_:
+        raise ValueError(
+            f"certified must hold one bool for each of {shape[0]} stages, got "
+            f"{jnp.result_type(certified)} of shape {jnp.shape(certified)}"
+        )
+    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+        raise ValueError(f"labels must be integers, got {jnp.result_type(labels)}")
     some, first = jnp.any(certified), jnp.argmax(certified)
     stages = jnp.arange(len(labels), dtype=first.dtype)
     stage = jnp.where(some, first, stages[-1])
@@ -119,13 +134,16 @@ def cascade_predict(
       that the label comes from; and `certified`, bool, whether the rule holds.
 
     Raises:
-      ValueError: no stage, an unknown rule, or as `certify`.
+      ValueError: no stage, stages of different classes, an unknown rule, or as `certify`.
     """
     if not fs:
         raise ValueError("a cascade needs at least one stage, got none")
     found = [
         _own(f, x, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket) for f in fs
     ]
+    counts = [c.lower.shape[0] for c in found]
+    if len(set(counts)) > 1:
+        raise ValueError(f"the stages of a cascade need the same classes, got logits of {counts}")
     labels = jnp.stack([c.y for c in found])
     return decide(labels, jnp.stack([c.certified for c in found]), rule=rule)
 
@@ -156,11 +174,13 @@ def cascade_verdict(
       A bool scalar: True where the label is `y` and certified.
 
     Raises:
-      ValueError: as `cascade_predict`.
+      ValueError: a label that is no integer or, where its value is known, no class, or as
+        `cascade_predict`.
     """
     decision = cascade_predict(
         fs, x, threat, rule=rule, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket
     )
+    checks.label("y", y, num_classes=logits_of(fs[0], x).shape[0])
     return decision.certified & (decision.label == y)
 
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import checks, losses
-from jaxrobust.duals.bounds import METHODS, margin_bounds
+from jaxrobust.duals.bounds import margin_bounds
+from jaxrobust.duals.relaxed_network import METHODS
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 KINDS = ("deterministic", "probabilistic", "estimate")

@@ -14,10 +14,10 @@ from scipy import optimize, sparse
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import judge
-from jaxrobust.duals.bounds import METHODS, check_request, hidden_boxes, margin_rows, row_bounds
+from jaxrobust.duals.bounds import check_request, hidden_boxes, margin_rows, row_bounds
 from jaxrobust.duals.matrices import affine_maps, flat, polyhedral, require_host
 from jaxrobust.duals.milp import Program, encode, goal, refuse_smooth
-from jaxrobust.duals.relaxed_network import Box, prepare
+from jaxrobust.duals.relaxed_network import METHODS, Box, check_methods, prepare
 from jaxrobust.duals.trace import trace
 from jaxrobust.threats.box import numbers
 from jaxrobust.types import Array, AttackResult, LogitsFn, ThreatModel
@@ -142,14 +142,20 @@ def exact_margins(
       and the `seconds`.
 
     Raises:
-      ValueError: another threat, a smooth activation, traced or non-finite input, a time limit
-        that is not positive, and as `lower_bounds`.
-      RuntimeError: the program does not reproduce the network at the clean example.
+      ValueError: another threat, a smooth activation, traced or non-finite input or no example at
+        all, labels that are no integers of the network's two or more classes, one for each example,
+        a time limit that is not positive, and as `lower_bounds`. While the iterator is read, dual
+        bounds of NaN, of which no program can be made.
+      RuntimeError: while the iterator is read, the program does not reproduce the network at the
+        clean example.
     """
     require_host(x)
+    check_methods(methods)
     checks.positive("time_limit", time_limit)
     ball = polyhedral(threat, boxed=boxed)
     x, y = jnp.asarray(x), jnp.asarray(y)
+    if not x.ndim or not len(x):
+        raise ValueError(f"x must hold one or more examples [N, ...], got shape {x.shape}")
     checks.images(x, lower=-np.inf, upper=np.inf)
     numbers(ball, x[0])
     graph = trace(f, x[0])

@@ -11,12 +11,12 @@ import numpy as np
 from scipy import optimize, sparse
 
 from jaxrobust import checks
-from jaxrobust.duals.bounds import METHODS, check_request, hidden_boxes
+from jaxrobust.duals.bounds import check_request, hidden_boxes
 from jaxrobust.duals.graph import Node
 from jaxrobust.duals.lines import Lines
 from jaxrobust.duals.matrices import affine_maps, polyhedral, require_host
 from jaxrobust.duals.milp import Band, Program, encode, goal
-from jaxrobust.duals.relaxed_network import Box, Region, Relaxed, prepare, relax
+from jaxrobust.duals.relaxed_network import METHODS, Box, Region, Relaxed, prepare, relax
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 _ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)

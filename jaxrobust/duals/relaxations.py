@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrobust import checks
 from jaxrobust.duals import sigmoidal
 from jaxrobust.duals.jaxpr_calls import function_fingerprint
 from jaxrobust.duals.lines import Lines, chord, thin
@@ -105,8 +106,12 @@ def register(kind: str, relaxation: Relaxation) -> None:
     (most of `jax.nn` is). Registering a kind again replaces it.
 
     Raises:
-      ValueError: `kind` is one of the library's own.
+      ValueError: `kind` is one of the library's own or no name, or `relaxation` no `Relaxation`.
     """
+    if not isinstance(kind, str) or not kind:
+        raise ValueError(f"a kind of node is a name, got {kind!r}")
+    if not isinstance(relaxation, Relaxation):
+        raise ValueError(f"an activation is taught by a duals.Relaxation, got {relaxation!r}")
     if kind in _BUILT_IN:
         known = ", ".join(sorted(_BUILT_IN))
         raise ValueError(f"{kind!r} is one of the library's own ({known}); choose another name")
@@ -123,8 +128,9 @@ def relaxation(kind: str) -> Relaxation:
       The `Relaxation`: the function, its lines, CROWN's slopes and its range.
 
     Raises:
-      KeyError: no relaxation of this kind is registered.
+      ValueError: no relaxation of this kind is registered.
     """
+    checks.choice("kind of node", kind, _REGISTRY)
     return _REGISTRY[kind]
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrobust import checks
 from jaxrobust.duals.concretize import check_ball, spread
 from jaxrobust.duals.graph import Graph, Node, Ref, run
 from jaxrobust.duals.lines import Lines
@@ -17,6 +18,8 @@ from jaxrobust.duals.row_coloring import RowColoring, row_coloring
 from jaxrobust.duals.trace import trace
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
+METHODS = ("interval", "wong_kolter", "crown")
+"""The relaxations that bounds are taken from."""
 LINES = 8
 """Machine epsilons of their numbers by which a node's lines are widened: those of the arithmetic
 that makes them, of the activation's own values, and of a row's product with the slope."""
@@ -89,6 +92,14 @@ def prepare(f: LogitsFn, x: Array, threat: ThreatModel, *, boxed: bool = False) 
     return Region(graph, row_coloring(graph), x, threat, boxed, values)
 
 
+def check_methods(methods: Sequence[str]) -> None:
+    """Raises ValueError unless `methods` is a sequence of one or more of `METHODS`."""
+    if isinstance(methods, str) or not methods:
+        raise ValueError(f"methods must be a sequence of {METHODS}, got {methods!r}")
+    for method in methods:
+        checks.choice("method", method, METHODS)
+
+
 def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None = None) -> Relaxed:
     """A node's lines on the box of its source.
 
@@ -104,7 +115,16 @@ def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None 
       function's value at the clean example, what rounding can do included. All four are of the
       node's shape; the gaps are at least 0. Both slopes are None for the constant lines of
       "interval" without `alpha`. `floor` is a scalar, what underflow can take from a row.
+
+    Raises:
+      ValueError: an unknown method, or a box or `alpha` that has not the node's shape.
     """
+    checks.choice("method", method, METHODS)
+    shape = jnp.shape(where.values[node.source.id])
+    given = {"box.lower": box.lower, "box.upper": box.upper, "alpha": alpha}
+    for name, value in given.items():
+        if value is not None and jnp.shape(value) != shape:
+            raise ValueError(f"{name} must have the node's shape {shape}, got {jnp.shape(value)}")
     kind = relaxation(node.kind)
     z, h = where.values[node.source.id], where.values[node.target.id]
     l, u, low, high = _ends(where, node, box)  # noqa: E741

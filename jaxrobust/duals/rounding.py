@@ -15,8 +15,9 @@ and its assumptions are in docs/soundness.md.
 from __future__ import annotations
 
 import collections
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -74,7 +75,7 @@ def gamma(n: Array | np.ndarray | float, dtype: Any) -> Array:
     return jnp.where(nu < 0.5, 1.01 * nu / (1 - jnp.minimum(nu, 0.5)), jnp.inf)
 
 
-def grown(value: Array, n: int) -> Array:
+def grown(value: Array, n: float) -> Array:
     """A sum of n non-negative products, as computed, raised to where no exact one lies above.
 
     By gamma / (1 - gamma) of n + 2 `SLACK` roundings, those of raising it among them.
@@ -102,72 +103,123 @@ def noise(
       spread: for the input and the nodes' targets, how far each entry can be from its clean value.
       live: bool of the seed's shape: the entries that rows over it can have other than 0.
     """
-    # by value: what rounding can do to it, and how far it can be from its clean value
-    known = {i: jnp.stack([jnp.zeros_like(d), d]) for i, d in spread.items()}
-    floor = jnp.zeros((), seed.dtype)
-    readers = collections.Counter(s.id for o in graph.operations for s in o.sources)
-    steps = _between(graph, seed, spread)
+    path = path_to(graph, seed, spread)
     rows = None if live is None else jnp.sum(live).astype(seed.dtype)
-    straight = _straight_to(steps, seed, readers)
-    for step in steps:
-        ids = [s.id for s in step.sources]
-        shared = _shared(step)
-        back = shared.back
-        if rows is not None and step.targets[0].id in straight:
-            back = [jnp.minimum(n, rows + 1) for n in back]
-        met = []
-        for n, i in zip(back, ids, strict=True):
-            if readers[i] > 1:
-                # cotangents of several readers are added up
-                n = n + SLACK + readers[i]
-            size, far = known[i]
-            if isinstance(n, float) and not n:
-                met.append(known[i])
+    back = _roundings(path, rows)
+    # those roundings included that a row will have met when it gets here
+    starts = {i: gamma(back[i], d.dtype) * d for i, d in spread.items() if i in back}
+    size, floor = pushed(path, values, starts)
+    # the row that meets them on the way is rounded as well
+    raised = 1 + 2 * gamma(functools.reduce(jnp.maximum, back.values()) + SLACK, size.dtype)
+    return jax.lax.stop_gradient(Noise(raised * size, floor))
+
+
+class Path(NamedTuple):
+    """The affine steps between some values and `seed`, in order."""
+
+    steps: Sequence[Step]
+    counts: Sequence[_Shared]
+    """Of each step."""
+    readers: Mapping[int, int]
+    """How many operands a value is in the network, by `Ref.id`."""
+    seed: Ref
+
+    @property
+    def straight(self) -> set[int]:
+        """The targets of products that reach `seed` by one way, on which nothing is summed.
+
+        A row over the seed is there other than 0 in no more entries than at the seed.
+        """
+        ends, found = {self.seed.id}, set()
+        for step in reversed(self.steps):
+            if not all(t.id in ends for t in step.targets):
                 continue
-            floor += (2 * tiny(far.dtype) * jnp.sum(n * far)).astype(floor.dtype)
-            met.append(jnp.stack([gamma(n, far.dtype) * far + size, far]))
-        if step.primitive.name in MOVES:
-            for target, moved in zip(step.targets, _push(step, met), strict=True):
-                known[target.id] = moved
-            continue
-        heights, moved = _reached(step, [values[i] for i in ids], met)
-        for target, height, pair in zip(step.targets, heights, moved, strict=True):
-            # these numbers are rounded themselves, and so is the row that meets them
-            raised = 1 + 4 * gamma(shared.longest + 2 * SLACK, target.dtype)
-            n = shared.forth
-            own = gamma(n, target.dtype) * height + 2 * tiny(target.dtype) * n
-            known[target.id] = raised * (own[None] + pair)
-            floor += (_reach(target.dtype) * jnp.sum(known[target.id][0])).astype(floor.dtype)
-    return jax.lax.stop_gradient(Noise(known[seed.id][0], floor))
+            if step.primitive.name in PRODUCTS:
+                found.update(t.id for t in step.targets)
+            else:
+                ends.update(s.id for s in step.sources if self.readers[s.id] == 1)
+        return found
 
 
-def _reached(
-    step: Step, sources: list[Array], met: list[Array]
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """|A| |v| + |b|, and |A| times each of the rows of `met`."""
-    sizes = [jnp.abs(v) + _reach(v.dtype) for v in sources]
-    if step.primitive.name not in PRODUCTS:
-        return tuple(map(jnp.abs, _magnitude(step).apply(*sizes))), _push(step, met)
-    # one pass over the weights for all
-    every = [jnp.concatenate([v[None], m]) for v, m in zip(sizes, met, strict=True)]
-    found = _push(step, every)
-    return tuple(v[0] for v in found), tuple(v[1:] for v in found)
-
-
-def _reach(dtype: Any) -> float:
-    """What underflow does, in units of what rounding does: 4 tiny / u."""
-    return 8 * tiny(dtype) / float(jnp.finfo(dtype).eps)
-
-
-def _between(graph: Graph, seed: Ref, ends: Mapping[int, Any]) -> list[Step]:
-    """The affine steps on the ways from `ends` to `seed`, in order."""
+def path_to(graph: Graph, seed: Ref, ends: Collection[int]) -> Path:
+    """The steps on the ways from `ends`, by `Ref.id`, to `seed`."""
     needed, steps = {seed.id}, []
     for operation in reversed(graph.operations):
         if isinstance(operation, Node) or not any(t.id in needed for t in operation.targets):
             continue
         steps.append(operation)
         needed.update(s.id for s in operation.sources if s.id not in ends)
-    return steps[::-1]
+    readers = collections.Counter(s.id for o in graph.operations for s in o.sources)
+    return Path(steps[::-1], [_shared(step) for step in steps[::-1]], readers, seed)
+
+
+def pushed(path: Path, values: Mapping[int, Array], starts: Mapping[int, Array]) -> Noise:
+    """How far numbers off by at most `starts` put the seed off, forward rounding included.
+
+    Args:
+      values: the network's values at the clean example, by `Ref.id`, as computed.
+      starts: arrays >= 0 of the shapes of the values that the path leads from.
+    """
+    known = dict(starts)
+    floor = jnp.zeros((), path.seed.dtype)
+    for step, counts in zip(path.steps, path.counts, strict=True):
+        met = [known[s.id] for s in step.sources]
+        summed_here = [
+            m
+            for s, m, n in zip(step.sources, met, counts.back, strict=True)
+            if n > 0 or path.readers[s.id] > 1
+        ]
+        if step.primitive.name in MOVES:
+            reached = _push(step, met)
+        else:
+            reached = _reached(step, counts, [values[s.id] for s in step.sources], met)
+            summed_here += reached
+        known.update((t.id, r) for t, r in zip(step.targets, reached, strict=True))
+        floor += sum(_reach(r.dtype) * jnp.sum(r) for r in summed_here)
+    return Noise(known[path.seed.id], floor)
+
+
+def _roundings(path: Path, rows: Array | None) -> dict[int, Array | float]:
+    """The most roundings that a row's entry takes from the seed back to each value, by `Ref.id`.
+
+    Args:
+      rows: how many entries of a row over the seed can be other than 0; None: all.
+    """
+    straight = path.straight
+    most: dict[int, Array | float] = {path.seed.id: 0.0}
+    for step, counts in zip(reversed(path.steps), reversed(path.counts), strict=True):
+        later = functools.reduce(jnp.maximum, [most.get(t.id, 0.0) for t in step.targets])
+        for source, n in zip(step.sources, counts.back, strict=True):
+            if rows is not None and step.targets[0].id in straight:
+                n = jnp.minimum(n, rows + 1)
+            if path.readers[source.id] > 1:
+                # cotangents of several readers are added up
+                n = n + SLACK + path.readers[source.id]
+            most[source.id] = jnp.maximum(most.get(source.id, 0.0), n + later)
+    return most
+
+
+def _reached(
+    step: Step, counts: _Shared, sources: list[Array], met: list[Array]
+) -> tuple[Array, ...]:
+    """|A| met, and what this step's own roundings add; raised, as it is rounded itself."""
+    sizes = [jnp.abs(v) + _reach(v.dtype) for v in sources]
+    if step.primitive.name in PRODUCTS:
+        # one pass over the weights for both
+        off = [gamma(counts.forth, m.dtype) * v + m for v, m in zip(sizes, met, strict=True)]
+        reached = _push(step, off)
+    else:
+        own = map(jnp.abs, _magnitude(step).apply(*sizes))
+        moved = _push(step, met)
+        reached = tuple(
+            gamma(counts.forth, m.dtype) * v + m for v, m in zip(own, moved, strict=True)
+        )
+    return tuple(grown(r + 2 * tiny(r.dtype) * counts.forth, counts.terms) for r in reached)
+
+
+def _reach(dtype: Any) -> float:
+    """What underflow does, in units of what rounding does: 4 tiny / u."""
+    return 8 * tiny(dtype) / float(jnp.finfo(dtype).eps)
 
 
 def _filled(step: Step, constant: Callable[[Array], Array | np.ndarray]) -> Step:
@@ -192,13 +244,10 @@ def _magnitude(step: Step) -> Step:
 
 
 def _push(step: Step, vectors: list[Array]) -> tuple[Array, ...]:
-    """|A| v for each v >= 0 of stacks `[n, *shape]`, one stack for each source."""
+    """|A| v for v >= 0, one vector for each source."""
     magnitude = _magnitude(step).apply
-
-    def linear(*vectors: Array) -> tuple[Array, ...]:
-        return jax.jvp(magnitude, tuple(map(jnp.zeros_like, vectors)), vectors)[1]
-
-    return tuple(map(jnp.abs, jax.vmap(linear)(*vectors)))
+    _, pushed = jax.jvp(magnitude, tuple(map(jnp.zeros_like, vectors)), tuple(vectors))
+    return tuple(map(jnp.abs, pushed))
 
 
 def summed(step: Step, *variables: Array) -> tuple[Array, ...]:
@@ -265,29 +314,29 @@ def _split(
 class _Shared(NamedTuple):
     """How the numbers of a step are shared, whatever they are; no count is too small."""
 
-    back: Sequence[np.ndarray | float]
-    """The roundings that each entry's cotangent takes."""
-    forth: np.ndarray | float
-    """The roundings that each entry of the targets takes in `summed`."""
-    longest: float
-    """The most roundings of anything here, in any order of adding up."""
+    back: Sequence[float]
+    """The most roundings that the cotangent of an entry of each source takes."""
+    forth: float
+    """The most roundings that an entry of the targets takes in `summed`."""
+    terms: float
+    """As `forth`, in any order of adding up."""
 
 
 def _shared(step: Step) -> _Shared:
     name = step.primitive.name
     if name in ELEMENTWISE:
-        return _Shared([float(SLACK)] * len(step.sources), float(SLACK), SLACK)
+        return _Shared([float(SLACK)] * len(step.sources), float(SLACK), 0.0)
     if name in ("dot_general", "conv_general_dilated"):
         terms, uses = _matrix(step) if name == "dot_general" else _convolution(step)
         blocks = _blocks(step)
         forth = terms if blocks == 1 else -(-terms // blocks) + math.log2(blocks)
-        return _Shared([uses + 1.0], forth + 1.0, max(terms, uses) + 1.0)
+        return _Shared([uses + 1.0], forth + 1.0, terms + 1.0)
     if name == "broadcast_in_dim":
         (source,), (target,) = step.sources, step.targets
         uses = math.prod(target.shape) / max(math.prod(source.shape), 1)
-        return _Shared([uses + 1 if uses > 1 else 0.0], 0.0, uses)
+        return _Shared([uses + 1 if uses > 1 else 0.0], 0.0, 0.0)
     if name in MOVES - {"gather"}:
-        return _Shared([0.0] * len(step.sources), 0.0, 1.0)
+        return _Shared([0.0] * len(step.sources), 0.0, 0.0)
     return _counted(step)
 
 
@@ -326,24 +375,8 @@ def _counted(step: Step) -> _Shared:
         back = ones.transpose(*(jnp.ones(t.shape, t.dtype) for t in step.targets))
         forth = ones.apply(*(jnp.ones(s.shape, s.dtype) for s in step.sources))
     sums = step.primitive.name in SUMS
-    counts = [np.asarray(n) for n in back]
+    counts = [float(np.max(n, initial=0)) for n in map(np.asarray, back)]
     # a number that is only moved is rounded where it is used several times
-    rounded = [np.where((n > 1) | sums, n + 1, 0) for n in counts]
-    longest = max(float(np.max(n, initial=SLACK)) for n in (*counts, *map(np.asarray, forth)))
-    return _Shared(rounded, longest + 1 if sums else 0.0, longest + 1)
-
-
-def _straight_to(steps: Sequence[Step], seed: Ref, readers: Mapping[int, int]) -> set[int]:
-    """The targets of products that reach `seed` by one way, on which nothing is summed.
-
-    A row over the seed is there other than 0 in no more entries than at the seed.
-    """
-    ends, found = {seed.id}, set()
-    for step in reversed(steps):
-        if not all(t.id in ends for t in step.targets):
-            continue
-        if step.primitive.name in PRODUCTS:
-            found.update(t.id for t in step.targets)
-        else:
-            ends.update(s.id for s in step.sources if readers[s.id] == 1)
-    return found
+    rounded = [n + 1 if sums or n > 1 else 0.0 for n in counts]
+    terms = max(float(np.max(n, initial=0)) for n in map(np.asarray, forth)) + 1
+    return _Shared(rounded, terms if sums else 0.0, terms)

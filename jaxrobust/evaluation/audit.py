@@ -17,12 +17,12 @@ from jaxrobust.data import to_inputs
 from jaxrobust.devices import Device
 from jaxrobust.evaluation.batched_pass import Examples, Job, every_example, prepare
 from jaxrobust.evaluation.report import Report, accuracy
+from jaxrobust.models import ModelLike
 from jaxrobust.types import (
     Array,
     AttackResult,
     Key,
     LogitsFn,
-    Model,
     PyTree,
 )
 
@@ -121,7 +121,7 @@ def _slopes(key: Key, f: LogitsFn, x: Array, y: Array) -> _Slopes:
 
 
 def audit(
-    model: Model,
+    model: ModelLike,
     variables: PyTree,
     examples: Examples,
     *,

@@ -19,6 +19,7 @@ from jaxrobust.data import padded_batches
 from jaxrobust.devices import Device
 from jaxrobust.evaluation import compiled
 from jaxrobust.evaluation.report import Timing
+from jaxrobust.models import ModelLike, as_model, as_variables
 from jaxrobust.threats.covering import warn_of_covering
 from jaxrobust.types import (
     Array,
@@ -29,6 +30,7 @@ from jaxrobust.types import (
     LogitsFn,
     Model,
     PyTree,
+    Variables,
 )
 
 AttackLike = Attack | Callable[[Key, LogitsFn, Array, Array], AttackResult]
@@ -70,7 +72,7 @@ class HostResult(NamedTuple):
 
 
 def prepare(
-    model: Model,
+    model: ModelLike,
     variables: PyTree,
     examples: Examples,
     *,
@@ -82,6 +84,11 @@ def prepare(
 ) -> Job:
     """Checks everything that can be known before compiling; arguments and errors of `evaluate`."""
     checks.at_least("batch_size", batch_size, 1)
+    made = as_model(model)
+    variables = as_variables(made, variables)
+    # Without its initial values: an NNX or Equinox module's differ from call to call, and its
+    # program need not.
+    made = made._replace(init=_no_init)
     x, y = (np.asarray(part) for part in examples)
     attacks = list(attacks)
     for attack in attacks:
@@ -92,9 +99,12 @@ def prepare(
         x = np.asarray(in_boxes(cast(Array, x), attacks, box))
     # NumPy's default is 64 bits, which JAX may be told not to use.
     x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
-    shape = compiled.logits_shape(model, variables, x)
+    shape = compiled.logits_shape(made, variables, x)
     if len(shape) != 1:
-        raise ValueError(f"the model must give logits [K] per example, got shape {shape}")
+        raise ValueError(
+            f"the model must give logits [K] per example, got shape {shape}"
+            + ("" if shape else "; a network with one output is wrapped by models.binary")
+        )
     if num_classes not in (None, shape[0]):
         raise ValueError(f"the model has {shape[0]} classes, the data {num_classes}")
     checks.labels(y, count=len(x), num_classes=shape[0])
@@ -106,7 +116,11 @@ def prepare(
     placed = compiled.place_whole(mesh, variables)
     # Labels take the width of `jnp.arange`, with which losses compare them.
     y = y.astype(jax.dtypes.canonicalize_dtype(np.int64))
-    return Job(model, mesh, placed, x, y, index, mask)
+    return Job(made, mesh, placed, x, y, index, mask)
+
+
+def _no_init(key: Key, x: Array) -> Variables:
+    raise NotImplementedError("an evaluation draws no parameters")
 
 
 def restricted(job: Job, kept: np.ndarray) -> Job:

@@ -12,19 +12,19 @@ import numpy as np
 
 from jaxrobust import losses
 from jaxrobust.devices import Device
-from jaxrobust.duals.bounds import METHODS
 from jaxrobust.duals.certificates import Certificate, certify
+from jaxrobust.duals.relaxed_network import METHODS
 from jaxrobust.evaluation.batched_pass import Examples, clean_pass, in_turn, prepare, progress_bars
 from jaxrobust.evaluation.report import Metadata, Timing, accuracy, standard_error
 from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal
 from jaxrobust.files import PathLike
+from jaxrobust.models import ModelLike
 from jaxrobust.types import (
     Array,
     Attack,
     AttackResult,
     Key,
     LogitsFn,
-    Model,
     PyTree,
     ThreatModel,
     static,
@@ -98,7 +98,7 @@ def deterministic(
 
 
 def certified(
-    model: Model,
+    model: ModelLike,
     variables: PyTree,
     examples: Examples,
     threat: ThreatModel,

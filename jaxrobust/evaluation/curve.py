@@ -20,8 +20,9 @@ from jaxrobust.evaluation.batched_pass import (
 from jaxrobust.evaluation.report import Report, standard_error
 from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal
 from jaxrobust.files import PathLike
+from jaxrobust.models import ModelLike
 from jaxrobust.threats.covering import covering_is_meant, warn_of_covering
-from jaxrobust.types import Attack, Key, Model, PyTree
+from jaxrobust.types import Attack, Key, PyTree
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Curve:
 
 def curve(
     key: Key,
-    model: Model,
+    model: ModelLike,
     variables: PyTree,
     examples: Examples,
     attack: Attack | Callable[[float], AttackLike],

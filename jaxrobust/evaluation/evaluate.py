@@ -23,12 +23,13 @@ from jaxrobust.evaluation.batched_pass import (
 from jaxrobust.evaluation.report import AttackReport, Metadata, Report
 from jaxrobust.evaluation.resume import guarded, journaled_pass, open_journal
 from jaxrobust.files import PathLike
-from jaxrobust.types import Key, Model, PyTree
+from jaxrobust.models import ModelLike
+from jaxrobust.types import Key, PyTree
 
 
 def evaluate(
     key: Key,
-    model: Model,
+    model: ModelLike,
     variables: PyTree,
     examples: Examples,
     attacks: Mapping[str, AttackLike],
@@ -61,7 +62,11 @@ def evaluate(
 
     Args:
       key: the random key of the whole evaluation.
-      model, variables: the classifier, used in evaluation mode.
+      model: the classifier, used in evaluation mode: a `Model`, a Flax linen or NNX module, an
+        Equinox module, or a function of batches `[B, ...]` -> logits `[B, K]`; see
+        `models.as_model`.
+      variables: its numbers: `Variables`, a Flax dict {"params": ..., "batch_stats": ...}, or None
+        for a function or module that holds its own; see `models.as_variables`.
       examples: (x, y), for example a `data.Split`: x `[N, ...]` uint8 images, sent to the devices
         as bytes and scaled there, or floats inside the pixel box; y `[N]` integers.
       attacks: by name; `Attack`s, or functions `(key, f, x, y) -> AttackResult` of one example.
@@ -94,8 +99,11 @@ def evaluate(
       and the version of JAX to yours.
 
     Raises:
-      ValueError: no examples, batch size below 1, inputs not finite or outside the box, labels
-        of the wrong shape, type or range, a model of other than `num_classes` or below 2 classes;
+      TypeError: no model, or something else in the variables' place; the message names the wrapper
+        or the mend.
+      ValueError: no variables where the model needs some, no examples, batch size below 1, inputs
+        not finite or outside the box, labels of the wrong shape, type or range, a model of other
+        than `num_classes` or below 2 classes;
         a folder of another evaluation, or attacks in it that only a running process can tell
         apart, such as lambdas.
       OSError: the folder cannot be written, or another process evaluates in it (BlockingIOError,

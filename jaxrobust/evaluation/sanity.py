@@ -22,9 +22,10 @@ from jaxrobust.evaluation.batched_pass import Examples
 from jaxrobust.evaluation.evaluate import evaluate
 from jaxrobust.evaluation.report import Report, accuracy, show
 from jaxrobust.files import PathLike
+from jaxrobust.models import ModelLike
 from jaxrobust.threats import L1, L2, Linf
 from jaxrobust.threats.covering import covering_is_meant, warn_of_covering
-from jaxrobust.types import Attack, Key, Model, PyTree
+from jaxrobust.types import Attack, Key, PyTree
 
 Ball = Linf | L2 | L1
 
@@ -84,7 +85,7 @@ class Sanity:
 
 def sanity(
     key: Key,
-    model: Model,
+    model: ModelLike,
     variables: PyTree,
     examples: Examples,
     threat: Ball,

@@ -7,7 +7,7 @@ are not affected, so the CPU lowering is built from those; accelerators get the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxrobust import checks
 from jaxrobust.types import Array
 
 Padding = str | int
@@ -112,10 +113,21 @@ def convolve(
       `(H + 2 pad - kh) // stride + 1`, with a pad of 0 for "VALID"; W' likewise.
 
     Raises:
-      ValueError: `x` is not `[B, H, W, C]` or smaller than the kernel.
+      ValueError: `x` is not `[B, H, W, C]` or smaller than the kernel, `kernel` is not
+        `[kh, kw, C, F]`, or strides or padding are none of those above.
     """
+    if kernel.ndim != 4 or not min(kernel.shape[:2]):
+        raise ValueError(f"expected a kernel [kh, kw, C, F] of at least 1 x 1, got {kernel.shape}")
     if x.ndim != 4 or x.shape[-1] != kernel.shape[2]:
         raise ValueError(f"expected x [B, H, W, {kernel.shape[2]}], got shape {x.shape}")
+    if not isinstance(strides, Sequence) or len(strides) != 2:
+        raise ValueError(f"strides must be two numbers, along H and along W, got {strides!r}")
+    for stride in strides:
+        checks.at_least("a stride", stride, 1)
+    if isinstance(padding, str):
+        checks.choice("padding", padding, ("SAME", "VALID"))
+    else:
+        checks.at_least("a padding that is no name", padding, 0)
     pads = _pads(x, kernel, strides, padding)
     if any(n + sum(p) < k for n, p, k in zip(x.shape[1:3], pads, kernel.shape, strict=False)):
         raise ValueError(f"images {x.shape[1:3]} are smaller than the kernel {kernel.shape[:2]}")

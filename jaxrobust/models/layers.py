@@ -47,11 +47,19 @@ def max_pool(x: Array) -> Array:
     Ties share the gradient evenly (a subgradient) where PyTorch picks the first.
 
     Args:
-      x: `[B, H, W, C]`.
+      x: `[B, H, W, C]`, with H and W of at least 2.
 
     Returns:
       The maxima, `[B, H // 2, W // 2, C]`, in the dtype of `x`.
+
+    Raises:
+      ValueError: `x` is not `[B, H, W, C]`, or smaller than a block.
     """
+    if x.ndim != 4 or min(x.shape[1:3]) < 2:
+        raise ValueError(
+            f"pooling 2 x 2 blocks needs x [B, H, W, C] with H and W of at least 2, got shape "
+            f"{x.shape}; give the network larger images or fewer poolings"
+        )
     batch, height, width, channels = x.shape
     rows, columns = 2 * (height // 2), 2 * (width // 2)
     corners = [

@@ -21,6 +21,8 @@ from jaxrobust.models.layers import (
 from jaxrobust.types import Array
 
 SHORTCUTS = ("activated", "raw")
+ACTIVATIONS = {"relu": nn.relu, "silu": nn.silu}
+PADDINGS = ("symmetric", "same")
 INITIALIZATIONS = {"he": he_fan_out, "torch": torch_uniform}
 """Initializations of convolutions."""
 
@@ -32,13 +34,17 @@ class PreActResNet(nn.Module):
     (arXiv:1605.07146). Stages of `features` with `blocks` blocks each, every stage after the
     first halving the image; where shapes change, the shortcut is a 1 x 1 convolution of
     relu(bn(x)) ("activated", as in the robust-overfitting code) or of the block's input x itself
-    ("raw", as in the fast-adversarial, GradAlign and N-FGSM codes); a final batch norm and ReLU,
-    then a global average. `initialization` of convolutions and of the dense layer: "he" draws the
-    former from N(0, 2 / fan out), "torch" is PyTorch's default, U(-1, 1) / sqrt(fan in) for all,
-    the dense bias included. Input `[B, H, W, C]` in raw units, any size; output logits
-    `[B, num_classes]`, at least float32. `dtype` is the compute type; `mean` and `std` normalize
-    channels inside the model; `axes` names mapped axes over which training statistics are averaged.
-    Differentiable. Raises ValueError for an unknown shortcut or initialization.
+    ("raw", as in the fast-adversarial, GradAlign and N-FGSM codes); a final batch norm and ReLU
+    (none without `final_norm`, as in a common CIFAR code), then a global average. Gowal et al. 2020
+    (arXiv:2010.03593) use the `activation` "silu" for "relu", `padding` "same" (where an image is
+    halved, one zero after it and none before) for "symmetric", and, in their narrow network, a
+    shortcut with a kernel of `shortcut_side` 3. `initialization` of convolutions and of the dense
+    layer: "he" draws the former from N(0, 2 / fan out), "torch" is PyTorch's default,
+    U(-1, 1) / sqrt(fan in) for all, the dense bias included. Input `[B, H, W, C]` in raw units,
+    any size; output logits `[B, num_classes]`, at least float32. `dtype` is the compute type;
+    `mean` and `std` normalize channels inside the model; `axes` names mapped axes over which
+    training statistics are averaged. Differentiable. Raises ValueError for an unknown shortcut,
+    activation, padding or initialization.
     """
 
     num_classes: int = 10
@@ -46,6 +52,10 @@ class PreActResNet(nn.Module):
     features: tuple[int, ...] = (64, 128, 256, 512)
     blocks: int = 2
     shortcut: str = "activated"
+    shortcut_side: int = 1
+    final_norm: bool = True
+    activation: str = "relu"
+    padding: str = "symmetric"
     initialization: str = "he"
     dtype: Any = jnp.float32
     mean: tuple[float, ...] | None = None
@@ -54,6 +64,8 @@ class PreActResNet(nn.Module):
 
     def __post_init__(self) -> None:
         checks.choice("shortcut", self.shortcut, SHORTCUTS)
+        checks.choice("activation", self.activation, ACTIVATIONS)
+        checks.choice("padding", self.padding, PADDINGS)
         checks.choice("initialization", self.initialization, INITIALIZATIONS)
         super().__post_init__()
 
@@ -67,7 +79,7 @@ class PreActResNet(nn.Module):
                 features,
                 (side, side),
                 strides=stride,
-                padding=side // 2,
+                padding="SAME" if self.padding == "same" else side // 2,
                 use_bias=False,
                 dtype=self.dtype,
                 kernel_init=kernel_init,
@@ -75,7 +87,8 @@ class PreActResNet(nn.Module):
             )(x)
 
         def activate(x: Array, name: str) -> Array:
-            return nn.relu(batch_norm(x, train=train, axes=self.axes, dtype=self.dtype, name=name))
+            x = batch_norm(x, train=train, axes=self.axes, dtype=self.dtype, name=name)
+            return ACTIVATIONS[self.activation](x)
 
         x = prepare(x, self.mean, self.std, self.dtype)
         x = conv(x, self.stem, 3, 1, "stem_conv")
@@ -85,10 +98,11 @@ class PreActResNet(nn.Module):
                 h = activate(x, f"{name}_norm1")
                 if stride != 1 or x.shape[-1] != features:
                     seen = h if self.shortcut == "activated" else x
-                    x = conv(seen, features, 1, stride, f"{name}_shortcut")
+                    x = conv(seen, features, self.shortcut_side, stride, f"{name}_shortcut")
                 h = conv(h, features, 3, stride, f"{name}_conv1")
                 x = x + conv(activate(h, f"{name}_norm2"), features, 3, 1, f"{name}_conv2")
-        x = activate(x, "final_norm")
+        if self.final_norm:
+            x = activate(x, "final_norm")
         own = {}
         if self.initialization == "torch":
             own = {"kernel_init": kernel_init, "bias_init": torch_bias(x.shape[-1])}
@@ -101,6 +115,8 @@ def wide_resnet(
     depth: int = 34,
     width: int = 10,
     shortcut: str = "activated",
+    activation: str = "relu",
+    padding: str = "symmetric",
     initialization: str = "he",
     dtype: Any = jnp.float32,
     mean: tuple[float, ...] | None = None,
@@ -124,6 +140,8 @@ def wide_resnet(
         features,
         (depth - 4) // 6,
         shortcut=shortcut,
+        activation=activation,
+        padding=padding,
         initialization=initialization,
         dtype=dtype,
         mean=mean,

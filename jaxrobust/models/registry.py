@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,6 +38,12 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": ResNet50,
     "preact_resnet18": PreActResNet,
     "wide_resnet": wide_resnet,
+    "wide_resnet_28_10": functools.partial(wide_resnet, depth=28, width=10),
+    "wide_resnet_34_10": functools.partial(wide_resnet, depth=34, width=10),
+    "gowal_preact_resnet18": functools.partial(
+        PreActResNet, shortcut="raw", shortcut_side=3, activation="silu", padding="same"
+    ),
+    "gowal_wide_resnet": functools.partial(wide_resnet, activation="silu", padding="same"),
 }
 """Every network `build` knows: name -> factory taking `num_classes` and its own options."""
 
@@ -55,6 +62,8 @@ def build(name: str, num_classes: int = 10, options: Mapping[str, Any] | None = 
     checks.choice("network", name, NETWORKS)
     checks.at_least("num_classes", num_classes, 2)
     options = dict(options or {})
-    given = ("num_classes", "name", "parent")
+    # What a name such as wide_resnet_28_10 says is no option.
+    said = getattr(NETWORKS[name], "keywords", {})
+    given = ("num_classes", "name", "parent", *said)
     checks.options("network", name, options, NETWORKS[name], given=given)
     return NETWORKS[name](num_classes=num_classes, **options)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrobust.sinkhorn.budget_multiplier import budget_multiplier
 from jaxrobust.sinkhorn.dual import Duals, partition, spending
 from jaxrobust.sinkhorn.feasibility import make_feasible
-from jaxrobust.sinkhorn.problem import Projection, pose
+from jaxrobust.sinkhorn.problem import Projection, pose, require_shape
 from jaxrobust.types import Array, Scalar
 
 
@@ -40,8 +40,10 @@ def conjugate(x: Array, y: Array, *, radius: Scalar, lam: Scalar, cost: Array) -
       is `x` itself, as it is for a radius of 0.
 
     Raises:
-      ValueError: as `projected`, for the arguments that they share.
+      ValueError: a `y` that has not `x`'s shape, and as `projected`, for the arguments that they
+        share.
     """
+    require_shape("y", y, x)
     x, y = jax.lax.stop_gradient((x, jnp.asarray(y)))
     posed = pose(x, jnp.asarray(x), radius=radius, lam=lam, cost=cost)
     layout, problem = posed.layout, posed.problem

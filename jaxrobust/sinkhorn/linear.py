@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxrobust.float_bisection import largest_where
 from jaxrobust.sinkhorn.dual import Duals, Moves, Problem, exponents, moves
-from jaxrobust.sinkhorn.problem import pose
+from jaxrobust.sinkhorn.problem import pose, require_shape
 from jaxrobust.sinkhorn.window import Layout
 from jaxrobust.types import Array, Scalar
 
@@ -61,8 +61,10 @@ def linear_maximizer(x: Array, y: Array, *, radius: Scalar, cost: Array) -> Maxi
       of <y, z>, which no image of the ball exceeds.
 
     Raises:
-      ValueError: as `projected`, for the arguments that they share.
+      ValueError: a `y` that has not `x`'s shape, and as `projected`, for the arguments that they
+        share.
     """
+    require_shape("y", y, x)
     x, y = jax.lax.stop_gradient((jnp.asarray(x), jnp.asarray(y)))
     posed = pose(x, x, radius=radius, lam=1.0, cost=cost)
     layout, problem = posed.layout, posed.problem

@@ -61,14 +61,19 @@ def pose(
 ) -> Posed:
     """The projection of `w` onto the ball around `x`, both divided by `x`'s mass.
 
-    `upper` is never below `x`. Raises ValueError for integer or mismatched images, for a window
-    that `costs` refuses, for a negative radius and for `lam <= 0`.
+    `upper` is never below `x`. Raises ValueError for integer or mismatched images, for an `x` with
+    negative pixels, for a window that `costs` refuses, for a negative radius, for `lam <= 0` and
+    for an `upper` that is NaN.
     """
     dtype = jnp.result_type(x)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"transport needs floating-point images, got {dtype}; divide by 255")
-    if np.shape(w) != np.shape(x):
-        raise ValueError(f"x and w must have one shape, got {np.shape(x)} and {np.shape(w)}")
+    require_shape("w", w, x)
+    if checks.is_concrete(x) and (np.asarray(x) < 0).any():
+        raise ValueError(
+            f"x must be nonnegative, as mass is, but has a pixel of {np.min(x)}; "
+            "clip what rounding left below 0"
+        )
     checks.nonnegative("radius", radius)
     checks.positive("lam", lam)
     for name, number in (("radius", radius), ("lam", lam), ("upper", upper)):
@@ -77,6 +82,8 @@ def pose(
                 f"{name} must be one number, got shape {np.shape(number)}; "
                 "map over several with jax.vmap"
             )
+    if checks.is_concrete(upper) and np.isnan(upper):
+        raise ValueError("upper must be a number, or inf where pixels have no bound, got nan")
     lay = layout(x, cost)
     x, w = jnp.asarray(x, dtype), jnp.asarray(w, dtype)
     upper = jnp.maximum(jnp.asarray(upper, dtype), x)
@@ -96,3 +103,28 @@ def pose(
         costs(cost, dtype),
     )
     return Posed(lay, problem, x, upper, mass, trivial)
+
+
+def require_shape(name: str, value: Array, x: Array) -> None:
+    """Raises ValueError unless `value` has the shape of the image `x`, and real numbers."""
+    if np.shape(value) != np.shape(x):
+        raise ValueError(
+            f"x and {name} must have one shape, got {np.shape(x)} and {np.shape(value)}"
+        )
+    if np.iscomplexobj(value):
+        raise ValueError(f"{name} must hold real numbers, got {jnp.result_type(value)}")
+
+
+def require_start(start: Duals, x: Array) -> None:
+    """Raises ValueError unless `start` holds the multipliers of an image of `x`'s shape."""
+    if not isinstance(start, Duals):
+        raise ValueError(f"start must be the `duals` of an earlier projection, got {start!r}")
+    require_shape("start.beta", start.beta, x)
+    if np.shape(start.psi):
+        raise ValueError(f"start.psi must be a scalar, got shape {np.shape(start.psi)}")
+
+
+def require_precision(image: Array) -> None:
+    """Raises ValueError for a dtype in which no sharp plan can be computed."""
+    if jnp.result_type(image) not in (jnp.float32, jnp.float64):
+        raise ValueError(f"this needs float32 or float64 images, got {jnp.result_type(image)}")

@@ -12,7 +12,7 @@ from jaxrobust.sinkhorn.dual import Duals, Problem
 from jaxrobust.sinkhorn.feasibility import make_feasible
 from jaxrobust.sinkhorn.implicit import implicit
 from jaxrobust.sinkhorn.newton import maximize
-from jaxrobust.sinkhorn.problem import Projection, pose
+from jaxrobust.sinkhorn.problem import Projection, pose, require_start
 from jaxrobust.types import Array, Scalar
 
 MILD = 10.0
@@ -64,8 +64,9 @@ def projected(
       lam |w - x| / mass of about 1000; beyond, `converged` may be False. NaN in gives NaN out.
 
     Raises:
-      ValueError: for integer, batched or differently shaped images, an even window or one that
-        charges for staying, a negative radius, or `lam`, `tolerance` or `steps` of 0 or less.
+      ValueError: for integer, batched or differently shaped images, an `x` with negative pixels, a
+        `start` that is of another image, an even window or one that charges for staying, a negative
+        radius, `lam`, `tolerance` or `steps` of 0 or less, or an `upper` that is NaN.
 
     `z` is differentiable once, forward and in reverse, in x, w, radius, lam, cost and upper: by the
     implicit function theorem at the optimum, through one linear solve (so at default tolerance to
@@ -79,6 +80,7 @@ def projected(
     if start is None:
         begin, first = cold(fixed), MILD / spread(fixed)
     else:
+        require_start(start, x)
         begin, first = Duals(layout.lines(start.beta), start.psi), problem.lam
     end = maximize(
         layout,

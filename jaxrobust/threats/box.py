@@ -25,7 +25,7 @@ def stack_leaves(threat: Any) -> None:
     pytrees are left alone. Raises ValueError when two fields hold stacks of different shapes.
     """
     fields = {f.name: getattr(threat, f.name) for f in dataclasses.fields(threat)}
-    fields = {name: v for name, v in fields.items() if _is_number(v)}
+    fields = {name: v for name, v in fields.items() if is_number(v)}
     if not np.shape(fields.get("radius", 0.0)):
         fields = {name: v for name, v in fields.items() if name in ("lower", "upper")}
     try:
@@ -43,9 +43,13 @@ def stack_leaves(threat: Any) -> None:
 def validate(threat: BoxedBall) -> None:
     """Raises ValueError for a radius or box known on the host that describes no set.
 
-    The radius must be finite and at least 0, and `lower <= upper`; traced values pass.
+    The radius must be finite and at least 0, the box of numbers, and `lower <= upper`; traced
+    values pass.
     """
     checks.nonnegative("radius", threat.radius)
+    for name, bound in (("lower", threat.lower), ("upper", threat.upper)):
+        if not is_number(bound):
+            raise ValueError(f"{name} must be a number or an array of numbers, got {bound!r}")
     if checks.is_concrete(threat.lower) and checks.is_concrete(threat.upper):
         lower, upper = np.asarray(threat.lower), np.asarray(threat.upper)
         if not (lower <= upper).all():
@@ -89,6 +93,15 @@ def numbers(
         )
     radius, lower, upper = (jnp.asarray(number, dtype) for number in found)
     return radius, lower, upper
+
+
+def require_one_shape(x: Array, z: Array, *, names: tuple[str, str] = ("x", "z")) -> None:
+    """Raises ValueError unless both have one shape: a batch would spread over one example."""
+    if jnp.shape(x) != jnp.shape(z):
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have one shape, got {jnp.shape(x)} and "
+            f"{jnp.shape(z)}; map over a batch with jax.vmap"
+        )
 
 
 def share_of(part: Array, radius: Array) -> Array:
@@ -170,5 +183,6 @@ def in_box(z: Array, lower: Array, upper: Array) -> Array:
     return jnp.all(above & below)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is a number or an array of numbers, known on the host or traced."""
     return checks.is_concrete(value) or isinstance(value, Tracer)

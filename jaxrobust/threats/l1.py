@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrobust import checks
 from jaxrobust.float_bisection import largest_where
@@ -19,6 +20,7 @@ from jaxrobust.threats.box import (
     near_in_radii,
     numbers,
     projected_in_radii,
+    require_one_shape,
     rounding,
     share_of,
     stack_leaves,
@@ -54,8 +56,9 @@ class L1:
     def __post_init__(self) -> None:
         stack_leaves(self)
         validate(self)
-        if checks.is_concrete(self.coordinates):
-            count = np.asarray(self.coordinates)
+        if not isinstance(self.coordinates, Tracer):
+            known = checks.is_concrete(self.coordinates)
+            count = np.asarray(self.coordinates if known else 0)
             if not ((count >= 1) & (count == np.floor(count))).all():
                 raise ValueError(
                     f"coordinates must be a whole number of at least 1, got {self.coordinates}; "
@@ -89,6 +92,7 @@ class L1:
         shape and dtype; infinite bounds are allowed. NaN in `z` gives NaN. Differentiable almost
         everywhere.
         """
+        require_one_shape(x, z)
         if np.shape(self.radius):
             return projected_in_radii(self, x, z)
         radius, lower, upper = numbers(self, x)
@@ -121,6 +125,7 @@ class L1:
         remain, zero where none does. Of tied coordinates the first in memory order move. Maini
         et al. (2020); Wong's thesis, equation 5.38 and section 5.3.4. Its derivative is zero.
         """
+        require_one_shape(gradient, z, names=("gradient", "z"))
         if np.shape(self.radius):
             return steepest_in_radii(self, gradient, z)
         _, lower, upper = numbers(self, z)
@@ -148,6 +153,7 @@ class L1:
 
         With a radius for each coordinate in units of them: 1 at the edge.
         """
+        require_one_shape(x, z)
         if np.shape(self.radius):
             return jnp.sum(magnitude(share_of(z - x, numbers(self, x)[0])))
         return jnp.sum(magnitude(z - x))
@@ -157,6 +163,7 @@ class L1:
 
         In float32 that is at most about 1e-6 per pixel moved. False for NaN. Not differentiable.
         """
+        require_one_shape(x, z)
         radius, lower, upper = numbers(self, x)
         if np.shape(self.radius):
             return near_in_radii(self, x, z) & in_box(z, lower, upper)

@@ -16,6 +16,7 @@ from jaxrobust.threats.box import (
     near_in_radii,
     numbers,
     projected_in_radii,
+    require_one_shape,
     rounding,
     share_of,
     stack_leaves,
@@ -71,6 +72,7 @@ class L2:
         coordinate distances count in units of them. NaN and infinite entries of `z` give NaN.
         Differentiable almost everywhere.
         """
+        require_one_shape(x, z)
         if np.shape(self.radius):
             return projected_in_radii(self, x, z)
         radius, lower, upper = numbers(self, x)
@@ -88,6 +90,7 @@ class L2:
         float. Neither huge nor tiny gradients overflow or vanish. Differentiable, with
         derivative 0 at 0.
         """
+        require_one_shape(gradient, z, names=("gradient", "z"))
         if np.shape(self.radius):
             return steepest_in_radii(self, gradient, z)
         return _unit(jnp.nan_to_num(gradient))
@@ -101,6 +104,7 @@ class L2:
 
         With a radius for each coordinate in units of them: 1 at the edge.
         """
+        require_one_shape(x, z)
         if np.shape(self.radius):
             return _norm(share_of(z - x, numbers(self, x)[0]))
         return _norm(z - x)
@@ -111,6 +115,7 @@ class L2:
         In float32 that is at most about 1e-6 * sqrt(n) for pixels. False for NaN. Not
         differentiable.
         """
+        require_one_shape(x, z)
         radius, lower, upper = numbers(self, x)
         if np.shape(self.radius):
             return near_in_radii(self, x, z) & in_box(z, lower, upper)

@@ -13,6 +13,7 @@ from jaxrobust.threats.box import (
     in_box,
     magnitude,
     numbers,
+    require_one_shape,
     rounding,
     share_of,
     stack_leaves,
@@ -65,6 +66,7 @@ class Linf:
 
         Returns `x`'s shape and dtype. NaN in `z` stays NaN. Differentiable almost everywhere.
         """
+        require_one_shape(x, z)
         radius, lower, upper = numbers(self, x)
         return jnp.clip(z, jnp.maximum(x - radius, lower), jnp.minimum(x + radius, upper))
 
@@ -74,6 +76,7 @@ class Linf:
         Goodfellow et al. (2015), "Explaining and harnessing adversarial examples", section 4.
         Zero and NaN entries do not move, nor do coordinates of radius 0. Its derivative is zero.
         """
+        require_one_shape(gradient, z, names=("gradient", "z"))
         step = jnp.sign(jnp.nan_to_num(gradient))
         return jnp.where(numbers(self, z)[0] > 0, step, 0) if np.shape(self.radius) else step
 
@@ -86,6 +89,7 @@ class Linf:
 
         With a radius for each coordinate in units of them: 1 at the edge.
         """
+        require_one_shape(x, z)
         if np.shape(self.radius):
             return jnp.max(magnitude(share_of(z - x, numbers(self, x)[0])))
         return jnp.max(magnitude(z - x))
@@ -95,6 +99,7 @@ class Linf:
 
         False for NaN. Not differentiable.
         """
+        require_one_shape(x, z)
         radius, lower, upper = numbers(self, x)
         if np.shape(self.radius):
             near = jnp.all(within(jnp.abs(z - x), radius, rounding(x, z)))

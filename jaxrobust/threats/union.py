@@ -28,7 +28,8 @@ class Union:
       radius: scales all of them.
 
     Raises:
-      ValueError: no member, members with different boxes, a negative or non-finite radius.
+      ValueError: no member, one that is no ball with a pixel box, members with different boxes, a
+        negative or non-finite radius.
 
     Example:
       >>> import jax.numpy as jnp
@@ -46,9 +47,18 @@ class Union:
         checks.nonnegative("radius", self.radius)
         if not self.members:
             raise ValueError("a union needs at least one threat set, got none")
-        boxes = {_box(m) for m in self.members if checks.is_concrete(m.lower)}
-        if len(boxes) > 1:
-            raise ValueError(f"the sets of a union need one common pixel box, got {sorted(boxes)}")
+        for member in self.members:
+            if not isinstance(member, BoxedBall):
+                raise ValueError(
+                    f"a union holds balls with a pixel box, such as Linf, L2 and L1, got {member!r}"
+                )
+        known = [m for m in self.members if _known(m)]
+        for member in known[1:]:
+            if not _one_box(known[0], member):
+                boxes = sorted({_box(m) for m in known})
+                raise ValueError(
+                    f"the sets of a union need one common pixel box, got boxes that span {boxes}"
+                )
         shape = np.shape(self.radius)
         if shape:
             stacks = (
@@ -122,6 +132,19 @@ class Union:
     def contains(self, x: Array, z: Array) -> Array:
         """bool scalar: some scaled member contains `z`, up to its rounding."""
         return jnp.any(jnp.stack([m.contains(x, z) for m in self.scaled]))
+
+
+def _known(member: BoxedBall) -> bool:
+    return checks.is_concrete(member.lower) and checks.is_concrete(member.upper)
+
+
+def _one_box(first: BoxedBall, second: BoxedBall) -> bool:
+    """Whether the boxes are one, numbers or arrays."""
+    ends = ((first.lower, second.lower), (first.upper, second.upper))
+    try:
+        return all(bool(np.all(np.equal(a, b))) for a, b in ends)
+    except ValueError:  # arrays of two shapes
+        return False
 
 
 def _box(member: BoxedBall) -> tuple[float, float]:

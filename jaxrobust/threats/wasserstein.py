@@ -12,7 +12,7 @@ import numpy as np
 from jaxrobust import checks, sinkhorn
 from jaxrobust.pytree import pytree
 from jaxrobust.sinkhorn.window import costs, layout
-from jaxrobust.threats.box import in_box
+from jaxrobust.threats.box import in_box, is_number
 from jaxrobust.types import Array, Key, Scalar
 
 MASS = 1e-5
@@ -40,8 +40,9 @@ class Wasserstein:
     set; the smaller `lam` the more it blurs (1000 on MNIST, 3000 on CIFAR-10).
 
     All fields are leaves: an array of radii makes a stack of sets for `vmap`. ValueError for a
-    negative, NaN or infinite radius, `lam <= 0`, or a `cost` that is no window of odd sides with
-    finite nonnegative entries and 0 in its center (`sinkhorn.window` makes one).
+    negative, NaN or infinite radius, `lam <= 0`, an `upper` that is negative or NaN, or a `cost`
+    that is no window of odd sides with finite nonnegative entries and 0 in its center
+    (`sinkhorn.window` makes one).
     """
 
     radius: Scalar
@@ -52,8 +53,11 @@ class Wasserstein:
     def __post_init__(self) -> None:
         checks.nonnegative("radius", self.radius)
         checks.positive("lam", self.lam)
+        if not (is_number(self.upper) and _at_least_0(self.upper)):
+            raise ValueError(f"upper must be a number of at least 0, or inf, got {self.upper!r}")
         shape = np.shape(self.radius)
-        if np.ndim(self.cost) == 2:
+        # a stack of sets may have one window for each
+        if np.ndim(self.cost) == 2 or not shape or np.shape(self.cost)[:-2] != shape:
             costs(self.cost, np.dtype(np.float32))
         if shape and np.ndim(self.cost) == 2:
             for name, own in (("upper", ()), ("lam", ()), ("cost", np.shape(self.cost))):
@@ -148,3 +152,7 @@ class Wasserstein:
         near = size <= radius * (1 + SLACK) + MASS
         zero = jnp.zeros((), x.dtype)
         return kept & near & in_box(z, zero, jnp.asarray(self.upper, x.dtype)), size
+
+
+def _at_least_0(upper: Scalar) -> bool:
+    return not checks.is_concrete(upper) or bool((np.asarray(upper) >= 0).all())

@@ -41,7 +41,7 @@ from jaxrobust.training.reporting import (
 )
 from jaxrobust.training.state import TrainState, init_state
 from jaxrobust.training.step import Parts
-from jaxrobust.types import Array, Model, Variables
+from jaxrobust.types import Array, Model, PyTree, Variables
 
 Validate = Callable[[Variables], Mapping[str, float]]
 """Trained variables -> metrics of held-out data, by name."""
@@ -202,16 +202,21 @@ def train_epochs(
 
 
 def require_classes(model: Model, sample: Array, name: str, num_classes: int) -> None:
-    """Raises ValueError unless the model has a logit for each class of the data set `name`."""
+    """Raises ValueError unless the model has parameters, and a logit for each class of `name`."""
 
-    def logits(x: Array) -> Array:
+    def run(x: Array) -> tuple[PyTree, Array]:
         variables = model.init(jax.random.key(0), x)
-        return model.apply(variables, x, train=False, key=None, axes=())[0]
+        return variables.params, model.apply(variables, x, train=False, key=None, axes=())[0]
 
-    found = jax.eval_shape(logits, sample).shape
-    if found != (1, num_classes):
+    params, logits = jax.eval_shape(run, sample)
+    if not jax.tree.leaves(params):
         raise ValueError(
-            f"the model gives logits of shape {found} for one example, but {name!r} has "
+            "the model has no parameters to train: a plain function is for evaluation; wrap a "
+            "network whose numbers are arguments by models.from_init_apply(init, apply)"
+        )
+    if logits.shape != (1, num_classes):
+        raise ValueError(
+            f"the model gives logits of shape {logits.shape} for one example, but {name!r} has "
             f"{num_classes} classes; build it with num_classes={num_classes}"
         )
 

@@ -16,6 +16,7 @@ from jaxrobust.data import Dataset, batches_per_epoch, epoch_batches, process_sl
 from jaxrobust.defenses import Defense
 from jaxrobust.fingerprint import fingerprint
 from jaxrobust.lagrangian import Multiplier
+from jaxrobust.models import ModelLike, as_model
 from jaxrobust.training.boxes import require_boxed
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.epochs import (
@@ -33,7 +34,6 @@ from jaxrobust.training.parallel import pmapped_steps, program, replicate
 from jaxrobust.training.reporting import Callback, require_callbacks
 from jaxrobust.training.state import TrainState
 from jaxrobust.training.step import Augment, Parts
-from jaxrobust.types import Model
 
 STEPS_PER_CALL = 100
 """Training steps in one call of the compiled program; progress shows between calls."""
@@ -41,7 +41,7 @@ STEPS_PER_CALL = 100
 
 def fit(
     seed: int,
-    model: Model,
+    model: ModelLike,
     defense: Defense,
     dataset: Dataset,
     optimizer: optax.GradientTransformation,
@@ -70,7 +70,9 @@ def fit(
 
     Args:
       seed: the seed of parameters, batches, attacks and augmentation.
-      model: the classifier to train.
+      model: the classifier to train: a `Model`, or a module of Flax or Equinox; see
+        `models.as_model`. An NNX or Equinox module starts from the numbers it holds, whatever the
+        seed, and is left as it is.
       defense: the training method.
       dataset: the data set, whose training examples are seen, bytes as x / 255; see
         `data.from_arrays` for your own.
@@ -105,10 +107,12 @@ def fit(
       `images_per_second`.
 
     Raises:
-      ValueError: a batch that does not divide over the devices, an impossible setting, examples
-        outside of the box of the defense's threat set, variables that do not fit the model (the
-        message names the first leaf), or a run folder with another config.
-      TypeError: callbacks that are no functions.
+      TypeError: no model (the message names the wrapper or the mend), or callbacks that are no
+        functions.
+      ValueError: a model without parameters, a batch that does not divide over the devices, an
+        impossible setting, examples outside of the box of the defense's threat set, variables that
+        do not fit the model (the message names the first leaf), or a run folder with another
+        config.
       FloatingPointError: a metric of training that is not finite; names the step, counted from 0.
       CheckpointError: a checkpoint that is broken or another run's, or that not all processes see.
       OSError: the run folder cannot be written, or another process trains in it (BlockingIOError,
@@ -117,6 +121,7 @@ def fit(
     """
     checks.at_least("epochs", epochs, 1)
     require_callbacks(callbacks)
+    model = as_model(model)
     per_epoch = steps_per_epoch(dataset, batch_size, replays=defense.replays)
     require_even(batch_size)
     sample = jnp.zeros((1, *dataset.shape), jnp.float32)

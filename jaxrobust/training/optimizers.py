@@ -16,13 +16,15 @@ def weights_only(params: PyTree) -> PyTree:
     """Tells weight matrices and kernels from biases and normalization parameters.
 
     Args:
-      params: a tree of arrays, the parameters of a model.
+      params: a tree of arrays or numbers, the parameters of a model.
 
     Returns:
       A tree of the same structure of Python bools: True for arrays of two dimensions or more, as
-      weight matrices and kernels are, False for biases and normalization parameters.
+      weight matrices and kernels have them, False for vectors and numbers, as biases and
+      normalization parameters are in this package's networks. Nothing but the number of dimensions
+      tells them apart: of a network that keeps a bias for each position, that is True too.
     """
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+    return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
 
 
 def optimizer(
@@ -42,9 +44,9 @@ def optimizer(
       learning_rate: a number or a schedule.
       momentum: of SGD.
       weight_decay: added to the gradient, as the papers' PyTorch code does.
-      decay_all: False leaves biases and normalization parameters undecayed.
-      l1: weight of the penalty sum |w| on matrices and kernels, whose subgradient is added to
-        the gradient (Wong's thesis, section 4.4.1).
+      decay_all: False leaves biases and normalization parameters undecayed, see `weights_only`.
+      l1: weight of the penalty sum |w| on matrices and kernels, see `weights_only`, whose
+        subgradient is added to the gradient (Wong's thesis, section 4.4.1).
       clip: largest global norm of the gradient, before decay.
 
     Raises:

@@ -90,9 +90,14 @@ def make_step(
             state.variables.params, state.defense_state
         )
         metrics = {"loss": loss, **aux.metrics}
-        gradient, stats, violation, metrics = jax.lax.pmean(
-            (gradient, aux.stats, aux.violation, metrics), axis
+        # Counters and flags among the statistics are equal on every device, and have no mean.
+        leaves, structure = jax.tree.flatten(aux.stats)
+        floats = [leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else None for leaf in leaves]
+        gradient, means, violation, metrics = jax.lax.pmean(
+            (gradient, floats, aux.violation, metrics), axis
         )
+        parts = zip(leaves, means, strict=True)
+        stats = structure.unflatten([leaf if mean is None else mean for leaf, mean in parts])
         metrics["gradient_norm"] = optax.tree.norm(gradient)
         method = aux.state
         if defense.ascend_state is not None:

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxrobust import checks
 from jaxrobust.defenses import Defense
 from jaxrobust.lagrangian import Multiplier
+from jaxrobust.models import ModelLike, as_model
 from jaxrobust.training.boxes import require_boxed
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.epochs import (
@@ -33,7 +34,7 @@ from jaxrobust.training.parallel import pmapped_step, program
 from jaxrobust.training.reporting import Callback, require_callbacks
 from jaxrobust.training.state import TrainState
 from jaxrobust.training.step import Augment, Parts
-from jaxrobust.types import Array, Batch, Model
+from jaxrobust.types import Array, Batch
 
 STEPS_PER_REPORT = 20
 """Steps between looks at the metrics: the host waits for the devices there alone."""
@@ -136,7 +137,7 @@ def phase_schedule(phases: Sequence[Phase], images: int, *, replays: int = 1) ->
 
 def fit_stream(
     seed: int,
-    model: Model,
+    model: ModelLike,
     defense: Defense,
     feed: Feed,
     optimizer: optax.GradientTransformation,
@@ -180,6 +181,7 @@ def fit_stream(
     if not phases:
         raise ValueError("nothing to train: phases is empty")
     require_callbacks(callbacks)
+    model = as_model(model)
     steps = {p: phase_steps(p, feed.images, replays=defense.replays) for p in phases}
     for phase in phases:
         require_even(phase.batch_size)

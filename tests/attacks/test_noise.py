@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrobust.attacks import noise
 from jaxrobust.attacks.noise import gaussian_noise, salt_and_pepper, uniform_noise
-from jaxrobust.threats import L1, L2, Linf
+from jaxrobust.threats import L1, L2, Linf, Wasserstein
 from jaxrobust.types import Attack, AttackResult
 
 KEY = jax.random.key(1)
@@ -99,3 +100,12 @@ def test_impossible_settings() -> None:
         uniform_noise(Linf(0.1), repeats=0)
     with pytest.raises(ValueError, match="must be finite, got inf"):
         salt_and_pepper(Linf(0.1, upper=np.inf))
+
+
+def test_noise_cannot_be_scaled_by_moves_of_mass() -> None:
+    x = jnp.linspace(0.2, 0.8, 16).reshape(4, 4)
+    for name in ("gaussian_noise", "uniform_noise"):
+        with pytest.raises(ValueError, match=f"{name} scales noise in the threat's norm"):
+            getattr(noise, name)(Wasserstein(0.3))
+    moved = lambda z: jnp.stack([jnp.float32(0.1), jnp.max(jnp.abs(z - x))])  # noqa: E731
+    assert single(salt_and_pepper(Wasserstein(0.3)), x, moved).success

@@ -248,6 +248,8 @@ def test_in_training_a_larger_loss_outranks_success(by: str, chosen: int) -> Non
     results = stacked([True, False, True], [True, True, False], [0.0, -0.05, 1.0], [0.1] * 3)
     results = results._replace(loss=jnp.asarray([0.74, 2.25, 3.0]))
     assert int(worst(results, by=by).x) == chosen
+    outside = results._replace(success=jnp.zeros(3, bool), inside=jnp.zeros(3, bool))
+    assert int(worst(outside, by=by).x) == 0
 
 
 def test_closest_of_several_minimum_norm_attacks() -> None:
@@ -258,5 +260,9 @@ def test_closest_of_several_minimum_norm_attacks() -> None:
     np.testing.assert_array_less(
         np.asarray(together.norm), np.minimum(alone[1].norm, np.inf) + 1e-5
     )
+    with pytest.raises(ValueError, match="did you mean 'margin'"):
+        worst(stacked([True], [True], [1.0], [0.1]), by="margins")
+    with pytest.raises(ValueError, match="unknown by 'x'"):  # a field, but no rank
+        worst(stacked([True], [True], [1.0], [0.1]), by="x")
     with pytest.raises(ValueError, match="did you mean 'norm'"):
         worst_of(*suite, by="norms")

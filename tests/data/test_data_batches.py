@@ -1,5 +1,7 @@
 """Batch indices: counted by brute force, over sizes that do and do not divide."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -230,6 +232,21 @@ def test_process_slices_partition_the_batch():
         (
             lambda: process_slice(np.zeros(8), process_index=2, process_count=2),
             r"process_index must lie in \[0, 2\) for process_count=2, got 2",
+        ),
+        *(
+            (
+                functools.partial(process_slice, np.zeros(8), process_index=i, process_count=2),
+                rf"process_index must be a whole number of at least 0, got {i!r}",
+            )
+            for i in (-1, 1.0, "0", True)
+        ),
+        (
+            lambda: process_slice(np.zeros(8), process_index=0, process_count=0),
+            r"process_count must be a whole number of at least 1, got 0",
+        ),
+        (
+            lambda: shard(np.asarray(3), 1),
+            r"must have shape \[\.\.\., B\], got the number 3",
         ),
     ],
 )

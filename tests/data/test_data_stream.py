@@ -207,5 +207,12 @@ def test_a_prepared_set_of_many_sizes_is_read(tmp_path: Any) -> None:
         open_stream("toy_set", data_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match="'imagenet2012' is not prepared in"):
         open_stream("imagenet2012", test_split="validation", data_dir=tmp_path)
+    # before a set is looked for
+    for threads in (-1, "8"):
+        with pytest.raises(ValueError, match="threads must be a whole number of at least 0, got"):
+            open_stream("imagenet2012", data_dir=tmp_path, threads=threads)
+    for name in ("", 3, None):
+        with pytest.raises(ValueError, match="asked for by its TFDS name, such as 'mnist', got"):
+            open_stream(name, data_dir=tmp_path)
     with pytest.raises(ValueError, match="limit must be a whole number of at least 1, got 0"):
         open_stream("toy_set", test_split="validation", data_dir=tmp_path, limit=0)

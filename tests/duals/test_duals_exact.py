@@ -212,10 +212,25 @@ def test_refusals():
             exact_margin(f, x, 0, threat)
     with pytest.raises(ValueError, match="outside of jit"):
         jax.jit(lambda x: lp_bounds(f, x, jnp.eye(3), Linf(0.1)))(x)
+    # a list is no tracer, and told what it lacks
+    with pytest.raises(ValueError, match="labels must have shape"):
+        duals.exact_margins(f, [X, X], jnp.zeros(1, int), Linf(0.1))
     with pytest.raises(ValueError, match="time_limit must be finite and above 0"):
         exact_margin(f, x, 0, Linf(0.1), time_limit=0)
     with pytest.raises(ValueError, match="inputs hold 1 NaN"):
         exact_margin(f, x.at[0].set(jnp.nan), 0, Linf(0.1))
+    with pytest.raises(ValueError, match="did you mean 'crown'"):
+        duals.exact_margins(f, x[None], jnp.zeros(1, int), Linf(0.1), methods=("crwn",))
+    with pytest.raises(ValueError, match=r"one or more examples \[N, ...\], got shape \(0, 2\)"):
+        duals.exact_margins(f, x[None][:0], jnp.zeros(0, int), Linf(0.1))
+    with pytest.raises(ValueError, match=r"labels must have shape \(1,\)"):
+        duals.exact_margins(f, x[None], jnp.zeros(2, int), Linf(0.1))
+    with pytest.raises(ValueError, match=r"labels span \[3, 3\] but the model has 3 classes"):
+        exact_margin(f, x, 3, Linf(0.1))
+    with pytest.raises(ValueError, match="labels must be integers"):
+        exact_margin(f, x, 0.0, Linf(0.1))
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        exact_margin(lambda x: f(x)[:1], x, 0, Linf(0.1))
     nan, thin = jnp.full(3, jnp.nan), jnp.full(3, 1e-3)
     with pytest.raises(ValueError, match="of a 'relu' of shape"):
         lp_bounds(f, x, jnp.eye(3), Linf(0.1), boxes=[duals.Box(nan, nan)] * 2)

@@ -53,6 +53,11 @@ def test_lines_bound_the_function(kind):
             assert looseness < 1.01
 
 
+def test_an_unknown_kind_is_named():
+    with pytest.raises(ValueError, match="unknown kind of node 'rellu'; did you mean 'relu'"):
+        relaxation("rellu")
+
+
 def test_parallel_lines_share_their_slope():
     """The same array, by which one backward pass serves both bounds."""
     lower, upper = jnp.array([-1.0]), jnp.array([2.0])

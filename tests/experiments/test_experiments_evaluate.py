@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,8 @@ from experiments.evaluate.plots import draw_grid
 from jaxrobust import data, defenses, training
 from jaxrobust.evaluation import Report, resume
 from jaxrobust.fingerprint import describe
+from jaxrobust.models import build
+from jaxrobust.models.torch_layouts import LAYOUTS
 from jaxrobust.training.folder import begin, identify
 from jaxrobust.types import Attack, Variables
 
@@ -29,6 +33,16 @@ pytestmark = pytest.mark.usefixtures("default_promotion")
 
 # Options of the network must reach the one that is rebuilt.
 SETTINGS = recipe("digits", "quick", model="mlp", model_options={"widths": (300, 200)})
+
+NARROW = Path(__file__).parents[1] / "models" / "data" / "resnet_narrow.pt"
+"""A checkpoint of PyTorch with 5 classes."""
+TORCH = {
+    "checkpoint": None,
+    "torch_checkpoint": NARROW,
+    "architecture": "resnet18",
+    "architecture_options": ("features=(4, 6)", "blocks=1"),
+    "dataset": "digits",
+}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +146,7 @@ def test_the_grid_shows_what_the_strongest_attack_broke(trained, tmp_path):
 
 def test_the_rebuilt_model_is_the_trained_one(trained):
     found = from_run(trained[0], "last", data.load("digits", limit=1))
-    jax.tree.map(np.testing.assert_array_equal, found.variables, trained[1])
+    chex.assert_trees_all_equal(found.variables, trained[1])
     assert found.name == "mlp of erm-seed0, last epoch, float32"
 
 
@@ -149,9 +163,18 @@ def test_the_rebuilt_model_is_the_trained_one(trained):
         ({"curve": ("0.1",), "curve_attack": "autoattack"}, "suite, which draws no curve"),
         ({"budget": Budget(steps=0)}, "steps must be a whole number of at least 1, got 0"),
         ({"grid": -1}, "grid"),
-        ({"checkpoint": None}, "either --checkpoint RUN or --pretrained NAME"),
-        ({"pretrained": "mnist_small_standard"}, "either --checkpoint RUN or --pretrained NAME"),
-        ({"checkpoint": None, "pretrained": "x"}, "needs --dataset"),
+        ({"checkpoint": None}, "one of --checkpoint RUN, --pretrained NAME and --torch-checkp"),
+        ({"pretrained": "mnist_small_standard"}, "one of --checkpoint RUN, --pretrained NAME and"),
+        ({"torch_checkpoint": NARROW, "architecture": "resnet18"}, "one of --checkpoint RUN, --"),
+        ({"checkpoint": None, "torch_checkpoint": NARROW}, "--architecture NAME belong together"),
+        ({"architecture": "resnet18"}, "--architecture NAME belong together"),
+        ({"mean": (0.5,)}, "--mean, --std, --entry and --architecture-options need --torch-ch"),
+        ({"checkpoint": None, "pretrained": "x"}, "do not name their data: give --dataset"),
+        (TORCH | {"dataset": None}, "do not name their data: give --dataset"),
+        (TORCH | {"architecture": "resnet_18"}, "unknown architecture 'resnet_18'; did you mean"),
+        (TORCH, "resnet_narrow.pt is of 5 classes, not of num_classes=10"),
+        (TORCH | {"architecture_options": ("blocks",)}, "NAME=VALUE, .* got 'blocks'"),
+        (TORCH | {"torch_checkpoint": Path("none.pt")}, "no weights at none.pt"),
         ({"checkpoint": None, "pretrained": "x", "dataset": "digits"}, "no weights at x.npz"),
         (
             {"checkpoint": None, "pretrained": "x", "dataset": "digits", "split": "validation"},
@@ -227,6 +250,8 @@ def test_folders_tell_evaluations_apart(trained):
         {"individually": True},
         {"select": "best"},
         {"checkpoint": None, "pretrained": "weights/wong.npz"},
+        TORCH,
+        TORCH | {"architecture": "preact_resnet18"},
         # Runs of two studies share their last name.
         {"checkpoint": Path("runs/dale/digits-quick/pgd-seed0")},
         {"checkpoint": Path("runs/fosc/digits-quick/pgd-seed0")},
@@ -254,6 +279,64 @@ def test_released_weights(shared, tmp_path, monkeypatch):
     assert report.clean_accuracy > 90 > 50 > report.attacks["fgsm"].accuracy
     with pytest.raises(ValueError, match=r"does not take the images of 'digits', of shape \(8, 8"):
         main(Config(dataset="digits", **options))
+
+
+def test_weights_of_pytorch(tmp_path):
+    """A network's own weights, under PyTorch's names and in its layout."""
+    options = {"features": (4, 6), "blocks": 1}
+    module, digits = build("resnet18", 10, options), data.load("digits", limit=24)
+    x = np.float32(digits.test.x) / 255
+    variables = module.init(jax.random.key(0), x)
+    names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    state = {}
+    for collection in variables.values():
+        for layer, leaves in collection.items():
+            for leaf, array in leaves.items():
+                name = f"{LAYOUTS['resnet18'].theirs(layer)}.{names.get(leaf, leaf)}"
+                axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[array.ndim]
+                state[name] = np.asarray(array).transpose(axes)
+    np.savez(tmp_path / "net.npz", **state)
+    settings = {
+        "torch_checkpoint": tmp_path / "net.npz",
+        "architecture": "resnet18",
+        "architecture_options": ("features=(4, 6)", "blocks=1"),
+        "limit": 24,
+        "eps": "51/255",
+        "attacks": ("fgsm",),
+        "batch_size": 8,
+        "progress": False,
+    }
+    found = {}
+    for mean, std in ((None, None), (0.5, 0.25)):
+        given = {} if mean is None else {"mean": (mean,), "std": (std,)}
+        out = tmp_path / str(mean)
+        found[mean] = main(Config(dataset="digits", out=out, **settings, **given))
+        seen = x if mean is None else (x - mean) / std
+        predicted = np.asarray(module.apply(variables, seen).argmax(-1))
+        np.testing.assert_array_equal(found[mean].clean, predicted == digits.test.y)
+    assert (found[None].clean != found[0.5].clean).any()
+    told = r"resnet18 of net\.npz \(SHA-256 \w{12}\), features \(4, 6\), blocks 1"
+    assert re.fullmatch(told, found[None].metadata["model"])
+    # Results of the same weights behind another normalization are those of another model.
+    with pytest.raises(ValueError, match=r"mean \(0\.4,\)"):
+        main(Config(dataset="digits", out=tmp_path / "0.5", **settings, mean=(0.4,), std=(0.25,)))
+    del state["linear.bias"], state["bn1.bias"]
+    np.savez(tmp_path / "net.npz", **state)
+    with pytest.raises(ValueError, match=r"net\.npz does not hold a resnet18: missing: bn1\.bias"):
+        main(Config(dataset="digits", out=tmp_path / "none", **settings))
+
+
+def test_options_of_a_pytorch_network_as_people_type_them(monkeypatch, capsys):
+    line = "evaluate --torch-checkpoint none.pt --architecture preact_resnet18 --dataset digits "
+    line += "--architecture-options shortcut=raw blocks=1 --mean 0.5 0.4 0.3 --std 0.2 0.2 0.2"
+    seen = []
+    monkeypatch.setattr(sys, "argv", line.split())
+    command_line(seen.append, Config, None)
+    assert seen[0].architecture_options == ("shortcut=raw", "blocks=1")
+    assert seen[0].mean == (0.5, 0.4, 0.3)
+    with pytest.raises(SystemExit):
+        command_line(main, Config, None)
+    assert "error: no weights at none.pt" in capsys.readouterr().err
 
 
 def test_the_command_ends_a_mistake_in_one_line(monkeypatch, capsys):

@@ -1,7 +1,9 @@
 """The CPU convolution against XLA's and against SciPy."""
 
 import functools
+import re
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -133,7 +135,7 @@ def test_module_has_flax_convs_parameters_and_values(bias):
     ours = Conv(5, (4, 3), strides=2, padding=1, use_bias=bias)
     theirs = nn.Conv(5, (4, 3), strides=2, padding=1, use_bias=bias)
     params = jax.jit(ours.init)(key, x)
-    jax.tree.map(np.testing.assert_array_equal, params, jax.jit(theirs.init)(key, x))
+    chex.assert_trees_all_equal(params, jax.jit(theirs.init)(key, x))
     mine, other = jax.jit(ours.apply)(params, x), jax.jit(theirs.apply)(params, x)
     np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
 
@@ -144,6 +146,26 @@ def test_wrong_shapes_are_refused_by_name():
         convolve(x, w, padding="VALID")
     with pytest.raises(ValueError, match=r"\[B, H, W, 3\]"):
         convolve(x[0], w)
+    for wrong in (w[0], w[..., None], w[:0]):
+        with pytest.raises(ValueError, match=r"expected a kernel \[kh, kw, C, F\]"):
+            convolve(x, wrong)
+    for strides in (2, (1,), (1, 1, 1)):
+        with pytest.raises(ValueError, match="strides must be two numbers"):
+            convolve(x, w, strides=strides)
+    for strides in ((0, 1), (1, -1), (1.5, 1)):
+        with pytest.raises(ValueError, match="a stride must be a whole number of at least 1"):
+            convolve(x, w, strides=strides)
+    with pytest.raises(ValueError, match="unknown padding 'SAMME'; did you mean 'SAME'"):
+        convolve(x, w, padding="SAMME")
+    for padding in (-1, 0.5, None, ((1, 1), (1, 1))):
+        with pytest.raises(ValueError, match="a padding that is no name must be a whole number"):
+            convolve(x, w, padding=padding)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 4, 2), (1, 4, 1, 2), (4, 4, 2)])
+def test_max_pool_needs_a_block(shape):
+    with pytest.raises(ValueError, match=rf"at least 2, got shape {re.escape(str(shape))}"):
+        max_pool(jnp.zeros(shape))
 
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)])
@@ -159,7 +181,7 @@ def test_max_pool_is_flaxs_in_value_and_gradient(size):
             value_and_pullback(f) for f in (max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
         ]
     )()
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    chex.assert_trees_all_equal(ours, theirs)
 
 
 def test_max_pool_shares_the_gradient_of_ties():

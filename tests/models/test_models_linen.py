@@ -1,5 +1,9 @@
-"""The bridge from linen: batch statistics over mapped axes, and modules that lack features."""
+"""The bridge from linen: modes, batch statistics over mapped axes, modules that lack features."""
 
+import warnings
+
+import bridge_cases as cases
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -77,13 +81,6 @@ class Parameterless(nn.Module):
         return x
 
 
-class Unaware(nn.Module):
-    @nn.compact
-    def __call__(self, x, *, train: bool):
-        x = nn.BatchNorm(use_running_average=not train)(x)
-        return nn.Dense(3)(nn.Dropout(0.5, deterministic=not train)(x))
-
-
 def test_a_module_without_modes_works():
     x = jnp.ones((2, 4))
     model = from_linen(Bare())
@@ -103,11 +100,311 @@ def test_a_module_without_parameters_works():
     np.testing.assert_array_equal(model.logits_fn(variables)(jnp.arange(4.0)), jnp.arange(4.0))
 
 
-def test_statistics_that_cannot_be_averaged_are_refused():
-    x = jnp.ones((2, 4))
-    model = from_linen(Unaware())
-    variables = model.init(jax.random.key(0), x)
-    _, stats = model.apply(variables, x, train=True, key=jax.random.key(1))
-    np.testing.assert_allclose(stats["BatchNorm_0"]["mean"], 0.01, rtol=1e-4)
-    with pytest.raises(ValueError, match="Unaware has batch statistics but no field `axes`"):
-        model.apply(variables, x, train=True, key=jax.random.key(1), axes=("devices",))
+def body(x, deterministic, norm):
+    x = nn.relu(norm(nn.Dense(8)(x.reshape(len(x), -1))))
+    return nn.Dense(10)(nn.Dropout(0.2, deterministic=deterministic)(x))
+
+
+class Train(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return body(x, not train, nn.BatchNorm(use_running_average=not train, momentum=0.9))
+
+
+class Training(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, training=False):
+        return body(x, not training, nn.BatchNorm(use_running_average=not training, momentum=0.9))
+
+
+class Deterministic(nn.Module):
+    @nn.compact
+    def __call__(self, x, deterministic=True):
+        norm = nn.BatchNorm(use_running_average=deterministic, momentum=0.9)
+        return body(x, deterministic, norm)
+
+
+class Both(nn.Module):
+    @nn.compact
+    def __call__(self, x, deterministic=True, use_running_average=True):
+        norm = nn.BatchNorm(use_running_average=use_running_average, momentum=0.9)
+        return body(x, deterministic, norm)
+
+
+class Field(nn.Module):
+    deterministic: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        norm = nn.BatchNorm(use_running_average=self.deterministic, momentum=0.9)
+        return body(x, self.deterministic, norm)
+
+
+class Unusual(nn.Module):
+    @nn.compact
+    def __call__(self, x, learn=False):
+        return body(x, not learn, nn.BatchNorm(use_running_average=not learn, momentum=0.9))
+
+
+MODULES = {
+    "train": (Train(), None, {"train": True}),
+    "training": (Training(), None, {"training": True}),
+    "deterministic": (Deterministic(), None, {"deterministic": False}),
+    "by name": (Deterministic(), "deterministic", {"deterministic": False}),
+    "two": (Both(), None, {"deterministic": False, "use_running_average": False}),
+    "field": (Field(), None, {}),
+    "unusual": (Unusual(), "learn", {"learn": True}),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_mode_is_found_or_given(name):
+    module, mode, training = MODULES[name]
+    model = from_linen(module, mode=mode)
+    variables = filled(model, cases.X)
+    cases.assert_dropout_in_training_alone(model, variables)
+    # The library's own passes, in evaluation and in training mode.
+    held = {"params": variables.params, "batch_stats": variables.stats}
+    evaluating = {keyword: not value for keyword, value in training.items()}
+    logits, stats = model.apply(variables, cases.X)
+    cases.assert_close(logits, module.apply(held, cases.X, **evaluating))
+    assert stats is variables.stats
+    own = Field(deterministic=False) if name == "field" else module
+    key = jax.random.key(1)
+    expected, renewed = own.apply(
+        held, cases.X, **training, rngs={"dropout": key}, mutable=["batch_stats"]
+    )
+    logits, stats = model.apply(variables, cases.X, train=True, key=key)
+    cases.assert_close((logits, stats), (expected, renewed["batch_stats"]))
+
+
+@pytest.mark.parametrize("name", ["train", "deterministic", "field"])
+def test_batch_normalization_averages_over_axes_as_it_is(name):
+    model = from_linen(MODULES[name][0].clone())
+    bare = jax.tree.map(lambda a: a, filled(model, cases.X))
+    cases.assert_batch_statistics_over_axes(without_dropout(model), bare)
+
+
+def without_dropout(model):
+    """Dropout of a mask for each part would make the parts differ."""
+
+    def apply(variables, x, **options):
+        with nn.intercept_methods(
+            lambda call, args, kwargs, context: (
+                args[0] if isinstance(context.module, nn.Dropout) else call(*args, **kwargs)
+            )
+        ):
+            return model.apply(variables, x, **options)
+
+    return Model(model.init, apply)
+
+
+class Aware(nn.Module):
+    """The same network with the axes handed on by hand, as the library asked for before."""
+
+    axes: tuple[str, ...] = ()
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        norm = nn.BatchNorm(
+            use_running_average=not train, momentum=0.9, axis_name=self.axes or None
+        )
+        return body(x, not train, norm)
+
+
+def test_it_equals_the_module_that_takes_the_axes():
+    aware, plain = from_linen(Aware()), from_linen(Train())
+    variables = filled(aware, cases.X)
+
+    def run(model):
+        def one(x):
+            options = {"train": True, "key": jax.random.key(0), "axes": ("examples",)}
+            return model.apply(variables, x[None], **options)
+
+        return jax.jit(jax.vmap(one, axis_name="examples"))(cases.X)
+
+    chex.assert_trees_all_equal(run(plain), run(aware))
+
+
+class Named(nn.Module):
+    """Set up for a mapped axis of its own, with layers that the backward pass computes again."""
+
+    def setup(self):
+        self.norm = nn.BatchNorm(axis_name="batch", momentum=0.9)
+        self.blocks = [nn.remat(Train, static_argnums=(2,))() for _ in range(2)]
+
+    def __call__(self, x, train=False):
+        x = self.norm(x, use_running_average=not train)
+        for block in self.blocks:
+            x = block(x, train)
+        return x
+
+
+def test_an_axis_of_the_layers_own_gives_way_and_comes_back():
+    module = Named()
+    model = from_linen(module)
+    variables = filled(model, cases.X)
+    cases.assert_batch_statistics_over_axes(without_dropout(model), variables)
+    held = {"params": variables.params, "batch_stats": variables.stats}
+    with pytest.raises(NameError, match="batch"):
+        module.apply(held, cases.X, train=True, mutable=["batch_stats"])
+
+
+class OwnNorm(nn.Module):
+    axes: tuple[str, ...] = ()
+
+    @nn.compact
+    def __call__(self, x):
+        mean = x.mean(0)
+        if self.axes:
+            mean = jax.lax.pmean(mean, self.axes)
+        self.variable("batch_stats", "center", jnp.zeros, x.shape[-1:]).value = mean
+        return x - mean[None]
+
+
+class Forgetful(nn.Module):
+    """A norm of its own without the axes."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(OwnNorm()(x))
+
+
+class Mindful(nn.Module):
+    axes: tuple[str, ...] = ()
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(OwnNorm(self.axes)(x))
+
+
+def test_statistics_that_cannot_be_averaged_are_refused_with_the_lines_to_add():
+    model = from_linen(Forgetful())
+    variables = model.init(jax.random.key(0), cases.X)
+    model.apply(variables, cases.X, train=True)  # one device, no axes: nothing to average
+    with pytest.raises(ValueError, match="'OwnNorm_0/center'") as caught:
+        jax.vmap(
+            lambda x: model.apply(variables, x[None], train=True, axes=("examples",)),
+            axis_name="examples",
+        )(cases.X)
+    lines = [line.strip() for line in str(caught.value).splitlines()]
+    assert lines[1] == "axes: tuple[str, ...] = ()"
+    assert lines[3:] == ["if self.axes:", "mean = jax.lax.pmean(mean, self.axes)"]
+    # With them it trains.
+    mindful = from_linen(Mindful())
+    cases.assert_batch_statistics_over_axes(mindful, mindful.init(jax.random.key(0), cases.X[:1]))
+
+
+class Scaled(nn.Module):
+    """Spectral normalization: statistics of the weights, which no batch has a part in."""
+
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        return nn.SpectralNorm(nn.Dense(3))(x, update_stats=train)
+
+
+def test_statistics_of_weights_need_no_average():
+    model = from_linen(Scaled())
+    cases.assert_batch_statistics_over_axes(model, model.init(jax.random.key(0), cases.X))
+
+
+class Noisy(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        return x + jax.random.normal(self.make_rng("noise"), x.shape) if train else x
+
+
+def test_any_stream_is_fed():
+    model = from_linen(Noisy())
+    cases.assert_dropout_in_training_alone(model, model.init(jax.random.key(0), cases.X))
+
+
+class Cached(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        self.variable("cache", "seen", jnp.zeros, ())
+        return nn.Dense(3)(x)
+
+
+class Listed(nn.Module):
+    """Without a hash, by its field."""
+
+    widths: list[int]
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(sum(self.widths))(x)
+
+
+class Frozen(nn.Module):
+    """Batch normalization at rest on purpose, and a dropout that trains."""
+
+    @nn.compact
+    def __call__(self, x, deterministic=True):
+        return body(x, deterministic, nn.BatchNorm(use_running_average=True))
+
+
+def test_a_network_that_nothing_tells_that_it_trains_is_warned_of():
+    model = from_linen(Unusual())
+    variables = filled(model, cases.X)
+    key = jax.random.key(0)
+    with pytest.warns(UserWarning, match=r"Unusual trains .* takes \(x, learn\).*mode=\.\.\."):
+        logits, _ = model.apply(variables, cases.X, train=True, key=key)
+    cases.assert_close(logits, model.apply(variables, cases.X)[0])
+    # What is told, what means it, and what has no modes, is not.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from_linen(Unusual(), mode="learn").apply(variables, cases.X, train=True, key=key)
+        from_linen(Frozen()).apply(variables, cases.X, train=True, key=key)
+        bare = from_linen(Bare())
+        bare.apply(bare.init(key, cases.X), cases.X, train=True)
+
+
+def test_equal_modules_make_one_model():
+    assert from_linen(Train()) == from_linen(Train())
+    assert from_linen(Train()) != from_linen(Training())
+    assert from_linen(Both()) != from_linen(Both(), mode="deterministic")
+    listed = Listed(widths=[1, 2])
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(listed)
+    assert from_linen(listed) == from_linen(listed)
+    assert from_linen(listed) != from_linen(Listed(widths=[1, 2]))
+
+
+def test_mistakes_are_told():
+    with pytest.raises(
+        TypeError, match=r"an instance of a linen module, such as Net\(\), got Train"
+    ):
+        from_linen(Train)
+    with pytest.raises(TypeError, match="got function"):
+        from_linen(lambda x: x)
+    with pytest.raises(ValueError, match=r"takes no keyword mode='test'; it takes: x, train"):
+        from_linen(Train(), mode="test")
+    with pytest.raises(ValueError, match=r"collections \['cache'\]"):
+        from_linen(Cached()).init(jax.random.key(0), cases.X)
+
+
+def test_a_linen_network_trains_and_is_attacked_as_it_is(one_device, tmp_path):
+    run = cases.trained(Train(), tmp_path / "run")
+    variables = run.state.variables
+    held = {"params": variables.params, "batch_stats": variables.stats}
+    cases.assert_attacked_alike(
+        from_linen(Train()),
+        variables,
+        lambda x: Train().apply(held, x[None], train=False)[0],
+        cases.IMAGES,
+    )
+    assert float(np.abs(variables.stats["BatchNorm_0"]["mean"]).max()) > 0.01
+    clean, attacked = cases.accuracies(Train(), variables)
+    assert clean > attacked > 10
+    made = cases.programs()
+    assert cases.accuracies(Train(), held) == (clean, attacked)
+    assert cases.accuracies(from_linen(Train()), variables) == (clean, attacked)
+    assert cases.programs() == made
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one(monkeypatch, tmp_path):
+    cases.assert_two_devices_train_as_one(
+        without_dropout(from_linen(Train())), monkeypatch, tmp_path
+    )

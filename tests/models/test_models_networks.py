@@ -1,5 +1,6 @@
 """Every reference network: parameter counts, shapes, precision, modes."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +38,16 @@ COUNTS = [
     ("preact_resnet18", {"shortcut": "raw", "initialization": "torch"}, (32, 32, 3), 11_172_170),
     ("wide_resnet", {"depth": 34, "width": 10}, (32, 32, 3), 46_160_474),
     ("wide_resnet", {"depth": 28, "width": 10}, (32, 32, 3), 36_479_194),
+    ("wide_resnet_34_10", {}, (32, 32, 3), 46_160_474),
+    ("wide_resnet_28_10", {}, (32, 32, 3), 36_479_194),
+    ("gowal_wide_resnet", {"depth": 28, "width": 10}, (32, 32, 3), 36_479_194),
+    # shortcuts of 3 x 3 instead of 1 x 1
+    (
+        "gowal_preact_resnet18",
+        {},
+        (32, 32, 3),
+        11_172_170 + 8 * (64 * 128 + 128 * 256 + 256 * 512),
+    ),
     ("wong_small", {}, (28, 28, 1), 166_406),
     ("wong_large", {}, (28, 28, 1), 1_974_762),
     ("single_conv", {"filters": 8}, (32, 32, 3), (27 * 8 + 8) + (32 * 32 * 8 * 10 + 10)),
@@ -140,7 +151,7 @@ def test_evaluation_ignores_the_rest_of_the_batch(name):
     variables = filled(model, x)
     apply = jax.jit(lambda x: model.apply(variables, x, train=False, key=None, axes=()))
     logits, stats = apply(x)
-    jax.tree.map(np.testing.assert_array_equal, stats, variables.stats)
+    chex.assert_trees_all_equal(stats, variables.stats)
     changed = apply(x.at[1:].set(0.3))[0]
     np.testing.assert_allclose(logits[0], changed[0], rtol=1e-5, atol=1e-6)
     one = jax.jit(model.logits_fn(variables))(x[0])
@@ -238,6 +249,8 @@ def test_registry_refuses_unknown_names_and_one_class():
         build("mlp", 1)
     with pytest.raises(TypeError):
         build("mlp", 10, {"depth": 3})
+    with pytest.raises(TypeError, match="'wide_resnet_28_10' has no option 'depth'; it has: act"):
+        build("wide_resnet_28_10", 10, {"depth": 34})
 
 
 @pytest.mark.parametrize("depth", [8, 27, 4])
@@ -331,7 +344,10 @@ def test_torch_initialization_is_uniform_by_fan_in() -> None:
     assert total["he"] / total["torch"] == pytest.approx(4.8, rel=0.05)
 
 
-@pytest.mark.parametrize("options", [{"shortcut": "rwa"}, {"initialization": "torhc"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"shortcut": "rwa"}, {"initialization": "torhc"}, {"activation": "slu"}, {"padding": "sme"}],
+)
 def test_unknown_options_of_the_residual_network(options: dict) -> None:
     ((name, _),) = options.items()
     with pytest.raises(ValueError, match=f"unknown {name} .*did you mean"):

@@ -1,5 +1,7 @@
 """Linear maximizers, projections without entropy and distances, against explicit programs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,3 +119,24 @@ def test_distance_is_the_linear_programs(maximized):
     np.testing.assert_array_equal(bounds.lower[0], 0)
     # more mass cannot be transported: it is left over
     assert (compiled(x, 1.5 * x).residual > 0.49).all()
+
+
+def test_bad_images_are_named():
+    x, y = jnp.full((3, 4), 0.5), jnp.ones((4, 3))
+    for name, call in (
+        ("w", lambda x, w: exact_projection(x, w, radius=0.1, cost=COST)),
+        ("y", lambda x, y: linear_maximizer(x, y, radius=0.1, cost=COST)),
+        ("y", lambda x, y: conjugate(x, y, radius=0.1, lam=10.0, cost=COST)),
+        ("z", lambda x, z: distance(x, z, cost=COST)),
+    ):
+        # of as many pixels: a reshape would take it
+        told = rf"x and {name} must have one shape, got \(3, 4\) and \(4, 3\)"
+        with pytest.raises(ValueError, match=told):
+            call(x, y)
+        with pytest.raises(ValueError, match="x must be nonnegative"):
+            call(-x, x)
+        call(x, -x)
+    half = x.astype(jnp.bfloat16)
+    for call in (distance, functools.partial(exact_projection, radius=0.1)):
+        with pytest.raises(ValueError, match="needs float32 or float64 images, got bfloat16"):
+            call(half, half, cost=COST)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.sinkhorn import projected, window
+from jaxrobust.sinkhorn import Duals, block_ascent, projected, window
 from jaxrobust.sinkhorn.window import layout
 
 
@@ -47,6 +47,9 @@ def test_bad_input_is_named():
     good = {"radius": 0.1, "lam": 10.0, "cost": window(3)}
     for message, changes in {
         "odd sides": {"cost": np.zeros((2, 3))},
+        "one pixel, in which nothing moves": {"cost": np.zeros((1, 1))},
+        r"start must be the `duals` of an earlier projection, got \(1, 2\)": {"start": (1, 2)},
+        r"start.psi must be a scalar, got shape \(3,\)": {"start": Duals(x, jnp.ones(3))},
         "center": {"cost": np.ones((3, 3))},
         "cost must be finite": {"cost": -window(3)},
         "radius": {"radius": -1.0},
@@ -54,14 +57,28 @@ def test_bad_input_is_named():
         "lam": {"lam": 0.0},
         "steps": {"steps": 0},
         "tolerance": {"tolerance": 0.0},
+        "upper must be a number, or inf": {"upper": np.nan},
+        r"x and start.beta must have one shape, got \(4, 4\) and \(2, 8\)": {
+            "start": Duals(jnp.zeros((2, 8)), jnp.ones(()))
+        },
     }.items():
         with pytest.raises(ValueError, match=message):
             projected(x, x, **{**good, **changes})
+        with pytest.raises(ValueError, match=message):
+            block_ascent(x, x, **{**good, **changes})
+    with pytest.raises(ValueError, match="w must hold real numbers, got complex64"):
+        projected(x, x.astype(jnp.complex64), **good)
+    with pytest.raises(ValueError, match="size must be a whole number of at least 3, got 1"):
+        window(1)
+    with pytest.raises(ValueError, match=r"p must be one number, got shape \(2,\)"):
+        window(3, p=np.ones(2))
     with pytest.raises(ValueError, match="one shape"):
         projected(x, x[:3], **good)
     with pytest.raises(ValueError, match=r"jax\.vmap"):
         projected(x[0], x[0], **good)
     with pytest.raises(ValueError, match="floating"):
         projected(x.astype(jnp.int32), x.astype(jnp.int32), **good)
+    with pytest.raises(ValueError, match=r"nonnegative, as mass is, but has a pixel of -0\.5"):
+        projected(x.at[1, 2].set(-0.5), x, **good)
     with pytest.raises(ValueError, match="odd"):
         window(4)

@@ -1,5 +1,6 @@
 """What every norm-ball threat promises."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -266,11 +267,10 @@ def test_bfloat16_stays_inside(make):
 @every_threat
 def test_a_new_radius_does_not_recompile_and_jit_changes_nothing(make):
     x, z = points()
-    traces = []
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def run(threat, x, z):
-        traces.append(1)
         return threat.project(x, z), threat.steepest(z, x), threat.sample(jax.random.key(0), x)
 
     for radius in (0.1, 0.5, 2.0):
@@ -278,7 +278,6 @@ def test_a_new_radius_does_not_recompile_and_jit_changes_nothing(make):
         eager = (threat.project(x, z), threat.steepest(z, x), threat.sample(jax.random.key(0), x))
         for compiled, value in zip(run(threat, x, z), eager, strict=True):
             np.testing.assert_allclose(compiled, value, atol=1e-6)
-    assert len(traces) == 1
 
 
 @every_threat
@@ -311,6 +310,29 @@ def test_bad_radii_are_refused(make, radius):
 def test_bad_boxes_are_refused(make, box):
     with pytest.raises(ValueError, match="lower must be at most upper"):
         make(0.1, *box)
+
+
+@every_threat
+@pytest.mark.parametrize("end", ["lower", "upper"])
+@pytest.mark.parametrize("value", ["0", None, [0.0, 1.0]])
+def test_a_box_is_made_of_numbers(make, end, value):
+    with pytest.raises(ValueError, match=f"{end} must be a number or an array of numbers"):
+        make(0.1, **{end: value})
+
+
+@every_threat
+@pytest.mark.parametrize("radius", [0.1, np.array([0.1, 0.2, 0.3])])
+def test_a_batch_does_not_spread_over_one_example(make, radius):
+    threat, x = make(radius), jnp.full(3, 0.5)
+    batch = jnp.stack([x, x])
+    for other in (batch, x[:1], x[0]):
+        for call in (threat.project, threat.size, threat.contains):
+            with pytest.raises(ValueError, match=r"x and z must have one shape, got \(3,\) and"):
+                call(x, other)
+            with pytest.raises(ValueError, match="x and z must have one shape"):
+                call(other, x)
+        with pytest.raises(ValueError, match=r"gradient and z must have one shape.*jax\.vmap"):
+            threat.steepest(other, x)
 
 
 @every_threat

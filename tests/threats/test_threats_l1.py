@@ -156,7 +156,7 @@ def test_coordinates_may_be_drawn_inside_a_compiled_program():
         assert (moves != 0).sum() == 3
 
 
-@pytest.mark.parametrize("coordinates", [0, -1, 1.5, float("nan")])
+@pytest.mark.parametrize("coordinates", [0, -1, 1.5, float("nan"), "two", None])
 def test_bad_coordinates_are_refused(coordinates):
     with pytest.raises(ValueError, match="coordinates must be a whole number"):
         L1(1.0, coordinates=coordinates)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.threats import L1, L2, Linf, Union
+from jaxrobust.threats import L1, L2, Linf, Spatial, Union
 
 RADII = (0.15, 0.25, 0.5)
 SETS = Union((Linf(RADII[0]), L2(RADII[1]), L1(RADII[2])))
@@ -94,3 +94,12 @@ def test_bad_unions() -> None:
         Union((Linf(0.1), L2(0.1, lower=-1.0)))
     with pytest.raises(ValueError, match="radius must be finite"):
         Union((Linf(0.1),), radius=-1.0)
+    # of one span, and not one box
+    masked = L2(0.1, lower=np.array([0.0, 0.5]), upper=np.array([1.0, 0.5]))
+    for other in (Linf(0.1), L2(0.1, lower=np.array([0.5, 0.0]), upper=np.array([0.5, 1.0]))):
+        with pytest.raises(ValueError, match="one common pixel box"):
+            Union((masked, other))
+    Union((masked, Linf(0.1, masked.lower, masked.upper)))
+    for member in ("linf", Spatial(), 0.1):
+        with pytest.raises(ValueError, match=r"a union holds balls with a pixel box.*, got"):
+            Union((Linf(0.1), member))

@@ -193,6 +193,16 @@ def test_bad_sets() -> None:
         Wasserstein(-0.1)
     with pytest.raises(ValueError, match="lam must be finite and above 0"):
         Wasserstein(0.1, lam=0.0)
+    for upper in (-0.5, np.nan, "1", None):
+        with pytest.raises(ValueError, match="upper must be a number of at least 0, or inf, got"):
+            Wasserstein(0.1, upper=upper)
+    assert Wasserstein(0.1, upper=np.inf).upper == np.inf
+    for cost in (None, "five", COST[0], np.stack([COST, COST])):
+        with pytest.raises(ValueError, match="cost must be a window"):
+            Wasserstein(0.1, cost=cost)
+        with pytest.raises(ValueError, match="cost must be a window"):
+            Wasserstein(np.array([0.1, 0.2, 0.3]), cost=cost)
+    assert Wasserstein(np.array([0.1, 0.2]), cost=np.stack([COST, COST])).cost.shape == (2, 3, 3)
     with pytest.raises(ValueError, match="odd sides"):
         Wasserstein(0.1, cost=np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r"one image \[H, W\]"):

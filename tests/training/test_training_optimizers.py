@@ -88,6 +88,9 @@ def test_clipping_bounds_the_gradient_before_decay() -> None:
 
 def test_weights_only_marks_matrices() -> None:
     assert weights_only(START) == {"kernel": True, "bias": False, "scale": False}
+    # dimensions are all that it sees
+    others = {"temperature": 1.5, "bias of each position": np.zeros((4, 4))}
+    assert weights_only(others) == {"temperature": False, "bias of each position": True}
 
 
 def test_wrong_optimizers_are_refused() -> None:
