@@ -73,7 +73,7 @@ class Options:
     @property
     def name(self) -> str:
         """What the data set is called."""
-        return self.dataset if self.data is None else self.data.resolve().stem
+        return self.dataset if self.data is None else self.data.resolve().name.removesuffix(".npz")
 
     def load(self, settings: Recipe) -> Dataset:
         """The data set, with the recipe's images held out.

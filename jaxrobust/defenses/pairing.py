@@ -18,6 +18,7 @@ from jaxrobust.defenses.base import (
     paired,
 )
 from jaxrobust.defenses.trades import MADE_BY
+from jaxrobust.threats import Linf
 from jaxrobust.types import Array, Attack, Batch, Key, Model, Scalar, Variables
 
 
@@ -104,6 +105,8 @@ def noisy_clp(
     """
     checks.nonnegative("weight", weight)
     checks.nonnegative("sigma", sigma)
+    # A set, so that training looks whether its examples lie in the box.
+    box = Linf(0.0, lower=lower, upper=upper)
 
     def loss(
         key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
@@ -111,7 +114,7 @@ def noisy_clp(
         noise_key, drop_key = jax.random.split(key)
         keys = attacks.example_keys(noise_key, batch.index)
         noise = jax.vmap(lambda k, x: jax.random.normal(k, x.shape, x.dtype))(keys, batch.x)
-        noisy = jnp.clip(batch.x + jnp.asarray(sigma, batch.x.dtype) * noise, lower, upper)
+        noisy = jnp.clip(batch.x + jnp.asarray(sigma, batch.x.dtype) * noise, box.lower, box.upper)
         logits, variables = forward(drop_key, model, variables, noisy, axes=context.axes)
         partners = jnp.roll(logits, len(logits) // 2, axis=0)
         metrics = metrics_of(batch.y, clean=logits)

@@ -40,8 +40,8 @@ def fitted(like: Variables, given: Weights) -> Variables:
         if name not in here or name not in there or not _alike(here[name], there[name]):
             raise ValueError(
                 f"the variables do not fit the model: {name} is {told[0]} in the model and "
-                f"{told[1]} in what is given; build the network they were made with, or drop or "
-                "replace that leaf"
+                f"{told[1]} in what is given; build the network they were made with, or put a leaf "
+                "of a fresh one in its place"
             )
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: there[_name(path)].astype(leaf.dtype), like

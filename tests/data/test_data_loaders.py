@@ -116,7 +116,8 @@ def test_a_pytorch_loader_is_read_with_its_channels_first() -> None:
 def test_grain_is_read() -> None:
     grain = pytest.importorskip("grain")
     rows = grain.MapDataset.source(list(zip(BYTES, LABELS, strict=True))).batch(7)
-    assert_whole(feed(lambda epoch: rows.to_iter_dataset()))
+    alone = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    assert_whole(feed(lambda epoch: rows.to_iter_dataset(alone)))
 
 
 def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,7 @@ def attacked(threat: threats.Linf) -> dict[str, defenses.Defense]:
         "worst": defenses.worst(pgd, attacks.fgsm(threat)),
         "free": defenses.free(threat, shape=(16, 4, 4, 1), replays=2),
         "dual": defenses.dual(threat),
+        "noisy_clp": defenses.noisy_clp(weight=0.1, lower=threat.lower, upper=threat.upper),
         "grad_align": defenses.grad_align(defenses.adversarial(pgd), threat, weight=0.1),
     }
 
