@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.common import own_data
-from experiments.common.attack_menu import number
-from experiments.common.recipes import Recipe, Recipes, recipe, resized
 from jaxrobust import checks, data
 from jaxrobust.data import Dataset
+
+from . import own_data
+from .attack_menu import number
+from .recipes import Recipe, Recipes, recipe, resized
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from experiments.common.runner import EVAL_BATCH
 from jaxrobust import losses
 from jaxrobust.attacks import example_keys
 from jaxrobust.data import Split, to_inputs
 from jaxrobust.data.batches import padded_batches
 from jaxrobust.types import Array, Key, LogitsFn, Model, PyTree, Variables
+
+from .runner import EVAL_BATCH
 
 
 def per_image(

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.common.attack_menu import Ball, make_threat
 from jaxrobust import checks
+
+from .attack_menu import Ball, make_threat
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.common import own_data
-from experiments.common.trained import (
+from jaxrobust import data
+from jaxrobust.data import Dataset, Split
+
+from . import own_data
+from .trained import (
     Network,
     Trained,
     from_run,
@@ -18,8 +21,6 @@ from experiments.common.trained import (
     released,
     run_config,
 )
-from jaxrobust import data
-from jaxrobust.data import Dataset, Split
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common.runner import network
 from jaxrobust import training
 from jaxrobust.data import Dataset
 from jaxrobust.models import build, from_linen, from_torch_state_dict, load_pretrained
 from jaxrobust.models.registry import NETWORKS
 from jaxrobust.types import Model, Variables
+
+from .runner import network
 
 
 class Trained(NamedTuple):

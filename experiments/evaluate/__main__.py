@@ -23,13 +23,14 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
-from experiments.common.attack_menu import MENU, listed, make_attacks, number
-from experiments.common.cli import command_line
-from experiments.evaluate.config import Config, default_folder
-from experiments.evaluate.plots import draw_curve, draw_grid
 from jaxrobust import checks, evaluation, figures
 from jaxrobust.evaluation import Flag, Report, attack_flags, audit
 from jaxrobust.files import write_text_atomic
+
+from ..common.attack_menu import MENU, listed, make_attacks, number
+from ..common.cli import command_line
+from .config import Config, default_folder
+from .plots import draw_curve, draw_grid
 
 
 def main(config: Config) -> Report:

@@ -8,9 +8,10 @@ from typing import Literal
 
 import tyro
 
-from experiments.common.attack_menu import Budget
-from experiments.common.subject import Subject
 from jaxrobust.data import Dataset
+
+from ..common.attack_menu import Budget
+from ..common.subject import Subject
 
 
 @dataclasses.dataclass(frozen=True)

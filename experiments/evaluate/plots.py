@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common.attack_menu import make_threat, menu_item
-from experiments.common.trained import Trained
-from experiments.evaluate.config import Config
 from jaxrobust import evaluation, figures
 from jaxrobust.data import Split, to_inputs
 from jaxrobust.evaluation import Curve, Report
 from jaxrobust.types import Attack
+
+from ..common.attack_menu import make_threat, menu_item
+from ..common.trained import Trained
+from .config import Config
 
 
 def draw_curve(

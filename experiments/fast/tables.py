@@ -10,17 +10,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common.defense_menu import REPLAYS
-from experiments.common.rows import BEST_BY, Outcome
-from experiments.common.runner import judged_network
-from experiments.common.tables import averaged, collapses, summarize
-from experiments.fast import methods, plots
-from experiments.fast.recipes import STARTS, TABLE, TIMES, VERIFIED
-from experiments.fast.run import Rows, Run, timed
-from experiments.fast.verified import Question, verify
 from jaxrobust import figures
 from jaxrobust.files import write_csv
 from jaxrobust.threats import Linf
+
+from ..common.defense_menu import REPLAYS
+from ..common.rows import BEST_BY, Outcome
+from ..common.runner import judged_network
+from ..common.tables import averaged, collapses, summarize
+from . import methods, plots
+from .recipes import STARTS, TABLE, TIMES, VERIFIED
+from .run import Rows, Run, timed
+from .verified import Question, verify
 
 
 def grouped(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:

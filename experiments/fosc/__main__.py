@@ -18,17 +18,18 @@ from typing import Any
 
 import jax
 
-from experiments.common.cli import command_line
-from experiments.common.runner import judge, run_rows, setup
-from experiments.common.tables import publish, summarize, told
-from experiments.fosc import plots
-from experiments.fosc.config import Config, checked
-from experiments.fosc.measure import TOP, fosc_probe
-from experiments.fosc.methods import rows_of, surrogate_row
-from experiments.fosc.recipes import COLUMNS, TABLE_1, columns
-from experiments.fosc.surrogate import transferred
-from experiments.fosc.tables import stages, strength
 from jaxrobust import figures
+
+from ..common.cli import command_line
+from ..common.runner import judge, run_rows, setup
+from ..common.tables import publish, summarize, told
+from . import plots
+from .config import Config, checked
+from .measure import TOP, fosc_probe
+from .methods import rows_of, surrogate_row
+from .recipes import COLUMNS, TABLE_1, columns
+from .surrogate import transferred
+from .tables import stages, strength
 
 
 def main(config: Config) -> dict[str, list[dict[str, Any]]]:

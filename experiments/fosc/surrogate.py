@@ -8,15 +8,16 @@ from typing import Any
 
 import jax
 
-from experiments.common.black_box import Source, black_box
-from experiments.common.options import Options
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Judge, Method, Outcome
-from experiments.common.runner import file_name, judged_network, run_rows
-from experiments.common.tables import averaged, beside
-from experiments.fosc.recipes import TABLE_2, columns
 from jaxrobust.data import Dataset
 from jaxrobust.types import Model
+
+from ..common.black_box import Source, black_box
+from ..common.options import Options
+from ..common.recipes import Recipe
+from ..common.rows import Judge, Method, Outcome
+from ..common.runner import file_name, judged_network, run_rows
+from ..common.tables import averaged, beside
+from .recipes import TABLE_2, columns
 
 
 def transferred(

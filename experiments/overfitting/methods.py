@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from experiments.common.defense_menu import PLAIN, mode, stepped
-from experiments.common.long_runs import split_off
-from experiments.common.recipes import Recipe, kin
-from experiments.common.rows import Method
 from jaxrobust import attacks, checks, defenses, training
 from jaxrobust.data import Dataset
 from jaxrobust.defenses import Defense
+
+from ..common.defense_menu import PLAIN, mode, stepped
+from ..common.long_runs import split_off
+from ..common.recipes import Recipe, kin
+from ..common.rows import Method
 
 REFLECT = training.crop_flip(mode="reflect")
 """The thesis's crops and flips."""

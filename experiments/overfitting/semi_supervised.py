@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method
-from experiments.common.runner import EVAL_BATCH, judge, network, run_rows
-from experiments.overfitting.methods import reflected
 from jaxrobust import data, defenses
 from jaxrobust.data import Dataset, Split
 from jaxrobust.types import Model, Variables
+
+from ..common.recipes import Recipe
+from ..common.rows import Method
+from ..common.runner import EVAL_BATCH, judge, network, run_rows
+from .methods import reflected
 
 
 def predictions(model: Model, variables: Variables, x: np.ndarray) -> np.ndarray:

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common.trained import predictions
-from experiments.provable.certifiers import CERTIFICATES, own
-from experiments.provable.measure import Run
-from experiments.provable.subjects import Subject, Trainer, defense
 from jaxrobust.data import Split, to_inputs
 from jaxrobust.duals.cascade import RULES, decide, uncertified
 from jaxrobust.types import Variables
+
+from ..common.trained import predictions
+from .certifiers import CERTIFICATES, own
+from .measure import Run
+from .subjects import Subject, Trainer, defense
 
 PAPER = CERTIFICATES["Wong-Kolter"]
 """The bounds that the thesis and the released code use in cascades."""

@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.common.defense_menu import make_methods
-from experiments.common.options import distinct
-from experiments.common.rows import Judge, Method
-from experiments.common.runner import judge, run_rows, setup
-from experiments.common.tables import summarize
-from experiments.trades import theorem
-from experiments.trades.config import Config
-from experiments.trades.methods import FAST, WHITE_BOX, binary_row, iterated, trades_row, white_box
-from experiments.trades.recipes import (
+from jaxrobust import checks, defenses, figures
+
+from ..common.defense_menu import make_methods
+from ..common.options import distinct
+from ..common.rows import Judge, Method
+from ..common.runner import judge, run_rows, setup
+from ..common.tables import summarize
+from . import theorem
+from .config import Config
+from .methods import FAST, WHITE_BOX, binary_row, iterated, trades_row, white_box
+from .recipes import (
     COLUMNS,
     LAMBDAS,
     PUBLISHED,
@@ -27,8 +29,7 @@ from experiments.trades.recipes import (
     THEOREM,
     WEIGHTS,
 )
-from experiments.trades.transfers import transfers
-from jaxrobust import checks, defenses, figures
+from .transfers import transfers
 
 TRADES = (1.0, 6.0)
 """1 / lambda of the rows of Tables 5 to 10."""

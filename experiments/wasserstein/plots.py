@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.common.trained import predictions
-from experiments.wasserstein.measure import Broken, Run
-from experiments.wasserstein.subjects import Subject
 from jaxrobust import attacks, figures
 from jaxrobust.data import Split, to_inputs
 from jaxrobust.threats import Linf
 from jaxrobust.types import Attack
+
+from ..common.trained import predictions
+from .measure import Broken, Run
+from .subjects import Subject
 
 
 def linf_attack(run: Run) -> Attack:
