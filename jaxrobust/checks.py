@@ -6,15 +6,31 @@ program.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Around imports that only an extra of the package installs.
+
+    Raises ModuleNotFoundError that says how to install it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed; it comes with: pip install 'jaxrobust[{name}]'",
+            name=error.name,
+        ) from error
 
 
 def is_concrete(value: Any) -> bool:

@@ -205,11 +205,6 @@ def _scaled(image: Image.Image, box: Box, size: int) -> Image.Image:
 
 def _grain() -> ModuleType:
     # Importing it takes about a second, which users of sets in memory need not spend.
-    try:
+    with checks.extra("data"):
         import grain
-    except ImportError as error:
-        raise ValueError(
-            f"reading images as a stream needs Grain, which cannot be imported ({error}); "
-            "install it with: pip install grain"
-        ) from error
     return grain
