@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxrobust import archive, checks
 from jaxrobust.files import PathLike, write_bytes_atomic
-from jaxrobust.types import Array, Model, PyTree, Variables
+from jaxrobust.models import ModelLike, as_model, as_variables
+from jaxrobust.types import Array, PyTree, Variables
 
 DTYPES = {
     "float64": "F64",
@@ -56,6 +57,7 @@ def safetensors(
       The path.
 
     Raises:
+      TypeError: no `Variables`.
       ValueError: a leaf of a type that the format does not know, such as a random key.
       OSError: the file cannot be written.
     """
@@ -92,6 +94,7 @@ def npz(variables: Variables, path: PathLike) -> Path:
       The path.
 
     Raises:
+      TypeError: no `Variables`.
       ValueError: a leaf that holds no numbers, such as a random key.
       OSError: the file cannot be written.
     """
@@ -134,8 +137,8 @@ def load_npz(path: PathLike) -> Variables:
 
 
 def stablehlo(
-    model: Model,
-    variables: Variables,
+    model: ModelLike,
+    variables: PyTree,
     path: PathLike,
     *,
     shape: Sequence[int],
@@ -148,7 +151,8 @@ def stablehlo(
     atomically.
 
     Args:
-      model, variables: the classifier, which is written in evaluation mode.
+      model: the classifier, see `models.as_model`; it is written in evaluation mode.
+      variables: its weights, see `models.as_variables`.
       path: the file.
       shape: of one example, such as (32, 32, 3); examples are float32.
       platforms: where it is to run.
@@ -157,6 +161,7 @@ def stablehlo(
       The path.
 
     Raises:
+      TypeError: no model.
       ValueError: the model cannot be traced on such examples, or the package flatbuffers, in which
         JAX writes such files, is not installed.
       OSError: the file cannot be written.
@@ -164,6 +169,8 @@ def stablehlo(
     _require_flatbuffers()
     for side in shape:
         checks.at_least("shape", side, 1)
+    model = as_model(model)
+    variables = as_variables(model, variables)
     (count,) = jax.export.symbolic_shape("b")
     # Example by example: the model's code may do with the number of examples what it likes.
     classify = jax.jit(jax.vmap(model.logits_fn(variables)))
@@ -208,8 +215,13 @@ def load_stablehlo(path: PathLike) -> Callable[[Array], Array]:
         ) from error
 
 
-def _named(variables: PyTree) -> dict[str, np.ndarray]:
+def _named(variables: Variables) -> dict[str, np.ndarray]:
     """The leaves by the names on their way, such as params/dense1/kernel."""
+    if not isinstance(variables, Variables):
+        raise TypeError(
+            "export takes the Variables of a model, such as run.state.variables or "
+            f"Variables(params, batch_stats), got {type(variables).__name__}"
+        )
     named = {}
     for way, leaf in jax.tree_util.tree_leaves_with_path(variables):
         name = jax.tree_util.keystr(way, simple=True, separator="/")
