@@ -1,12 +1,14 @@
 """The documentation's code runs as it stands."""
 
 import functools
+import importlib.util
 import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import optax
+import pages
 import pytest
 from training.training_cases import assert_close
 
@@ -20,11 +22,33 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def run(page: str) -> dict:
     """The names that a page's blocks of Python define, run in order."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.M | re.S)
     names: dict = {"__name__": "page"}
-    for block in blocks:
-        exec(compile(block, page, "exec", dont_inherit=True), names)
+    for _ in pages.play(DOCS / page, names):
+        pass
     return names
+
+
+SLOW = {"attack", "certify", "constraint", "pytorch", "wasserstein"}
+"""Tutorials that take more than seven seconds."""
+TUTORIALS = sorted(path.stem for path in (DOCS / "tutorials").glob("*.md"))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in TUTORIALS]
+)
+@pytest.mark.usefixtures("default_promotion", "one_device")
+def test_a_tutorial_prints_what_it_shows(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = DOCS / "tutorials" / f"{name}.md"
+    if "import torch" in page.read_text() and not importlib.util.find_spec("torch"):
+        pytest.skip("PyTorch is not installed")
+    monkeypatch.chdir(tmp_path)
+    shown = 0
+    for played in pages.play(page):
+        assert pages.difference(played) is None
+        shown += played.shown is not None
+    assert shown >= 2
 
 
 def test_attacks_of_ones_own() -> None:

@@ -16,7 +16,10 @@ from jaxrobust.training.seal import broken, seal
 from jaxrobust.training.state import TrainState
 from jaxrobust.types import PyTree
 
-LAST, BEST = "last", "best"
+LAST = "last"
+"""Folder of the checkpoint after the last epoch, in that of the run."""
+BEST = "best"
+"""Folder of the checkpoint of the best epoch."""
 HALF_WRITTEN = ".orbax-checkpoint-tmp"
 """In the name of a folder that Orbax has not finished."""
 
