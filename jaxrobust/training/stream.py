@@ -167,8 +167,8 @@ def fit_stream(
         PyTorch loader; known by their name and number alone.
       optimizer: built for the run's length, for example with `phase_schedule`.
       phases: the phases, in order, with their epochs, image sizes and batch sizes.
-      seed, model, defense, run, config, multiplier, augment, validate, best_by, stop, variables,
-        callbacks, progress: see `fit`.
+      seed, model, defense, run, config, multiplier, augment: see `fit`.
+      validate, best_by, stop, variables, callbacks, progress: see `fit`.
 
     Returns:
       A `Run`, as that of `fit`.
