@@ -158,12 +158,15 @@ def label(name: str, y: Any, *, num_classes: int) -> None:
 def labels(y: Any, *, count: int, num_classes: int) -> None:
     """Raises ValueError unless `y` holds `count` integers in [0, num_classes)."""
     if num_classes < 2:
-        raise ValueError(f"a classifier needs at least 2 classes, got {num_classes}")
+        raise ValueError(
+            f"a classifier needs at least 2 classes, got {num_classes}"
+            + ("; one output is wrapped by models.binary" if num_classes == 1 else "")
+        )
     y = np.asarray(y)
     if y.shape != (count,):
         raise ValueError(
-            f"labels must have shape ({count},), one integer per example, got {y.shape}; "
-            "one-hot labels need argmax first"
+            f"labels must have shape ({count},), one integer per example, got {y.shape}"
+            + ("; one-hot labels need argmax first" if y.ndim == 2 else "")
         )
     if not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"labels must be integers, got {y.dtype}")

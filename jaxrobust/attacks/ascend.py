@@ -71,7 +71,15 @@ def objective(f: LogitsFn, loss: Loss, y: Array) -> Objective:
     Returns:
       A function of a point `z` `[...]` that returns two scalars from one forward pass: the loss
       `loss(f(z), y)`, and a bool that tells whether `z` fools the model, see `fooled`.
+
+    Raises:
+      ValueError: the labels of a batch.
     """
+    if jnp.ndim(y):
+        raise ValueError(
+            f"an attack is about one example, whose label is a scalar; got labels {jnp.shape(y)}: "
+            "lift it over a batch with attacks.batched(attack, key, f, x, y)"
+        )
 
     def evaluate(z: Array) -> tuple[Array, Array]:
         logits = f(z)

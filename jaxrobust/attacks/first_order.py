@@ -69,6 +69,8 @@ class FirstOrder(Attack):
 
 def stacked(numbers: Mapping[str, Scalar], threat: ThreatModel) -> dict[str, Scalar]:
     """Gives scalar settings the leading axis of a stack of radii: `vmap` wants one everywhere."""
+    if not hasattr(threat, "radius"):
+        raise TypeError(f"an attack takes a set, such as threats.Linf({threat!r}), got {threat!r}")
     shape = jnp.shape(threat.radius)
     if not shape:
         return dict(numbers)

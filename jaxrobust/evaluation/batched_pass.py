@@ -99,7 +99,15 @@ def prepare(
         x = np.asarray(in_boxes(cast(Array, x), attacks, box))
     # NumPy's default is 64 bits, which JAX may be told not to use.
     x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
-    shape = compiled.logits_shape(made, variables, x)
+    try:
+        shape = compiled.logits_shape(made, variables, x)
+    except Exception as error:
+        if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3):
+            raise ValueError(
+                f"the model takes no images {x.shape[1:]}, which look as if channels came first: "
+                "pass x.transpose(0, 2, 3, 1), or wrap the model by models.channels_first"
+            ) from error
+        raise
     if len(shape) != 1:
         raise ValueError(
             f"the model must give logits [K] per example, got shape {shape}"
@@ -185,6 +193,8 @@ def every_example(
 
 def attack_key(key: Key, name: str) -> Key:
     """The key of the attack called `name`, whatever other attacks there are."""
+    if isinstance(key, int):
+        raise TypeError(f"a key is needed, got the seed {key}: write jax.random.key({key})")
     return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
 
 

@@ -99,8 +99,8 @@ def evaluate(
       and the version of JAX to yours.
 
     Raises:
-      TypeError: no model, or something else in the variables' place; the message names the wrapper
-        or the mend.
+      TypeError: no model, or something else in the place of variables, key or named attacks; the
+        message names the wrapper or the mend.
       ValueError: no variables where the model needs some, no examples, batch size below 1, inputs
         not finite or outside the box, labels of the wrong shape, type or range, a model of other
         than `num_classes` or below 2 classes;
@@ -124,6 +124,10 @@ def evaluate(
       >>> bool(report.worst_case.sum() <= report.clean.sum()), report.clean.shape
       (True, (6,))
     """
+    if not isinstance(attacks, Mapping):
+        raise TypeError(
+            f'attacks are given by name, {{"PGD": attack}}; got {type(attacks).__name__}'
+        )
     job = prepare(
         model,
         variables,

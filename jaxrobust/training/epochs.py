@@ -231,7 +231,8 @@ def require_even(batch_size: int) -> None:
     """Raises ValueError unless a batch divides over all devices."""
     if batch_size % jax.device_count():
         raise ValueError(
-            f"batch_size={batch_size} does not divide over {jax.device_count()} devices"
+            f"batch_size={batch_size} does not divide over {jax.device_count()} devices; take a "
+            "multiple of their number"
         )
 
 
