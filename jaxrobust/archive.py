@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from collections.abc import Callable, Mapping
@@ -37,6 +38,20 @@ def declared(path: Path) -> dict[str, Declared]:
                 raise ValueError(f"{path}: {name!r} is there twice")
             found[name] = _guarded(path, name, lambda info=info: _header_of(archive, info))
     return found
+
+
+def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An .npz file of these arrays, whatever their names; the same arrays give the same bytes.
+
+    Raises:
+      ValueError: an array of objects.
+    """
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    return data.getvalue()
 
 
 def read(path: Path, expected: Mapping[str, Declared]) -> dict[str, np.ndarray]:

@@ -6,14 +6,31 @@ program.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Around imports that only an extra of the package installs.
+
+    Raises ModuleNotFoundError that says how to install it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed; it comes with: pip install 'jaxrobust[{name}]'",
+            name=error.name,
+        ) from error
 
 
 def is_concrete(value: Any) -> bool:
@@ -124,6 +141,18 @@ def images(x: Any, *, lower: Any = 0.0, upper: Any = 1.0) -> Any:
             "upper; -inf and inf for none)"
         )
     return np.clip(found, lower, upper).astype(found.dtype)
+
+
+def label(name: str, y: Any, *, num_classes: int) -> None:
+    """Raises ValueError unless `y` is one integer and, if concrete, in [0, num_classes)."""
+    shape, dtype = np.shape(y), jnp.result_type(y)
+    if shape or not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(
+            f"{name} must be one integer, got {dtype} of shape {shape}; "
+            "map over a batch with jax.vmap"
+        )
+    if is_concrete(y) and not 0 <= int(y) < num_classes:
+        raise ValueError(f"{name}={int(y)} is none of {num_classes} classes, counted from 0")
 
 
 def labels(y: Any, *, count: int, num_classes: int) -> None:

@@ -18,18 +18,9 @@ from jaxrobust.types import Array
 
 
 def _require(logits: Array, y: Array, name: str = "y") -> None:
-    """Raises ValueError unless the logits are `[K]`, K at least 2, and `y` is one of their classes.
-
-    A label is compared where it is known on the host.
-    """
+    """Raises ValueError unless the logits are `[K]`, K at least 2, and `y` one of the classes."""
     _require_logits(logits)
-    if jnp.shape(y) or not jnp.issubdtype(jnp.result_type(y), jnp.integer):
-        raise ValueError(
-            f"{name} must be one integer, got {jnp.result_type(y)} of shape {jnp.shape(y)}; "
-            "map over a batch with jax.vmap"
-        )
-    if checks.is_concrete(y) and not 0 <= int(y) < logits.shape[0]:
-        raise ValueError(f"{name}={int(y)} is none of {logits.shape[0]} classes, counted from 0")
+    checks.label(name, y, num_classes=logits.shape[0])
 
 
 def _require_logits(logits: Array) -> None:

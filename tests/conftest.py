@@ -32,6 +32,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 from collections.abc import Iterator
 from pathlib import Path
 
+import chex
 import jax
 import pytest
 
@@ -60,6 +61,12 @@ def few_programs() -> Iterator[None]:
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def traces_from_zero() -> None:
+    """`chex.assert_max_traces` knows functions by their hash, which a later test's may share."""
+    chex.clear_trace_counter()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import checks
+from jaxrobust import checks, data
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 1e-9, np.array([0.0, 2.0]), np.float32(3)])
@@ -109,3 +110,29 @@ def test_labels_accepts() -> None:
     checks.labels(np.array([0, 2], np.uint8), count=2, num_classes=3)
     checks.labels(jnp.array([0, 1]), count=2, num_classes=2)
     checks.labels(np.zeros(0, np.int64), count=0, num_classes=2)
+
+
+@pytest.mark.parametrize("y", [0, 2, np.int64(1), jnp.int32(2)])
+def test_label_accepts_each_class(y: Any) -> None:
+    checks.label("y", y, num_classes=3)
+
+
+@pytest.mark.parametrize("y", [1.0, True, np.zeros(3, int), jnp.float32(1)])
+def test_label_is_one_integer(y: Any) -> None:
+    with pytest.raises(ValueError, match="target must be one integer, got"):
+        checks.label("target", y, num_classes=3)
+
+
+@pytest.mark.parametrize("y", [-1, 3, jnp.int32(3)])
+def test_label_is_a_class_where_it_is_known(y: Any) -> None:
+    with pytest.raises(ValueError, match=f"y={int(y)} is none of 3 classes"):
+        checks.label("y", y, num_classes=3)
+    jax.eval_shape(lambda y: checks.label("y", y, num_classes=3), y)
+
+
+def test_a_package_of_an_extra_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    told = r"sklearn.datasets is not installed; .* pip install 'jaxrobust\[data\]'"
+    with pytest.raises(ModuleNotFoundError, match=told) as found:
+        data.load("digits")
+    assert found.value.name == "sklearn.datasets"

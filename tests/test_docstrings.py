@@ -1,9 +1,9 @@
 """Docstrings of public functions tell their arguments one a line, and no argument they have not."""
 
+import contextlib
 import importlib
 import inspect
 import re
-import typing
 from collections.abc import Callable, Iterator
 
 import flax.linen as nn
@@ -15,7 +15,7 @@ from jaxrobust.lagrangian import Multiplier
 from jaxrobust.types import Attack, Model
 
 PACKAGES = (
-    *("attacks", "data", "defenses", "duals", "evaluation", "figures", "lagrangian"),
+    *("attacks", "data", "defenses", "duals", "evaluation", "export", "figures", "lagrangian"),
     *("losses", "models", "sinkhorn", "threats", "training"),
 )
 
@@ -38,8 +38,11 @@ MADE = (Attack, Defense, Model, Multiplier, nn.Module, optax.GradientTransformat
 
 def tells_its_result(function: Callable) -> bool:
     """Whether it is for the docstring to say what comes back."""
-    made = typing.get_type_hints(function).get("return")
-    return made is not type(None) and not (inspect.isclass(made) and issubclass(made, MADE))
+    made = inspect.signature(function, eval_str=False).return_annotation
+    # Annotations are text; those that only type checkers import name none of `MADE`.
+    with contextlib.suppress(NameError):
+        made = eval(made, function.__globals__) if isinstance(made, str) else made
+    return made is not None and not (inspect.isclass(made) and issubclass(made, MADE))
 
 
 def section(function: Callable, title: str) -> str:

@@ -17,6 +17,7 @@ LAYERS = (
     {"threats"},
     {"attacks"},
     {"data", "models"},
+    {"export"},
     {"duals"},
     {"defenses"},
     {"training"},

@@ -12,8 +12,8 @@ from jaxrobust import attacks, defenses, models, training
 from jaxrobust.threats import Linf
 
 PACKAGES = (
-    *("attacks", "data", "defenses", "duals", "evaluation", "figures", "lagrangian", "losses"),
-    *("models", "sinkhorn", "training"),
+    *("attacks", "data", "defenses", "duals", "evaluation", "export", "figures", "lagrangian"),
+    *("losses", "models", "sinkhorn", "training"),
 )
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import tyro
 
-from experiments.benchmark import attacks, duals, sinkhorn
-from experiments.common.cli import command_line
+from ..common.cli import command_line
+from . import attacks, duals, sinkhorn
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "attacks": (attacks.Config, attacks.main),

@@ -11,16 +11,17 @@ import jax
 import tyro
 from rich.console import Console
 
-from experiments.benchmark import judging, options, peers, twin
-from experiments.benchmark.options import Run
-from experiments.benchmark.peer_attacks import PEERS
-from experiments.benchmark.settings import ATTACKS, MINIMUM_NORM, Settings, ours, title
-from experiments.benchmark.subject import Subject
-from experiments.benchmark.timing import Timing, fastest, measure, notes, table
-from experiments.common.arithmetic import cores, jax_peak
-from experiments.common.recipes import recipe
-from experiments.common.tables import publish
 from jaxrobust import checks
+
+from ..common.arithmetic import cores, jax_peak
+from ..common.recipes import recipe
+from ..common.tables import publish
+from . import judging, options, peers, twin
+from .options import Run
+from .peer_attacks import PEERS
+from .settings import ATTACKS, MINIMUM_NORM, Settings, ours, title
+from .subject import Subject
+from .timing import Timing, fastest, measure, notes, table
 
 SUMMARY = (
     "ratio: fastest peer that does the same work / ours; "

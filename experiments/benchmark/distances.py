@@ -12,11 +12,12 @@ import numpy as np
 import scipy.optimize
 import scipy.sparse
 
-from experiments.benchmark import peers
-from experiments.benchmark.projections import PPM
-from experiments.benchmark.timing import Entrant, Skipped
 from jaxrobust import sinkhorn
 from jaxrobust.types import Array
+
+from . import peers
+from .projections import PPM
+from .timing import Entrant, Skipped
 
 FAR = 10.0
 """What transport beyond the window costs the peers, who take a cost for each pair of pixels."""

@@ -13,17 +13,18 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments.benchmark import options, peers, torch_duals, torch_sinkhorn
-from experiments.benchmark.options import Run
-from experiments.benchmark.projections import PPM
-from experiments.benchmark.subject import Subject
-from experiments.benchmark.timing import Entrant, Skipped, Timing, fastest, measure, notes, table
-from experiments.benchmark.twin import channels_first, twin
-from experiments.common.tables import publish
 from jaxrobust import checks, duals
 from jaxrobust.evaluation import accuracy
 from jaxrobust.threats import Linf
 from jaxrobust.types import Array, PyTree
+
+from ..common.tables import publish
+from . import options, peers, torch_duals, torch_sinkhorn
+from .options import Run
+from .projections import PPM
+from .subject import Subject
+from .timing import Entrant, Skipped, Timing, fastest, measure, notes, table
+from .twin import channels_first, twin
 
 SUMMARY = "ratio: the fastest PyTorch side / ours, at the first batch size"
 RELEASED = ("wong_kolter",)

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark.subject import Subject
-from experiments.benchmark.timing import Entrant
 from jaxrobust import attacks, losses
 from jaxrobust.evaluation import Report, accuracy, evaluate
 from jaxrobust.types import Array, Attack, AttackResult, Key, PyTree, ThreatModel
+
+from .subject import Subject
+from .timing import Entrant
 
 Judge = Callable[[np.ndarray], dict[str, float | None]]
 """Points `[N, H, W, C]` -> "robust %" and, of a minimum-norm attack, "median norm"."""

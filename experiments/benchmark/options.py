@@ -10,10 +10,11 @@ from pathlib import Path
 
 import jax
 
-from experiments.benchmark import subject
-from experiments.benchmark.subject import Subject
-from experiments.common.arithmetic import cores
 from jaxrobust import checks
+
+from ..common.arithmetic import cores
+from . import subject
+from .subject import Subject
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.benchmark.peers import Make, Peer
-from experiments.benchmark.settings import Settings
-from experiments.benchmark.twin import Perturb, Tensor, Twin
+from .peers import Make, Peer
+from .settings import Settings
+from .twin import Perturb, Tensor, Twin
 
 
 def _plain_pgd(twin: Twin, settings: Settings) -> Perturb:

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.judging import Judge
-from experiments.benchmark.settings import Settings
-from experiments.benchmark.subject import Subject
-from experiments.benchmark.timing import Entrant, Skipped
-from experiments.benchmark.twin import Perturb, Twin, runner
+from .judging import Judge
+from .settings import Settings
+from .subject import Subject
+from .timing import Entrant, Skipped
+from .twin import Perturb, Twin, runner
 
 Make = Callable[[Twin, Settings], Perturb]
 

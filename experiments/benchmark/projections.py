@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark import torch_sinkhorn
-from experiments.benchmark.subject import Subject
-from experiments.benchmark.timing import Entrant, Skipped
 from jaxrobust import losses, sinkhorn
 from jaxrobust.types import Array
+
+from . import torch_sinkhorn
+from .subject import Subject
+from .timing import Entrant, Skipped
 
 PPM = 1e6
 """Errors are shown in millionths: the tables have two decimals."""

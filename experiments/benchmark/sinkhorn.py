@@ -12,13 +12,14 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments.benchmark import distances, options, peers, projections, wasserstein
-from experiments.benchmark.options import Run
-from experiments.benchmark.projections import Ball, Case
-from experiments.benchmark.subject import Subject
-from experiments.benchmark.timing import Timing, fastest, measure, notes, table
-from experiments.common.tables import publish
 from jaxrobust import checks, sinkhorn
+
+from ..common.tables import publish
+from . import distances, options, peers, projections, wasserstein
+from .options import Run
+from .projections import Ball, Case
+from .subject import Subject
+from .timing import Timing, fastest, measure, notes, table
 
 JOBS = ("projection", "distance", "attack")
 SUMMARY = (

@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.common.arithmetic import forward_flops
-from experiments.common.recipes import recipe
-from experiments.common.runner import study
 from jaxrobust import data, defenses, training
 from jaxrobust.models import build, load_pretrained
 from jaxrobust.models.convnet import ConvNet, ConvSpec
 from jaxrobust.threats import Linf
 from jaxrobust.types import Model, Variables
+
+from ..common.arithmetic import forward_flops
+from ..common.recipes import recipe
+from ..common.runner import study
 
 
 class Subject(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from experiments.benchmark.twin import Tensor, Twin
+from .twin import Tensor, Twin
 
 
 class Part(NamedTuple):

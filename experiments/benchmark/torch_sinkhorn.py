@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from experiments.benchmark.timing import Skipped
-from experiments.benchmark.twin import Perturb, Tensor, Twin
-from experiments.common.arithmetic import cores
+from ..common.arithmetic import cores
+from .timing import Skipped
+from .twin import Perturb, Tensor, Twin
 
 _EVERY = 10
 """Rounds between stopping tests, each of which sums over the plan once more."""

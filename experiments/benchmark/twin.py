@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.subject import Subject
-from experiments.common.arithmetic import cores, matrices, peak, sides
+from ..common.arithmetic import cores, matrices, peak, sides
+from .subject import Subject
 
 Tensor = Any
 Perturb = Callable[[Tensor, Tensor], Tensor]

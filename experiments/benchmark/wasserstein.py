@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmark import judging, torch_sinkhorn
-from experiments.benchmark.judging import Judge
-from experiments.benchmark.projections import PPM, Ball
-from experiments.benchmark.subject import Subject
-from experiments.benchmark.timing import Entrant, Skipped
-from experiments.benchmark.twin import runner, twin
 from jaxrobust import attacks
 from jaxrobust.threats import Linf, Wasserstein
+
+from . import judging, torch_sinkhorn
+from .judging import Judge
+from .projections import PPM, Ball
+from .subject import Subject
+from .timing import Entrant, Skipped
+from .twin import runner, twin
 
 RADIUS, FACTOR, EVERY = 0.3, 1.1, 10
 """The first radius, and how it grows (Wong's thesis, section 5.2)."""

@@ -16,19 +16,20 @@ from pathlib import Path
 
 import jax
 
-from experiments.beta.config import BETA, Config
-from experiments.beta.methods import columns, methods
-from experiments.beta.plots import by_epoch
-from experiments.beta.published import COLUMNS, PUBLISHED
-from experiments.beta.tables import table_2
-from experiments.common import curves
-from experiments.common.cli import command_line
-from experiments.common.long_runs import images_of, split_off
-from experiments.common.options import distinct
-from experiments.common.probe import probe_of, require_probe, watched
-from experiments.common.runner import judge, run_rows, setup
-from experiments.common.tables import publish, summarize, told
 from jaxrobust import figures
+
+from ..common import curves
+from ..common.cli import command_line
+from ..common.long_runs import images_of, split_off
+from ..common.options import distinct
+from ..common.probe import probe_of, require_probe, watched
+from ..common.runner import judge, run_rows, setup
+from ..common.tables import publish, summarize, told
+from .config import BETA, Config
+from .methods import columns, methods
+from .plots import by_epoch
+from .published import COLUMNS, PUBLISHED
+from .tables import table_2
 
 
 def main(config: Config) -> list[dict]:
@@ -50,7 +51,7 @@ def main(config: Config) -> list[dict]:
         probe=probe_of(settings, watched(dataset, config.probe_images)),
         **options.runs(folder, probe_images=config.probe_images),
     )
-    table = summarize(by_epoch(outcomes), PUBLISHED.get(options.dataset), columns=COLUMNS)
+    table = summarize(by_epoch(outcomes), PUBLISHED.get(options.name), columns=COLUMNS)
     aimed = table_2(
         outcomes, settings, dataset, select=config.select, folder=folder, progress=options.progress
     )

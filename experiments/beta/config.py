@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import tyro
 
-from experiments.common.long_runs import RECIPES
-from experiments.common.options import Options
-from experiments.common.recipes import Recipes
+from ..common.long_runs import RECIPES
+from ..common.options import Options
+from ..common.recipes import Recipes
 
 FIRST_AUTOATTACK = {"quick": 50, "paper": 10_000}
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.beta.config import Config
-from experiments.common.defense_menu import PLAIN, mode
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method
 from jaxrobust import attacks, checks, defenses
 from jaxrobust.data import Dataset
 from jaxrobust.defenses import Defense
 from jaxrobust.types import Attack
+
+from ..common.defense_menu import PLAIN, mode
+from ..common.recipes import Recipe
+from ..common.rows import Method
+from .config import Config
 
 
 def climbing(settings: Recipe, steps: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from experiments.common.rows import Outcome
+from ..common.rows import Outcome
 
 
 def by_epoch(outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -9,14 +9,15 @@ from typing import Any
 import jax
 import optax
 
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Outcome
-from experiments.common.runner import EVAL_BATCH, judged_network
-from experiments.common.tables import averaged
 from jaxrobust import attacks, losses
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import evaluate
 from jaxrobust.types import Attack, Key, Scalar, ThreatModel
+
+from ..common.recipes import Recipe
+from ..common.rows import Outcome
+from ..common.runner import EVAL_BATCH, judged_network
+from ..common.tables import averaged
 
 STEPS = 30
 """Steps of BETA and APGD-T in Table 2."""

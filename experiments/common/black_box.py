@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.common.rows import Outcome
-from experiments.common.runner import EVAL_BATCH
 from jaxrobust import attacks
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import Report, evaluate
 from jaxrobust.types import Attack, Model, Variables
+
+from .rows import Outcome
+from .runner import EVAL_BATCH
 
 
 class Source(NamedTuple):

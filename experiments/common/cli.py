@@ -15,6 +15,9 @@ import tyro
 
 from jaxrobust import training
 
+MISTAKES = (ValueError, OSError, FloatingPointError, ModuleNotFoundError, training.CheckpointError)
+"""What a user can mend, and the message says how."""
+
 
 def command_line(main: Callable[[Any], Any], config: type, description: str | None) -> None:
     """Runs `main` on the options of the command line; a user's mistake ends in one line, status 2.
@@ -34,7 +37,7 @@ def command_line(main: Callable[[Any], Any], config: type, description: str | No
         sys.exit(2)
     try:
         main(options)
-    except (ValueError, OSError, FloatingPointError, training.CheckpointError) as error:
+    except MISTAKES as error:
         if os.environ.get("JAXROBUST_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.probe import FITTED, TEST
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Outcome
 from jaxrobust import figures
 from jaxrobust.figures import Figure, Series
+
+from .probe import FITTED, TEST
+from .recipes import Recipe
+from .rows import Outcome
 
 LINES = {
     f"{TEST}_pgd_accuracy": "test robust",

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method
 from jaxrobust import attacks, checks, defenses, lagrangian, training
 from jaxrobust.data import Dataset
 from jaxrobust.defenses import Defense
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.threats import L1, L2, Linf, Union
 from jaxrobust.types import Attack
+
+from .recipes import Recipe
+from .rows import Method
 
 PAIRING = 0.5
 """Weight of the original ALP and CLP (Kannan et al. 2018, on ImageNet)."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxrobust.data import Split, to_float
+from jaxrobust.data import Split, to_inputs
 from jaxrobust.duals.exact import exact_margins
 from jaxrobust.files import write_text_atomic
 from jaxrobust.types import LogitsFn, ThreatModel
@@ -44,7 +44,7 @@ def verdicts(
     answers = (
         exact_margins(
             f,
-            to_float(examples.x[missing]),
+            to_inputs(examples.x[missing]),
             examples.y[missing],
             threat,
             sign_only=True,

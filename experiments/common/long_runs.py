@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from experiments.common.options import Options
-from experiments.common.recipes import QUICK, Recipe, Recipes, kin
 from jaxrobust import checks
 from jaxrobust.data import Dataset, Split
+
+from .options import Options
+from .recipes import QUICK, Recipe, Recipes, kin
 
 # Wong's thesis, sections 4.3.4 and 4.4: /10 at epochs 100 and 150 of 200.
 PAPER = Recipe(

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from experiments.common.runner import EVAL_BATCH
 from jaxrobust import losses
 from jaxrobust.attacks import example_keys
-from jaxrobust.data import Split
+from jaxrobust.data import Split, to_inputs
 from jaxrobust.data.batches import padded_batches
-from jaxrobust.evaluation.compiled import as_float
 from jaxrobust.types import Array, Key, LogitsFn, Model, PyTree, Variables
+
+from .runner import EVAL_BATCH
 
 
 def per_image(
@@ -61,6 +61,6 @@ def _program(model: Model) -> Callable[..., PyTree]:
     ) -> PyTree:
         f = model.logits_fn(variables)
         each = jax.vmap(lambda k, a, b: measure(k, f, a, b))
-        return each(example_keys(key, index), as_float(x), y)
+        return each(example_keys(key, index), to_inputs(x), y)
 
     return run

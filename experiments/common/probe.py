@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from experiments.common.recipes import Recipe
-from experiments.common.runner import Probe, clean_and_robust
 from jaxrobust import attacks, checks
 from jaxrobust.data import Dataset, Split
 from jaxrobust.types import Model, Variables
+
+from .recipes import Recipe
+from .runner import Probe, clean_and_robust
 
 FITTED, TEST = "fitted", "test"
 """How the names of the accuracies of images trained on, and of test images, begin."""

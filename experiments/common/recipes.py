@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.common.attack_menu import Ball, make_threat
 from jaxrobust import checks
+
+from .attack_menu import Ball, make_threat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,3 +262,14 @@ def recipe(dataset: str, preset: str, recipes: Recipes = QUICK, **changes: Any) 
     checks.choice("preset", preset, known)
     changes = {name: value for name, value in changes.items() if value is not None}
     return dataclasses.replace(recipes[own, preset], **changes)
+
+
+def resized(settings: Recipe, radius: float) -> Recipe:
+    """The recipe at another radius of the ball, with steps that grow or shrink along with it."""
+    share = radius / settings.epsilon
+    return dataclasses.replace(
+        settings,
+        epsilon=radius,
+        step_size=share * settings.step_size,
+        eval_step_size=share * settings.eval_step_size,
+    )

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.common.recipes import Recipe
 from jaxrobust import training
 from jaxrobust.data import Dataset
 from jaxrobust.defenses import Defense
 from jaxrobust.evaluation import Report
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.types import Attack, Variables
+
+from .recipes import Recipe
 
 BEST_BY = "val_pgd_accuracy"
 """Metric of the best epoch: robust accuracy on the images held out."""

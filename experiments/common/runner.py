@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.common.recipes import Recipe
-from experiments.common.rows import BEST_BY, Judge, Method, Outcome
 from jaxrobust import attacks, training
 from jaxrobust.data import Dataset, Split
 from jaxrobust.evaluation import evaluate
 from jaxrobust.models import build, from_linen
 from jaxrobust.types import Attack, Model, Variables
+
+from .recipes import Recipe
+from .rows import BEST_BY, Judge, Method, Outcome
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 EVAL_BATCH = 500
@@ -49,7 +50,7 @@ def network(
 
     The same arguments give the same object, so that rows with one network share programs.
     """
-    color = dataset.shape[-1] == 3
+    color = len(dataset.shape) == 3 and dataset.shape[-1] == 3
     given = tuple(sorted((model_options or {}).items()))
     return _network(name, dtype, dataset.num_classes, color, given)
 

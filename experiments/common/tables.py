@@ -14,9 +14,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.common.rows import BEST_BY, Outcome
 from jaxrobust.evaluation.report import show
 from jaxrobust.files import write_csv, write_text_atomic
+
+from .rows import BEST_BY, Outcome
 
 
 def summarize(

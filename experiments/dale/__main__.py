@@ -13,15 +13,16 @@ import time
 
 import jax
 
-from experiments.common.cli import command_line
-from experiments.common.options import distinct
-from experiments.common.runner import judge, run_rows, setup
-from experiments.common.tables import publish, summarize, told
-from experiments.dale.config import Config, settings_of
-from experiments.dale.methods import methods
-from experiments.dale.plots import figure_1, figure_2
-from experiments.dale.published import COLUMNS, PUBLISHED
 from jaxrobust import figures
+
+from ..common.cli import command_line
+from ..common.options import distinct
+from ..common.runner import judge, run_rows, setup
+from ..common.tables import publish, summarize, told
+from .config import Config, settings_of
+from .methods import methods
+from .plots import figure_1, figure_2
+from .published import COLUMNS, PUBLISHED
 
 
 def main(config: Config) -> list[dict]:
@@ -41,7 +42,7 @@ def main(config: Config) -> list[dict]:
         judge=judge(settings, selects=(config.select,)),
         **options.runs(folder),
     )
-    table = summarize(outcomes, PUBLISHED.get(options.dataset), columns=COLUMNS)
+    table = summarize(outcomes, PUBLISHED.get(options.name), columns=COLUMNS)
     if jax.process_index() != 0:
         return table
 

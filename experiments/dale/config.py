@@ -7,8 +7,8 @@ from typing import Literal
 
 import tyro
 
-from experiments.common.options import Options
-from experiments.common.recipes import DALE, Recipe
+from ..common.options import Options
+from ..common.recipes import DALE, Recipe
 
 
 @dataclasses.dataclass(frozen=True)

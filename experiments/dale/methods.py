@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from experiments.common.defense_menu import CONSTRAINED, make_methods, sampling, stepped
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method
-from experiments.dale.config import Config
 from jaxrobust import attacks, checks
 from jaxrobust.data import Dataset
 from jaxrobust.lagrangian import dual_ascent
 from jaxrobust.types import Attack
+
+from ..common.defense_menu import CONSTRAINED, make_methods, sampling, stepped
+from ..common.recipes import Recipe
+from ..common.rows import Method
+from .config import Config
 
 METHODS = ("erm", "fgsm", "pgd", "alp", "clp", "trades", "mart", *CONSTRAINED)
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Outcome
-from experiments.common.runner import judged_network
-from experiments.dale.methods import sampling_attacks
 from jaxrobust import figures
 from jaxrobust.data import Dataset, Split
 from jaxrobust.evaluation import evaluate
+
+from ..common.recipes import Recipe
+from ..common.rows import Outcome
+from ..common.runner import judged_network
+from .methods import sampling_attacks
 
 PCA_IMAGES = 10_000
 """Training images whose principal components span Figure 1."""

@@ -23,14 +23,14 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
-from experiments.common.attack_menu import MENU, listed, make_attacks, number
-from experiments.common.cli import command_line
-from experiments.evaluate.config import Config, default_folder, load
-from experiments.evaluate.plots import draw_curve, draw_grid
 from jaxrobust import checks, evaluation, figures
-from jaxrobust.data import Split
 from jaxrobust.evaluation import Flag, Report, attack_flags, audit
 from jaxrobust.files import write_text_atomic
+
+from ..common.attack_menu import MENU, listed, make_attacks, number
+from ..common.cli import command_line
+from .config import Config, default_folder
+from .plots import draw_curve, draw_grid
 
 
 def main(config: Config) -> Report:
@@ -46,8 +46,8 @@ def main(config: Config) -> Report:
                 "attacks, such as --curve-attack apgd-t"
             )
     checks.at_least("grid", config.grid, 0)
-    trained, dataset = load(config)
-    examples: Split = getattr(dataset, config.split)
+    trained, dataset = config.subject.load()
+    examples = config.subject.examples(dataset)
     folder = config.out or default_folder(config, dataset)
     options = {
         "batch_size": config.batch_size,
@@ -61,10 +61,10 @@ def main(config: Config) -> Report:
         examples,
         suite,
         survivors=not config.individually,
-        keep_examples=config.grid > 0,
+        keep_examples=config.grid > 0 or config.save_examples,
         folder=folder / "batches",
         metadata={
-            "data": f"{dataset.label}, {config.split}",
+            "data": f"{dataset.label}, {config.subject.split}",
             "model": trained.name,
             "threat": f"{config.threat} {config.eps}",
             "seed": config.seed,
@@ -87,7 +87,8 @@ def main(config: Config) -> Report:
     if jax.process_index() == 0:
         if config.grid:
             drawn["grid"] = draw_grid(report, trained, examples, config.grid)
-        publish(folder, report, [*flags, *attack_flags(report)], drawn)
+        flags = [*flags, *attack_flags(report)]
+        publish(folder, report, flags, drawn, examples=config.save_examples)
         Console().print(f"{time.perf_counter() - began:.0f} s on {jax.device_count()} device(s)")
     return report
 
@@ -97,16 +98,19 @@ def publish(
     report: Report,
     flags: Sequence[Flag],
     drawn: Mapping[str, figures.Figure | None],
+    *,
+    examples: bool,
 ) -> None:
-    """Prints the table and the warnings, and writes both and the figures."""
+    """Prints the table and the warnings, and writes both, the figures, and perhaps the examples."""
     console = Console()
     report.print(console)
     for flag in flags:
         told = f"{flag.severity}: {flag.name}: {flag.message}"
         console.print(told, soft_wrap=True, markup=False)
-    report.save(folder / "report")
+    report.save(folder / "report", examples=examples)
     rows = [flag._asdict() for flag in flags]
     written = [folder / "report.md", write_text_atomic(folder / "flags.json", json.dumps(rows))]
+    written += [folder / "report.npz"] if examples else []
     for name, figure in drawn.items():
         if figure is None:
             console.print(f"no image was broken: no {name} drawn")

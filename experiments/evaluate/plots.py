@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common.attack_menu import make_threat, menu_item
-from experiments.common.trained import Trained
-from experiments.evaluate.config import Config
 from jaxrobust import evaluation, figures
-from jaxrobust.data import Split, to_float
+from jaxrobust.data import Split, to_inputs
 from jaxrobust.evaluation import Curve, Report
 from jaxrobust.types import Attack
+
+from ..common.attack_menu import make_threat, menu_item
+from ..common.trained import Trained
+from .config import Config
 
 
 def draw_curve(
@@ -50,7 +51,7 @@ def draw_grid(
     rows = broken[strongest][:count]
     points = jnp.asarray(report.attacks[strongest].examples[rows])
     logits, _ = trained.model.apply(trained.variables, points, train=False, key=None, axes=())
-    clean = np.asarray(to_float(examples.x[rows]))
+    clean = np.asarray(to_inputs(examples.x[rows]))
     return figures.examples_grid(
         clean, np.asarray(points), examples.y[rows], np.asarray(logits.argmax(axis=-1))
     )

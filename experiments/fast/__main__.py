@@ -20,11 +20,11 @@ from pathlib import Path
 
 import jax
 
-from experiments.common.cli import command_line
-from experiments.common.tables import told
-from experiments.fast import tables
-from experiments.fast.config import Config, setting
-from experiments.fast.run import Rows, Run
+from ..common.cli import command_line
+from ..common.tables import told
+from . import tables
+from .config import Config, setting
+from .run import Rows, Run
 
 
 def main(config: Config) -> Rows:

@@ -7,11 +7,12 @@ from typing import Literal
 
 import tyro
 
-from experiments.common.integer_programs import TIME_LIMIT
-from experiments.common.options import Options, distinct
-from experiments.fast.methods import METHODS
-from experiments.fast.recipes import RECIPES, Setting, setting_of
 from jaxrobust import checks
+
+from ..common.integer_programs import TIME_LIMIT
+from ..common.options import Options, distinct
+from .methods import METHODS
+from .recipes import RECIPES, Setting, setting_of
 
 
 @dataclasses.dataclass(frozen=True)

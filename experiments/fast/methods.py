@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.common.defense_menu import PLAIN, mode, start
-from experiments.common.recipes import Recipe
-from experiments.common.rows import BEST_BY, Method
-from experiments.fast.recipes import STARTS, TABLE, TIMES, VERIFIED, Setting, Share
-from experiments.fast.starts import hypercube, previous
 from jaxrobust import attacks, defenses, training
 from jaxrobust.data import Dataset
 from jaxrobust.defenses import Defense
+
+from ..common.defense_menu import PLAIN, mode, start
+from ..common.recipes import Recipe
+from ..common.rows import BEST_BY, Method
+from .recipes import STARTS, TABLE, TIMES, VERIFIED, Setting, Share
+from .starts import hypercube, previous
 
 METHODS: Mapping[str, tuple[str, ...]] = {
     "table": (*TABLE["cifar10"],),

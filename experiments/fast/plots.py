@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.rows import BEST_BY, Outcome
 from jaxrobust import figures
 from jaxrobust.figures import Figure, Series
+
+from ..common.rows import BEST_BY, Outcome
 
 FGSM = "train_adversarial_accuracy"
 

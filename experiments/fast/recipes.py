@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.common.recipes import CIFAR10, DIGITS, MNIST, Recipe, Recipes, kin
+from ..common.recipes import CIFAR10, DIGITS, MNIST, Recipe, Recipes, kin
 
 
 class Share(NamedTuple):

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.clock import clock
-from experiments.common.options import Options
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method, Outcome
-from experiments.common.runner import judge, run_rows, setup
-from experiments.common.tables import publish
-from experiments.fast.recipes import Setting
 from jaxrobust import attacks, figures
 from jaxrobust.data import Dataset
 from jaxrobust.threats import Linf
 from jaxrobust.types import Attack
+
+from ..common.clock import clock
+from ..common.options import Options
+from ..common.recipes import Recipe
+from ..common.rows import Method, Outcome
+from ..common.runner import judge, run_rows, setup
+from ..common.tables import publish
+from .recipes import Setting
 
 Rows = list[dict[str, Any]]
 

@@ -10,17 +10,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common.defense_menu import REPLAYS
-from experiments.common.rows import BEST_BY, Outcome
-from experiments.common.runner import judged_network
-from experiments.common.tables import averaged, collapses, summarize
-from experiments.fast import methods, plots
-from experiments.fast.recipes import STARTS, TABLE, TIMES, VERIFIED
-from experiments.fast.run import Rows, Run, timed
-from experiments.fast.verified import Question, verify
 from jaxrobust import figures
 from jaxrobust.files import write_csv
 from jaxrobust.threats import Linf
+
+from ..common.defense_menu import REPLAYS
+from ..common.rows import BEST_BY, Outcome
+from ..common.runner import judged_network
+from ..common.tables import averaged, collapses, summarize
+from . import methods, plots
+from .recipes import STARTS, TABLE, TIMES, VERIFIED
+from .run import Rows, Run, timed
+from .verified import Question, verify
 
 
 def grouped(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
@@ -33,7 +34,7 @@ def table(run: Run) -> tuple[Rows, list[Path]]:
     """Table 4.1 and Figure 4.2."""
     made = methods.table_rows(run.chosen, run.settings, run.dataset)
     outcomes = run.train([method for method in made if run.wants(method.name)])
-    published = TABLE.get(run.options.dataset)
+    published = TABLE.get(run.options.name)
     found = summarize(outcomes, published, columns="clean / PGD-50-10 / minutes")
     for row, own in zip(found, grouped(outcomes).values(), strict=True):
         row |= timed(own, run.settings.batch_size) | {
@@ -83,7 +84,7 @@ def collapse(run: Run) -> tuple[Rows, list[Path]]:
 def start(run: Run) -> tuple[Rows, list[Path]]:
     """Table 4.3."""
     outcomes = run.train([m for m in methods.start_rows(run.settings) if run.wants(m.name)])
-    published = STARTS.get(run.options.dataset)
+    published = STARTS.get(run.options.name)
     found = summarize(outcomes, published, columns="PGD / std")
     for row, own in zip(found, grouped(outcomes).values(), strict=True):
         row["collapsed"] = collapses(own, drop=run.chosen.drop)
@@ -100,7 +101,7 @@ def verified(run: Run, time_limit: float) -> tuple[Rows, list[Path]]:
     columns = {f"{run.robust} at {t.radius:.3g}": run.pgd(t) for t in (small, full)}
     made = [m for m in methods.verified_rows(settings, run.dataset) if run.wants(m.name)]
     outcomes = run.train(made, columns=columns)
-    published = VERIFIED.get(run.options.dataset)
+    published = VERIFIED.get(run.options.name)
     found = summarize(outcomes, published, columns="clean / PGD .1 / PGD .3 / verified .1")
     question = Question(small, next(iter(columns)), chosen.exact, time_limit)
     model = judged_network(settings, run.dataset)
@@ -141,7 +142,7 @@ def race(run: Run) -> tuple[Rows, list[Path]]:
         return found, []
     target = run.chosen.target
     reached = first_to_reach(found, run.robust, target)
-    published = TIMES.get(run.options.dataset)
+    published = TIMES.get(run.options.name)
     if published is not None:
         for row in reached:
             told = " / ".join(f"{figure:g}" for figure in published[row["method"]])

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.common.integer_programs import verdicts
-from experiments.common.rows import Outcome
 from jaxrobust.data import Split
 from jaxrobust.evaluation import accuracy
 from jaxrobust.threats import Linf
 from jaxrobust.types import Model
+
+from ..common.integer_programs import verdicts
+from ..common.rows import Outcome
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,17 +18,18 @@ from typing import Any
 
 import jax
 
-from experiments.common.cli import command_line
-from experiments.common.runner import judge, run_rows, setup
-from experiments.common.tables import publish, summarize, told
-from experiments.fosc import plots
-from experiments.fosc.config import Config, checked
-from experiments.fosc.measure import TOP, fosc_probe
-from experiments.fosc.methods import rows_of, surrogate_row
-from experiments.fosc.recipes import COLUMNS, TABLE_1, columns
-from experiments.fosc.surrogate import transferred
-from experiments.fosc.tables import stages, strength
 from jaxrobust import figures
+
+from ..common.cli import command_line
+from ..common.runner import judge, run_rows, setup
+from ..common.tables import publish, summarize, told
+from . import plots
+from .config import Config, checked
+from .measure import TOP, fosc_probe
+from .methods import rows_of, surrogate_row
+from .recipes import COLUMNS, TABLE_1, columns
+from .surrogate import transferred
+from .tables import stages, strength
 
 
 def main(config: Config) -> dict[str, list[dict[str, Any]]]:
@@ -53,7 +54,7 @@ def main(config: Config) -> dict[str, list[dict[str, Any]]]:
     sheets: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
     drawn: dict[str, figures.Figure] = {}
     if "table" in config.part:
-        rows = summarize(outcomes, TABLE_1.get(options.dataset), columns=COLUMNS)
+        rows = summarize(outcomes, TABLE_1.get(options.name), columns=COLUMNS)
         sheets["table"] = (title, "FOSC, Table 1", rows)
         rows, histograms = stages(outcomes)
         told_of = f"FOSC of PGD{settings.steps} on {dataset.validation.size} images held out"

@@ -7,10 +7,11 @@ from typing import Literal
 
 import tyro
 
-from experiments.common.options import Options, distinct
-from experiments.common.recipes import Recipe
-from experiments.fosc.recipes import METHODS, RECIPES
 from jaxrobust import checks
+
+from ..common.options import Options, distinct
+from ..common.recipes import Recipe
+from .recipes import METHODS, RECIPES
 
 PARTS = ("table", "black-box", "strength")
 

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from experiments.common.per_image import per_image
-from experiments.common.recipes import Recipe
-from experiments.common.runner import Probe
 from jaxrobust import attacks, checks, losses
 from jaxrobust.data import Split
 from jaxrobust.types import Array, Attack, Key, LogitsFn, Model, Variables
+
+from ..common.per_image import per_image
+from ..common.recipes import Recipe
+from ..common.runner import Probe
 
 TOP, BINS = 0.5, 20
 """Range and parts of a logged distribution; the range ends at the paper's c_max."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.common.defense_menu import make_methods, stepped
-from experiments.common.recipes import Recipe, kin
-from experiments.common.rows import Method
-from experiments.fosc.config import Config
-from experiments.fosc.recipes import LESSONS, SURROGATES, UNTIL
 from jaxrobust import defenses
 from jaxrobust.data import Dataset
+
+from ..common.defense_menu import make_methods, stepped
+from ..common.recipes import Recipe, kin
+from ..common.rows import Method
+from .config import Config
+from .recipes import LESSONS, SURROGATES, UNTIL
 
 
 def dynamic_row(config: Config, settings: Recipe) -> Method:

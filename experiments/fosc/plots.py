@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.fosc.measure import Convergence
+from .measure import Convergence
 
 
 def strength(rows: Sequence[Mapping[str, float]]) -> Figure:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from experiments.common.recipes import CIFAR10, DIGITS, MNIST, RAW, Recipe, Recipes
 from jaxrobust import attacks
 from jaxrobust.types import Attack
+
+from ..common.recipes import CIFAR10, DIGITS, MNIST, RAW, Recipe, Recipes
 
 # The batch size and the images held out are not in the paper.
 _MNIST = Recipe(

@@ -8,15 +8,16 @@ from typing import Any
 
 import jax
 
-from experiments.common.black_box import Source, black_box
-from experiments.common.options import Options
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Judge, Method, Outcome
-from experiments.common.runner import file_name, judged_network, run_rows
-from experiments.common.tables import averaged, beside
-from experiments.fosc.recipes import TABLE_2, columns
 from jaxrobust.data import Dataset
 from jaxrobust.types import Model
+
+from ..common.black_box import Source, black_box
+from ..common.options import Options
+from ..common.recipes import Recipe
+from ..common.rows import Judge, Method, Outcome
+from ..common.runner import file_name, judged_network, run_rows
+from ..common.tables import averaged, beside
+from .recipes import TABLE_2, columns
 
 
 def transferred(
@@ -60,6 +61,6 @@ def transferred(
             if jax.process_index() == 0:
                 report.save(folder / f"{file_name(method)}-from-surrogate-{outcome.seed}")
             runs.append({name: a.accuracy for name, a in report.attacks.items()})
-        shown = beside(method, TABLE_2.get(options.dataset), " / ".join(columns(settings)))
+        shown = beside(method, TABLE_2.get(options.name), " / ".join(columns(settings)))
         rows.append({"method": method, **averaged(runs), **shown})
     return rows

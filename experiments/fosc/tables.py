@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Outcome
-from experiments.common.runner import judged_network
-from experiments.common.tables import averaged
-from experiments.fosc import plots
-from experiments.fosc.measure import (
+from jaxrobust import figures
+from jaxrobust.data import Dataset
+
+from ..common.recipes import Recipe
+from ..common.rows import Outcome
+from ..common.runner import judged_network
+from ..common.tables import averaged
+from . import plots
+from .measure import (
     BINS,
     PREFIX,
     TOP,
@@ -22,9 +25,7 @@ from experiments.fosc.measure import (
     shares,
     traces,
 )
-from experiments.fosc.recipes import STAGES
-from jaxrobust import figures
-from jaxrobust.data import Dataset
+from .recipes import STAGES
 
 Histograms = Mapping[str, Mapping[int, np.ndarray]]
 """Shares of images by method and epoch."""

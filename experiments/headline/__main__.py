@@ -23,21 +23,22 @@ from typing import Any
 
 import jax
 
-from experiments.common.cli import command_line
-from experiments.common.options import Options
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Judge, Outcome
-from experiments.common.runner import run_rows, setup
-from experiments.common.tables import publish, told
-from experiments.headline import costs
-from experiments.headline.config import Config, setting
-from experiments.headline.deadline import Deadline
-from experiments.headline.judging import judged, missing
-from experiments.headline.methods import Row, rows_of
-from experiments.headline.recipes import PUBLISHED
-from experiments.headline.tables import front, table_of
 from jaxrobust import attacks, figures
 from jaxrobust.data import Dataset
+
+from ..common.cli import command_line
+from ..common.options import Options
+from ..common.recipes import Recipe
+from ..common.rows import Judge, Outcome
+from ..common.runner import run_rows, setup
+from ..common.tables import publish, told
+from . import costs
+from .config import Config, setting
+from .deadline import Deadline
+from .judging import judged, missing
+from .methods import Row, rows_of
+from .recipes import PUBLISHED
+from .tables import front, table_of
 
 
 def train(
@@ -84,7 +85,7 @@ def main(config: Config) -> list[dict[str, Any]]:
         batch_size=recipe.batch_size,
         flops=costs.forward_flops(recipe, dataset),
         peak=costs.peak(recipe.dtype) * jax.device_count(),
-        published=PUBLISHED.get(options.dataset),
+        published=PUBLISHED.get(options.name),
     )
     left = missing(rows, outcomes, found, seeds=options.seeds)
     if left:

@@ -7,10 +7,11 @@ import dataclasses
 import jax
 import tyro
 
-from experiments.common.options import Options, distinct
-from experiments.headline.methods import DEFAULT, ROWS
-from experiments.headline.recipes import RECIPES, Setting, setting_of
 from jaxrobust import checks
+
+from ..common.options import Options, distinct
+from .methods import DEFAULT, ROWS
+from .recipes import RECIPES, Setting, setting_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from experiments.common.arithmetic import jax_peak
-from experiments.common.recipes import Recipe
-from experiments.common.runner import network
 from jaxrobust.data import Dataset
+
+from ..common.arithmetic import jax_peak
+from ..common.recipes import Recipe
+from ..common.runner import network
 
 LARGE = 8192
 """Side of the matrices that show an accelerator's peak."""

@@ -8,16 +8,17 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.common.options import Options
-from experiments.common.rows import Outcome
-from experiments.common.runner import EVAL_BATCH, file_name, judged_network
-from experiments.headline.deadline import Deadline
-from experiments.headline.methods import Row
-from experiments.headline.recipes import RESTARTS, Setting
 from jaxrobust import attacks
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import Report, evaluate
 from jaxrobust.types import Attack
+
+from ..common.options import Options
+from ..common.rows import Outcome
+from ..common.runner import EVAL_BATCH, file_name, judged_network
+from .deadline import Deadline
+from .methods import Row
+from .recipes import RESTARTS, Setting
 
 
 class Trial(NamedTuple):

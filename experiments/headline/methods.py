@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from experiments.common.defense_menu import CONSTRAINED, PLAIN, multiplier
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method
 from jaxrobust import checks
 from jaxrobust.data import Dataset
+
+from ..common.defense_menu import CONSTRAINED, PLAIN, multiplier
+from ..common.recipes import Recipe
+from ..common.rows import Method
 
 STEP = 2
 """Forward passes that a gradient in the image costs: there and back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from experiments.common.recipes import QUICK, Recipe, Recipes, kin
+from ..common.recipes import QUICK, Recipe, Recipes, kin
 
 
 @dataclasses.dataclass(frozen=True)

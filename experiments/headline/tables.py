@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.clock import clock
-from experiments.common.rows import Outcome
-from experiments.common.tables import averaged, beside, remarks
-from experiments.headline.judging import Found
-from experiments.headline.methods import Row
-from experiments.headline.recipes import COLUMNS
 from jaxrobust import figures
+
+from ..common.clock import clock
+from ..common.rows import Outcome
+from ..common.tables import averaged, beside, remarks
+from .judging import Found
+from .methods import Row
+from .recipes import COLUMNS
 
 
 def table_of(

@@ -20,17 +20,18 @@ from pathlib import Path
 
 import jax
 
-from experiments.common.cli import command_line
-from experiments.common.rows import Outcome
-from experiments.common.tables import publish, summarize, told
-from experiments.imagenet.config import Config, load, network, setting_of
-from experiments.imagenet.judging import evaluate_stream
-from experiments.imagenet.plots import phases_figure
-from experiments.imagenet.recipes import Setting, row_name
-from experiments.imagenet.tables import COLUMNS, described, phase_rows
 from jaxrobust import figures, training
 from jaxrobust.data import Stream
 from jaxrobust.types import Model
+
+from ..common.cli import command_line
+from ..common.rows import Outcome
+from ..common.tables import publish, summarize, told
+from .config import Config, load, network, setting_of
+from .judging import evaluate_stream
+from .plots import phases_figure
+from .recipes import Setting, row_name
+from .tables import COLUMNS, described, phase_rows
 
 
 def run_row(

@@ -9,12 +9,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from experiments.common.options import distinct
-from experiments.imagenet.made_up import NAME, made_up
-from experiments.imagenet.recipes import MEAN, PRESETS, STD, Setting, checked, with_phases
 from jaxrobust.data import Stream, open_stream
 from jaxrobust.models import build, from_linen
 from jaxrobust.types import Model
+
+from ..common.options import distinct
+from .made_up import NAME, made_up
+from .recipes import MEAN, PRESETS, STD, Setting, checked, with_phases
 
 
 @dataclasses.dataclass(frozen=True)

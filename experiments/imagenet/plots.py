@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.imagenet.recipes import Setting
 from jaxrobust import figures
 from jaxrobust.data import Stream
+
+from .recipes import Setting
 
 SHOWN = 8
 """Images of each phase in the figure."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.rows import Outcome
-from experiments.imagenet.config import Config
-from experiments.imagenet.recipes import Setting
 from jaxrobust.data import Stream
+
+from ..common.rows import Outcome
+from .config import Config
+from .recipes import Setting
 
 COLUMNS = "clean / PGD+1 / PGD+10"
 

@@ -15,15 +15,16 @@ import time
 
 import jax
 
-from experiments.common.cli import command_line
-from experiments.common.defense_menu import METHODS
-from experiments.common.options import distinct
-from experiments.common.runner import judge, run_rows, setup
-from experiments.common.tables import publish, summarize, told
-from experiments.methods.config import RECIPES, Config
-from experiments.methods.methods import rows_of
-from experiments.methods.published import SOURCES
 from jaxrobust import checks
+
+from ..common.cli import command_line
+from ..common.defense_menu import METHODS
+from ..common.options import distinct
+from ..common.runner import judge, run_rows, setup
+from ..common.tables import publish, summarize, told
+from .config import RECIPES, Config
+from .methods import rows_of
+from .published import SOURCES
 
 
 def main(config: Config) -> list[dict]:

@@ -6,9 +6,9 @@ import dataclasses
 
 import tyro
 
-from experiments.common.defense_menu import METHODS
-from experiments.common.options import Options
-from experiments.common.recipes import QUICK, Recipes
+from ..common.defense_menu import METHODS
+from ..common.options import Options
+from ..common.recipes import QUICK, Recipes
 
 RECIPES: Recipes = {
     name: dataclasses.replace(recipe, autoattack=200) for name, recipe in QUICK.items()

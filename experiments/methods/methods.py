@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from experiments.common.defense_menu import REPLAYS, make_methods
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method
-from experiments.methods.config import Config
 from jaxrobust.data import Dataset
+
+from ..common.defense_menu import REPLAYS, make_methods
+from ..common.recipes import Recipe
+from ..common.rows import Method
+from .config import Config
 
 
 def rows_of(config: Config, settings: Recipe, dataset: Dataset) -> list[Method]:

@@ -20,22 +20,23 @@ from pathlib import Path
 
 import jax
 
-from experiments.common import curves
-from experiments.common.cli import command_line
-from experiments.common.long_runs import images_of, in_norm, split_off
-from experiments.common.probe import probe_of, watched
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method, Outcome
-from experiments.common.runner import judge, run_rows, setup, table_attacks
-from experiments.common.tables import publish, summarize, told
-from experiments.overfitting import methods as rows
-from experiments.overfitting.config import Config, check
-from experiments.overfitting.parts import part_of
-from experiments.overfitting.published import PUBLISHED
-from experiments.overfitting.semi_supervised import with_pseudo_labels
-from experiments.overfitting.tables import table_of
 from jaxrobust import figures
 from jaxrobust.data import Dataset, Split
+
+from ..common import curves
+from ..common.cli import command_line
+from ..common.long_runs import images_of, in_norm, split_off
+from ..common.probe import probe_of, watched
+from ..common.recipes import Recipe
+from ..common.rows import Method, Outcome
+from ..common.runner import judge, run_rows, setup, table_attacks
+from ..common.tables import publish, summarize, told
+from . import methods as rows
+from .config import Config, check
+from .parts import part_of
+from .published import PUBLISHED
+from .semi_supervised import with_pseudo_labels
+from .tables import table_of
 
 
 def trained(
@@ -82,7 +83,7 @@ def main(config: Config) -> list[dict]:
 
     part = part_of(config, settings, dataset, pool, label)
     outcomes = trained(part.methods, settings, dataset, config=config, folder=folder)
-    published = PUBLISHED.get((options.dataset, config.norm), {})
+    published = PUBLISHED.get((options.name, config.norm), {})
     table = table_of(part.shown, outcomes, published)
     if jax.process_index() != 0:
         return table

@@ -7,11 +7,12 @@ from typing import Literal
 
 import tyro
 
-from experiments.common.options import Options, distinct
-from experiments.common.probe import require_probe
-from experiments.overfitting.grids import Grid
-from experiments.overfitting.methods import SCHEDULES
 from jaxrobust import checks
+
+from ..common.options import Options, distinct
+from ..common.probe import require_probe
+from .grids import Grid
+from .methods import SCHEDULES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from experiments.common.defense_menu import PLAIN
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method
-from experiments.overfitting import methods
 from jaxrobust import checks
 from jaxrobust.data import Dataset
+
+from ..common.defense_menu import PLAIN
+from ..common.recipes import Recipe
+from ..common.rows import Method
+from . import methods
 
 CUTOUT = 14 / 32
 """Side of the thesis's best square, as a share of the image's."""

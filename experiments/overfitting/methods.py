@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from experiments.common.defense_menu import PLAIN, mode, stepped
-from experiments.common.long_runs import split_off
-from experiments.common.recipes import Recipe, kin
-from experiments.common.rows import Method
 from jaxrobust import attacks, checks, defenses, training
 from jaxrobust.data import Dataset
 from jaxrobust.defenses import Defense
+
+from ..common.defense_menu import PLAIN, mode, stepped
+from ..common.long_runs import split_off
+from ..common.recipes import Recipe, kin
+from ..common.rows import Method
 
 REFLECT = training.crop_flip(mode="reflect")
 """The thesis's crops and flips."""
@@ -98,9 +99,9 @@ def schedules(names: Sequence[str], settings: Recipe, defense: Defense) -> list[
     return rows
 
 
-def widths(values: Sequence[int], dataset: Dataset, defense: Defense) -> list[Method]:
-    """PGD training of the data's wide network at each width."""
-    model, options = WIDE[kin(dataset.name)]
+def widths(values: Sequence[int], dataset: str, defense: Defense) -> list[Method]:
+    """PGD training of the wide network that goes with a data set at each width."""
+    model, options = WIDE[kin(dataset)]
     rows = []
     for width in values:
         checks.at_least("width", width, 1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from experiments.common.attack_menu import number
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method
-from experiments.overfitting import methods as rows
-from experiments.overfitting.config import Config
-from experiments.overfitting.grids import EARLY, REGULARIZERS, SEMI, chosen, grid
 from jaxrobust.data import Dataset, Split
+
+from ..common.attack_menu import number
+from ..common.recipes import Recipe
+from ..common.rows import Method
+from . import methods as rows
+from .config import Config
+from .grids import EARLY, REGULARIZERS, SEMI, chosen, grid
 
 
 class Part(NamedTuple):
@@ -61,7 +62,7 @@ def part_of(
     if config.part == "schedules":
         return plain(rows.schedules(config.schedules, settings, defense))
     if config.part == "widths":
-        return plain(rows.widths(config.widths, dataset, defense))
+        return plain(rows.widths(config.widths, config.options.dataset, defense))
     if config.part == "radii":
         usual = [settings.epsilon * share for share in (0.5, 1.0, 2.0)]
         radii = usual if config.radii is None else [number(t, "radii") for t in config.radii]

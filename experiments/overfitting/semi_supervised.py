@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method
-from experiments.common.runner import EVAL_BATCH, judge, network, run_rows
-from experiments.overfitting.methods import reflected
 from jaxrobust import data, defenses
 from jaxrobust.data import Dataset, Split
 from jaxrobust.types import Model, Variables
+
+from ..common.recipes import Recipe
+from ..common.rows import Method
+from ..common.runner import EVAL_BATCH, judge, network, run_rows
+from .methods import reflected
 
 
 def predictions(model: Model, variables: Variables, x: np.ndarray) -> np.ndarray:
@@ -24,7 +25,7 @@ def predictions(model: Model, variables: Variables, x: np.ndarray) -> np.ndarray
 
     @jax.jit
     def predict(batch: jax.Array) -> jax.Array:
-        logits, _ = model.apply(variables, data.to_float(batch), train=False, key=None, axes=())
+        logits, _ = model.apply(variables, data.to_inputs(batch), train=False, key=None, axes=())
         return jnp.argmax(logits, axis=-1)
 
     starts = range(0, len(x), EVAL_BATCH)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.rows import BEST_BY, Outcome
-from experiments.common.tables import averaged, beside, remarks
+from ..common.rows import BEST_BY, Outcome
+from ..common.tables import averaged, beside, remarks
 
 FINAL = 5
 """Last epochs whose mean is the final error (Wong's thesis, section 4.3.4)."""

@@ -21,19 +21,20 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from experiments.common.attack_menu import listed
-from experiments.common.cli import command_line
-from experiments.common.tables import publish
-from experiments.provable import cascades, exactness, plots, released, tables
-from experiments.provable.config import Config, load, setting
-from experiments.provable.costs import cost_rows
-from experiments.provable.measure import Run
-from experiments.provable.planar import planar
-from experiments.provable.plots import draw_estimators, draw_radii
-from experiments.provable.recipes import PARTS, RELEASED
-from experiments.provable.subjects import Subject, Trainer
-from experiments.provable.tables import Results, _compared
 from jaxrobust import figures
+
+from ..common.attack_menu import listed
+from ..common.cli import command_line
+from ..common.tables import publish
+from . import cascades, exactness, plots, released, tables
+from .config import Config, load, setting
+from .costs import cost_rows
+from .measure import Run
+from .planar import planar
+from .plots import draw_estimators, draw_radii
+from .recipes import PARTS, RELEASED
+from .subjects import Subject, Trainer
+from .tables import Results, _compared
 
 
 def certify(config: Config, run: Run, subjects: Sequence[Subject], results: Results) -> None:

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common.trained import predictions
-from experiments.provable.certifiers import CERTIFICATES, own
-from experiments.provable.measure import Run
-from experiments.provable.subjects import Subject, Trainer, defense
-from jaxrobust.data import Split, to_float
+from jaxrobust.data import Split, to_inputs
 from jaxrobust.duals.cascade import RULES, decide, uncertified
 from jaxrobust.types import Variables
+
+from ..common.trained import predictions
+from .certifiers import CERTIFICATES, own
+from .measure import Run
+from .subjects import Subject, Trainer, defense
 
 PAPER = CERTIFICATES["Wong-Kolter"]
 """The bounds that the thesis and the released code use in cascades."""
@@ -66,7 +67,7 @@ def stage_rows(run: Run, cascade: Cascade) -> list[dict[str, Any]]:
         one = subject._replace(variables=variables)
         found = run.certify(one, f"stage{stage}", own, **PAPER)
         proofs.append(found.certified)
-        labels.append(predictions(one.model, one.variables, np.asarray(to_float(examples.x))))
+        labels.append(predictions(one.model, one.variables, np.asarray(to_inputs(examples.x))))
     rows = []
     for count in range(1, len(labels) + 1):
         row: dict[str, Any] = {"method": f"{subject.row.name}, {count} of {len(labels)} stages"}

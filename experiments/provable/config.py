@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from experiments.common.attack_menu import MENU, listed, menu_item, number
-from experiments.provable import released
-from experiments.provable.certifiers import CERTIFICATES, OPTIMIZED
-from experiments.provable.recipes import METHODS, NETWORKS, PARTS, PRESETS, RELEASED, Setting
 from jaxrobust import checks, data
 from jaxrobust.data import Dataset
+
+from ..common.attack_menu import MENU, listed, menu_item, number
+from . import released
+from .certifiers import CERTIFICATES, OPTIMIZED
+from .recipes import METHODS, NETWORKS, PARTS, PRESETS, RELEASED, Setting
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.integer_programs import verdicts
-from experiments.provable.measure import Measured, Run
+from ..common.integer_programs import verdicts
+from .measure import Measured, Run
 
 
 def settled(run: Run, measured: Measured) -> list[dict[str, Any]]:

@@ -10,21 +10,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common.attack_menu import Budget, make_attacks
-from experiments.provable.certifiers import (
+from jaxrobust import evaluation
+from jaxrobust.data import Split
+from jaxrobust.evaluation import Report
+from jaxrobust.evaluation.certified import CertifiedReport, Certifier, certified, deterministic
+from jaxrobust.evaluation.sandwich import Sandwich, sandwich
+
+from ..common.attack_menu import Budget, make_attacks
+from .certifiers import (
     CERTIFICATES,
     OPTIMIZED,
     TIGHTEST,
     WidestRadius,
     optimized,
 )
-from experiments.provable.recipes import Setting
-from experiments.provable.subjects import Subject
-from jaxrobust import evaluation
-from jaxrobust.data import Split
-from jaxrobust.evaluation import Report
-from jaxrobust.evaluation.certified import CertifiedReport, Certifier, certified, deterministic
-from jaxrobust.evaluation.sandwich import Sandwich, sandwich
+from .recipes import Setting
+from .subjects import Subject
 
 SLOPE_STEPS = 20
 """Steps of the search for slopes."""

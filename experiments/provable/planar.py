@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.provable import plots, tables
-from experiments.provable.polytopes import polytopes
-from experiments.provable.toy import (
+from jaxrobust.figures import Figure
+
+from . import plots, tables
+from .polytopes import polytopes
+from .toy import (
     EPSILON,
     POINTS,
     SIZES,
@@ -21,7 +23,6 @@ from experiments.provable.toy import (
     random_network,
     sample_points,
 )
-from jaxrobust.figures import Figure
 
 RADII = (0.05, 0.1, 0.25)
 NETWORKS = 3

@@ -11,11 +11,11 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
-from experiments.provable import estimators, plots
-from experiments.provable.measure import Run
-from experiments.provable.polytopes import Polytope
-from experiments.provable.subjects import Subject
-from experiments.provable.tables import UPPER, Results
+from . import estimators, plots
+from .measure import Run
+from .polytopes import Polytope
+from .subjects import Subject
+from .tables import UPPER, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

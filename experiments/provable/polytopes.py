@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import ConvexHull, HalfspaceIntersection
 
-from experiments.provable.toy import METHODS, Params, logits_fn
 from jaxrobust.duals.bounds import lower_bounds
 from jaxrobust.threats import Linf
 from jaxrobust.types import Array
+
+from .toy import METHODS, Params, logits_fn
 
 DIRECTIONS = 64
 SIDE = 80

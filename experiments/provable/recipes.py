@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from experiments.common.recipes import Recipe
-from experiments.provable.published import PUBLISHED
+from ..common.recipes import Recipe
+from .published import PUBLISHED
 
 
 class Network(NamedTuple):

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.common.attack_menu import make_threat
-from experiments.common.reference import original_order
-from experiments.common.trained import released
-from experiments.provable.cascades import Cascade
-from experiments.provable.measure import Measured
-from experiments.provable.recipes import Setting
-from experiments.provable.subjects import Row, Subject
 from jaxrobust import data
 from jaxrobust.data import Dataset
 from jaxrobust.models import load_cascade
+
+from ..common.attack_menu import make_threat
+from ..common.reference import original_order
+from ..common.trained import released
+from .cascades import Cascade
+from .measure import Measured
+from .recipes import Setting
+from .subjects import Row, Subject
 
 WEIGHTS = {"standard": "mnist_small_standard", "dual": "mnist_small_dual_linf_0.1"}
 """Stems of the files by method."""

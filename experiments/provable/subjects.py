@@ -10,16 +10,17 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
-from experiments.common.attack_menu import make_threat
-from experiments.common.runner import AUGMENT, Study, study
-from experiments.provable.published import told
-from experiments.provable.recipes import NETWORKS, Setting
 from jaxrobust import defenses, training
 from jaxrobust.data import Dataset, Split
 from jaxrobust.defenses import Defense
 from jaxrobust.models import build, from_linen
 from jaxrobust.models.pretrained import CIFAR_MEAN, CIFAR_STD
 from jaxrobust.types import Model, ThreatModel, Variables
+
+from ..common.attack_menu import make_threat
+from ..common.runner import AUGMENT, Study, study
+from .published import told
+from .recipes import NETWORKS, Setting
 
 
 class Row(NamedTuple):

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.provable import released
-from experiments.provable.config import Config
-from experiments.provable.measure import Measured
-from experiments.provable.polytopes import Polytope, area
-from experiments.provable.published import told
-from experiments.provable.recipes import Setting
 from jaxrobust import figures
+
+from . import released
+from .config import Config
+from .measure import Measured
+from .polytopes import Polytope, area
+from .published import told
+from .recipes import Setting
 
 UNDECIDED = "undecided"
 

@@ -22,10 +22,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.common.cli import command_line
-from experiments.common.tables import cells, markdown_table
 from jaxrobust.evaluation.report import show
 from jaxrobust.files import write_text_atomic
+
+from ..common.cli import command_line
+from ..common.tables import cells, markdown_table
 
 COLUMNS = ("setup", "script", "data", "row", "seeds", "measured", "published", "source")
 

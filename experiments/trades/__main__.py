@@ -21,11 +21,12 @@ from typing import Any
 
 import jax
 
-from experiments.common.cli import command_line
-from experiments.common.tables import publish, told
-from experiments.trades.config import Config
-from experiments.trades.tables import jobs
 from jaxrobust import figures
+
+from ..common.cli import command_line
+from ..common.tables import publish, told
+from .config import Config
+from .tables import jobs
 
 
 def main(config: Config) -> dict[str, list[dict[str, Any]]]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from experiments.common.options import Options
+from ..common.options import Options
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from experiments.common.defense_menu import mode, stepped
-from experiments.common.options import distinct
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Method
 from jaxrobust import attacks, checks, defenses
 from jaxrobust.types import Attack
+
+from ..common.defense_menu import mode, stepped
+from ..common.options import distinct
+from ..common.recipes import Recipe
+from ..common.rows import Method
 
 
 def trades_row(settings: Recipe, weight: float) -> Method:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from experiments.common.recipes import DIGITS, MNIST, QUICK, Recipe, Recipes
+from ..common.recipes import DIGITS, MNIST, QUICK, Recipe, Recipes
 
 # Section 5.3. The milestones, the momentum and the weight decay are the released code's (which on
 # CIFAR-10 stops after 76 of the paper's 100 epochs).

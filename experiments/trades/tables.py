@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.common.defense_menu import make_methods
-from experiments.common.options import distinct
-from experiments.common.rows import Judge, Method
-from experiments.common.runner import judge, run_rows, setup
-from experiments.common.tables import summarize
-from experiments.trades import theorem
-from experiments.trades.config import Config
-from experiments.trades.methods import FAST, WHITE_BOX, binary_row, iterated, trades_row, white_box
-from experiments.trades.recipes import (
+from jaxrobust import checks, defenses, figures
+
+from ..common.defense_menu import make_methods
+from ..common.options import distinct
+from ..common.rows import Judge, Method
+from ..common.runner import judge, run_rows, setup
+from ..common.tables import summarize
+from . import theorem
+from .config import Config
+from .methods import FAST, WHITE_BOX, binary_row, iterated, trades_row, white_box
+from .recipes import (
     COLUMNS,
     LAMBDAS,
     PUBLISHED,
@@ -27,8 +29,7 @@ from experiments.trades.recipes import (
     THEOREM,
     WEIGHTS,
 )
-from experiments.trades.transfers import transfers
-from jaxrobust import checks, defenses, figures
+from .transfers import transfers
 
 TRADES = (1.0, 6.0)
 """1 / lambda of the rows of Tables 5 to 10."""
@@ -69,14 +70,14 @@ def models(config: Config, parts: tuple[str, ...]) -> Job:
         title = setup(settings, dataset, options.seeds)
         sheets = {}
         if "table" in parts:
-            found = summarize(outcomes, PUBLISHED.get(options.dataset), columns=COLUMNS)
+            found = summarize(outcomes, PUBLISHED.get(options.name), columns=COLUMNS)
             sheets["table"] = Sheet(title, "TRADES, Tables 5 and 8", found)
         if "black-box" in parts:
             found = transfers(
                 outcomes,
                 settings,
                 dataset,
-                PUBLISHED_BLACK_BOX.get(options.dataset),
+                PUBLISHED_BLACK_BOX.get(options.name),
                 folder=folder / "black_box",
                 progress=options.progress,
             )
@@ -112,7 +113,7 @@ def sensitivity(config: Config) -> Job:
             point = tuple(np.asarray([run[name] for run in runs]) for name in ("Clean", column))
             points[row.name.removeprefix("trades 1/lambda=")] = point
         found = summarize(
-            outcomes, PUBLISHED_SENSITIVITY.get(options.dataset), columns="clean / FGSM^k"
+            outcomes, PUBLISHED_SENSITIVITY.get(options.name), columns="clean / FGSM^k"
         )
         figure = figures.trade_off(
             {"TRADES, over 1 / lambda": points},
@@ -143,7 +144,7 @@ def bound(config: Config) -> Job:
             judge=Judge({}),
             **options.runs(folder / "theorem", classes=theorem.CLASSES),
         )
-        published = options.dataset == "mnist"
+        published = options.name == "mnist"
         found = theorem.table_3(outcomes, settings, dataset, lambdas, published=published)
         title = setup(settings, dataset, options.seeds)
         title = f"{title} (A_nat and A_rob; the others are shares and means)"
@@ -162,7 +163,7 @@ def jobs(config: Config) -> list[Job]:
     parts = config.part
     if parts is None:
         parts = ("table", "sensitivity", "black-box")
-        parts += ("theorem",) if (options.dataset, options.preset) in THEOREM else ()
+        parts += ("theorem",) if (options.name, options.preset) in THEOREM else ()
     _some("part", parts)
     for part in parts:
         checks.choice("part", part, ("table", "sensitivity", "black-box", "theorem"))

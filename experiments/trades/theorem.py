@@ -19,15 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from experiments.common.per_image import per_image
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Outcome
-from experiments.common.runner import judged_network
-from experiments.common.tables import averaged, beside
-from experiments.trades.recipes import PUBLISHED_THEOREM
 from jaxrobust import attacks, checks
 from jaxrobust.data import Dataset, Split
 from jaxrobust.types import Array, Attack, Key, LogitsFn
+
+from ..common.per_image import per_image
+from ..common.recipes import Recipe
+from ..common.rows import Outcome
+from ..common.runner import judged_network
+from ..common.tables import averaged, beside
+from .recipes import PUBLISHED_THEOREM
 
 CLASSES = (1, 3)
 """The negative and the positive class."""

@@ -10,15 +10,16 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from experiments.common.black_box import Source, black_box
-from experiments.common.per_image import clean_cross_entropy, per_image
-from experiments.common.recipes import Recipe
-from experiments.common.rows import Outcome
-from experiments.common.runner import file_name, judged_network
-from experiments.common.tables import averaged, beside
-from experiments.trades.methods import iterated
 from jaxrobust import attacks
 from jaxrobust.data import Dataset, Split
+
+from ..common.black_box import Source, black_box
+from ..common.per_image import clean_cross_entropy, per_image
+from ..common.recipes import Recipe
+from ..common.rows import Outcome
+from ..common.runner import file_name, judged_network
+from ..common.tables import averaged, beside
+from .methods import iterated
 
 PAIRS = (
     ("pgd", "erm"),

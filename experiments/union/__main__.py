@@ -18,16 +18,17 @@ from typing import Any
 
 import jax
 
-from experiments.common.cli import command_line
-from experiments.common.rows import Judge
-from experiments.common.runner import run_rows
-from experiments.common.tables import publish, told
-from experiments.union.config import Config, load, setting
-from experiments.union.methods import rows_of
-from experiments.union.recipes import NORMS
-from experiments.union.suite import suite
-from experiments.union.tables import Evaluator, details, summary, title, trained_by
 from jaxrobust import figures
+
+from ..common.cli import command_line
+from ..common.rows import Judge
+from ..common.runner import run_rows
+from ..common.tables import publish, told
+from .config import Config, load, setting
+from .methods import rows_of
+from .recipes import NORMS
+from .suite import suite
+from .tables import Evaluator, details, summary, title, trained_by
 
 
 def main(config: Config) -> list[dict[str, Any]]:
@@ -52,7 +53,7 @@ def main(config: Config) -> list[dict[str, Any]]:
         norm: {outcome.method: evaluator.curve(outcome, norm) for outcome in first}
         for norm in (NORMS if config.curves else ())
     }
-    table = summary(judged, options.dataset)
+    table = summary(judged, options.name)
     if jax.process_index() != 0:
         return table
 

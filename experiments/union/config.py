@@ -6,11 +6,12 @@ import dataclasses
 
 import tyro
 
-from experiments.common.options import Options, distinct
-from experiments.union.methods import ROWS
-from experiments.union.recipes import RECIPES, Setting, setting_of
 from jaxrobust import checks
 from jaxrobust.data import Dataset
+
+from ..common.options import Options, distinct
+from .methods import ROWS
+from .recipes import RECIPES, Setting, setting_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from experiments.common.attack_menu import Ball, make_threat
-from experiments.common.defense_menu import mode
-from experiments.common.rows import Method
-from experiments.union.recipes import NORMS, Setting
-from experiments.union.suite import steepest
 from jaxrobust import attacks, checks, defenses
 from jaxrobust.defenses import Defense
 from jaxrobust.threats import L1, L2, Linf, Union
 from jaxrobust.types import Attack
+
+from ..common.attack_menu import Ball, make_threat
+from ..common.defense_menu import mode
+from ..common.rows import Method
+from .recipes import NORMS, Setting
+from .suite import steepest
 
 
 def training_attacks(setting: Setting) -> dict[str, Attack]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from experiments.common.recipes import CIFAR10, DIGITS, MNIST, Recipe, Recipes, kin
+from ..common.recipes import CIFAR10, DIGITS, MNIST, Recipe, Recipes, kin
 
 NORMS = ("linf", "l2", "l1")
 

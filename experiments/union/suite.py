@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.common.attack_menu import Ball, make_threat
-from experiments.union.recipes import NORMS, Setting
 from jaxrobust import attacks, checks
 from jaxrobust.evaluation import Report, accuracy
 from jaxrobust.threats import L1, Union
 from jaxrobust.types import Attack
+
+from ..common.attack_menu import Ball, make_threat
+from .recipes import NORMS, Setting
 
 
 def steepest(threat: Ball, *, step_size: float, steps: int, **options: object) -> Attack:

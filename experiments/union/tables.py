@@ -9,17 +9,18 @@ from typing import Any
 
 import jax
 
-from experiments.common.attack_menu import make_threat
-from experiments.common.rows import Outcome
-from experiments.common.runner import EVAL_BATCH, judged_network
-from experiments.common.tables import averaged
-from experiments.union.recipes import NORMS, PUBLISHED, Setting
-from experiments.union.suite import suite, worst_cases
 from jaxrobust import attacks
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import Curve, Report, curve, evaluate
 from jaxrobust.threats import L1
 from jaxrobust.types import Attack
+
+from ..common.attack_menu import make_threat
+from ..common.rows import Outcome
+from ..common.runner import EVAL_BATCH, judged_network
+from ..common.tables import averaged
+from .recipes import NORMS, PUBLISHED, Setting
+from .suite import suite, worst_cases
 
 COLUMNS = "clean / linf / l2 / l1 / all"
 

@@ -20,15 +20,18 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from experiments.common.cli import command_line
-from experiments.common.runner import study
-from experiments.common.tables import publish
-from experiments.wasserstein import plots, reference
-from experiments.wasserstein.config import Config, load, results_folder, setting
-from experiments.wasserstein.measure import Run, broken, distances
-from experiments.wasserstein.recipes import Setting
-from experiments.wasserstein.subjects import Subject, released_subjects, trained_subjects
-from experiments.wasserstein.tables import (
+from jaxrobust import figures
+from jaxrobust.data import Dataset
+
+from ..common.cli import command_line
+from ..common.runner import study
+from ..common.tables import publish
+from . import plots, reference
+from .config import Config, load, results_folder, setting
+from .measure import Run, broken, distances
+from .recipes import Setting
+from .subjects import Subject, released_subjects, trained_subjects
+from .tables import (
     by_size,
     costly_rows,
     described,
@@ -37,8 +40,6 @@ from experiments.wasserstein.tables import (
     table,
     warnings,
 )
-from jaxrobust import figures
-from jaxrobust.data import Dataset
 
 
 def subjects(config: Config, chosen: Setting, dataset: Dataset) -> list[Subject]:

@@ -6,11 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments.common.reference import original_order
-from experiments.wasserstein.recipes import PRESETS, Setting
-from experiments.wasserstein.subjects import RELEASED, TRAINED
 from jaxrobust import checks, data
 from jaxrobust.data import Dataset
+
+from ..common.reference import original_order
+from .recipes import PRESETS, Setting
+from .subjects import RELEASED, TRAINED
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,14 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common.trained import predictions
-from experiments.wasserstein.lp import exact_distance
-from experiments.wasserstein.recipes import Growth, Plans, Setting
-from experiments.wasserstein.subjects import Subject
 from jaxrobust import evaluation, sinkhorn
-from jaxrobust.data import to_float
+from jaxrobust.data import to_inputs
 from jaxrobust.evaluation import Curve, Report
 from jaxrobust.types import Attack
+
+from ..common.trained import predictions
+from .lp import exact_distance
+from .recipes import Growth, Plans, Setting
+from .subjects import Subject
 
 WIDENED = 1 + 1e-3
 """Rounding of the measured norms: a radius reaches so much further."""
@@ -174,7 +175,7 @@ def distances(results: Broken, count: int) -> list[dict[str, Any]]:
     bound = jax.jit(functools.partial(sinkhorn.distance, cost=cost))
     rows = []
     for index in np.flatnonzero(results.found)[:count]:
-        x = to_float(results.subject.examples.x[index])
+        x = to_inputs(results.subject.examples.x[index])
         z = results.points[index]
         bounds = bound(x, z)
         rows.append(

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.common.trained import predictions
-from experiments.wasserstein.measure import Broken, Run
-from experiments.wasserstein.subjects import Subject
 from jaxrobust import attacks, figures
-from jaxrobust.data import Split, to_float
+from jaxrobust.data import Split, to_inputs
 from jaxrobust.threats import Linf
 from jaxrobust.types import Attack
+
+from ..common.trained import predictions
+from .measure import Broken, Run
+from .subjects import Subject
 
 
 def linf_attack(run: Run) -> Attack:
@@ -98,7 +99,7 @@ def _curves(results: Mapping[str, Broken]) -> figures.Figure:
 
 
 def _clean(subject: Subject, index: int) -> np.ndarray:
-    return np.asarray(to_float(subject.examples.x[index]))
+    return np.asarray(to_inputs(subject.examples.x[index]))
 
 
 def _told_linf(subject: Subject, norm: float, points: np.ndarray) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.recipes import Recipe
 from jaxrobust import attacks, sinkhorn
 from jaxrobust.threats import Linf, Wasserstein
 from jaxrobust.types import Attack
+
+from ..common.recipes import Recipe
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.reference import load_reference
-from experiments.wasserstein.measure import Broken, digits
-from experiments.wasserstein.subjects import RELEASED
 from jaxrobust.files import PathLike
+
+from ..common.reference import load_reference
+from .measure import Broken, digits
+from .subjects import RELEASED
 
 RADII = "wasserstein_mnist.npz"
 

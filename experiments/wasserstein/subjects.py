@@ -10,12 +10,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.common.runner import AUGMENT, Study
-from experiments.common.trained import released
-from experiments.wasserstein.recipes import Setting
 from jaxrobust import defenses, training
 from jaxrobust.data import Dataset, Split
 from jaxrobust.types import Array, Model, PyTree, Variables
+
+from ..common.runner import AUGMENT, Study
+from ..common.trained import released
+from .recipes import Setting
 
 THRESHOLD = 128
 """The least 8-bit pixel that is at least .5."""

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.wasserstein.measure import Broken, Run, broken, clean_accuracy
-from experiments.wasserstein.subjects import Subject
 from jaxrobust.data import Dataset
+
+from .measure import Broken, Run, broken, clean_accuracy
+from .subjects import Subject
 
 
 def table(run: Run, results: Sequence[Broken]) -> list[dict[str, Any]]:

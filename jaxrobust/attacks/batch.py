@@ -130,14 +130,24 @@ def in_boxes(x: Array, attacks: Iterable[Any], box: Box | None = None) -> Array:
     now are not looked at. Raises ValueError as `checks.images`.
     """
     sets = [t for attack in attacks for t in getattr(attack, "threats", ())]
-    boxes = [(getattr(t, "lower", 0.0), getattr(t, "upper", 1.0)) for t in sets]
-    boxes += [] if box is None else [box]
-    for ends in boxes or [(0.0, 1.0)]:
-        if all(map(checks.is_concrete, ends)):
-            beside = [_beside(np.asarray(end), x) for end in ends]
-            # a stack to be mapped over is refused by the attack itself
-            if all(end is not None for end in beside):
-                x = checks.images(x, lower=beside[0], upper=beside[1])
+    boxes = [] if box is None else [box]
+    for ends in [*map(box_of, sets), *boxes] or [(0.0, 1.0)]:
+        x = in_box(x, ends)
+    return x
+
+
+def box_of(threat: Any) -> Box:
+    """The pixel box of a threat set; [0, 1] where it names none."""
+    return getattr(threat, "lower", 0.0), getattr(threat, "upper", 1.0)
+
+
+def in_box(x: Array, ends: Box) -> Array:
+    """`x` `[B, ...]`, checked against one box if that is known now; errors of `checks.images`."""
+    if all(map(checks.is_concrete, ends)):
+        lower, upper = (_beside(np.asarray(end), x) for end in ends)
+        # a stack to be mapped over is refused by the attack itself
+        if lower is not None and upper is not None:
+            return checks.images(x, lower=lower, upper=upper)
     return x
 
 

@@ -1,5 +1,6 @@
 """Data sets, in memory or streamed, and the index arithmetic that makes batches of them."""
 
+from jaxrobust.data.arrays import from_arrays, from_npz
 from jaxrobust.data.batches import (
     batches_per_epoch,
     epoch_batches,
@@ -9,14 +10,18 @@ from jaxrobust.data.batches import (
     semi_supervised_batches,
     shard,
     to_float,
+    to_inputs,
 )
 from jaxrobust.data.dataset import assemble, load, pseudo_labeled
+from jaxrobust.data.folder import from_folder
+from jaxrobust.data.loaders import Loader, stream_of
 from jaxrobust.data.stream import Records, Stream, open_stream
 from jaxrobust.data.synthetic import synthetic
 from jaxrobust.data.types import Dataset, Source, Split
 
 __all__ = [
     "Dataset",
+    "Loader",
     "Records",
     "Source",
     "Split",
@@ -24,6 +29,9 @@ __all__ = [
     "assemble",
     "batches_per_epoch",
     "epoch_batches",
+    "from_arrays",
+    "from_folder",
+    "from_npz",
     "load",
     "open_stream",
     "padded_batches",
@@ -32,6 +40,8 @@ __all__ = [
     "pseudo_labeled",
     "semi_supervised_batches",
     "shard",
+    "stream_of",
     "synthetic",
     "to_float",
+    "to_inputs",
 ]

@@ -99,12 +99,12 @@ def pseudo_labeled(dataset: Dataset, x: np.ndarray, y: np.ndarray) -> Dataset:
 
     Args:
       dataset: a data set with at least one labeled training image.
-      x: the further images, uint8 `[M, H, W, C]`, M at least 1.
+      x: the further images `[M, ...]`, of the type and shape of the labeled ones, M at least 1.
       y: their pseudo-labels, integers `[M]`.
 
     Returns:
       A new data set, whose N training images are followed by the M further ones in `train`: images
-      `[N + M, H, W, C]` and labels `[N + M]`, of the dtypes before. Its `labeled` counts the
+      `[N + M, ...]` and labels `[N + M]`, of the dtypes before. Its `labeled` counts the
       labeled images, which come first, and its `label` tells how many were added.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxrobust import checks
 from jaxrobust.data.types import Source, Split
 
 TEST_SIZE = 500
@@ -20,8 +21,9 @@ def digits() -> Source:
     these are its test images, as scikit-learn ships them.
     """
     # Importing scikit-learn takes about a second, which users of other sets need not spend.
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    with checks.extra("data"):
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
     x = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)

@@ -78,6 +78,10 @@ class Stream:
         """Number of training images."""
         return len(self.train)
 
+    def shape(self, size: int) -> tuple[int, ...]:
+        """Of one image of `size` pixels on a side."""
+        return size, size, 3
+
     def batches(self, seed: int, epoch: int, *, size: int, batch_size: int) -> Iterator[Batch]:
         """This process' share of the training batches of one epoch, on the host.
 
@@ -201,11 +205,6 @@ def _scaled(image: Image.Image, box: Box, size: int) -> Image.Image:
 
 def _grain() -> ModuleType:
     # Importing it takes about a second, which users of sets in memory need not spend.
-    try:
+    with checks.extra("data"):
         import grain
-    except ImportError as error:
-        raise ValueError(
-            f"reading images as a stream needs Grain, which cannot be imported ({error}); "
-            "install it with: pip install grain"
-        ) from error
     return grain

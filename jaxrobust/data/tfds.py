@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from jaxrobust import checks
 from jaxrobust.data.types import Source, Split
 
 LABELS = {
@@ -100,9 +101,10 @@ def _open(name: str, root: Path) -> Any:
     # Reads the files alone: `tfds.builder` would also run the set's own code and, for a set that
     # is not prepared, look for it on the network. This is `builder_from_files` in two steps, as
     # the second imports what the features name.
-    from tensorflow_datasets.core import read_only_builder
-    from tensorflow_datasets.core.registered import DatasetNotFoundError
-    from tensorflow_datasets.core.utils.error_utils import reraise_with_context
+    with checks.extra("data"):
+        from tensorflow_datasets.core import read_only_builder
+        from tensorflow_datasets.core.registered import DatasetNotFoundError
+        from tensorflow_datasets.core.utils.error_utils import reraise_with_context
 
     try:
         with reraise_with_context(DatasetNotFoundError):

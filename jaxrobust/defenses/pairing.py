@@ -18,6 +18,7 @@ from jaxrobust.defenses.base import (
     paired,
 )
 from jaxrobust.defenses.trades import MADE_BY
+from jaxrobust.threats import Linf
 from jaxrobust.types import Array, Attack, Batch, Key, Model, Scalar, Variables
 
 
@@ -88,7 +89,9 @@ def clp(
     return paired(attack, objective, attack_mode=attack_mode, ramp=ramp)
 
 
-def noisy_clp(*, weight: Scalar, sigma: Scalar = 0.5) -> Defense:
+def noisy_clp(
+    *, weight: Scalar, sigma: Scalar = 0.5, lower: float = 0.0, upper: float = 1.0
+) -> Defense:
     """Clean logit pairing: minimizes mean CE(x + xi) + weight * mean ||z_i - z_j||_2^2.
 
     xi is normal with deviation `sigma` (paper: .5), clipped to the pixel box, and i, j are
@@ -97,10 +100,13 @@ def noisy_clp(*, weight: Scalar, sigma: Scalar = 0.5) -> Defense:
 
     Args:
       weight: of the pairing.
-      sigma: in pixels of [0, 1].
+      sigma: in the units of the inputs.
+      lower, upper: the box of the inputs; -inf and inf for none.
     """
     checks.nonnegative("weight", weight)
     checks.nonnegative("sigma", sigma)
+    # A set, so that training looks whether its examples lie in the box.
+    box = Linf(0.0, lower=lower, upper=upper)
 
     def loss(
         key: Key, model: Model, variables: Variables, batch: Batch, context: TrainContext
@@ -108,7 +114,7 @@ def noisy_clp(*, weight: Scalar, sigma: Scalar = 0.5) -> Defense:
         noise_key, drop_key = jax.random.split(key)
         keys = attacks.example_keys(noise_key, batch.index)
         noise = jax.vmap(lambda k, x: jax.random.normal(k, x.shape, x.dtype))(keys, batch.x)
-        noisy = jnp.clip(batch.x + jnp.asarray(sigma, batch.x.dtype) * noise, 0, 1)
+        noisy = jnp.clip(batch.x + jnp.asarray(sigma, batch.x.dtype) * noise, box.lower, box.upper)
         logits, variables = forward(drop_key, model, variables, noisy, axes=context.axes)
         partners = jnp.roll(logits, len(logits) // 2, axis=0)
         metrics = metrics_of(batch.y, clean=logits)

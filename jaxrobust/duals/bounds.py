@@ -24,6 +24,7 @@ from jaxrobust.duals.relaxed_network import (
 )
 from jaxrobust.duals.rounding import SLACK, gamma, grown
 from jaxrobust.duals.shared_rows import shared_box
+from jaxrobust.duals.trace import logits_of
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 
@@ -55,9 +56,11 @@ def hidden_boxes(
       the rows of later bounds.
 
     Raises:
-      ValueError: an unknown method or none, or `alphas` or `within` of another number of nodes.
+      ValueError: an unknown method or none, a `chunk` below 1, or `alphas` or `within` of another
+        number of nodes.
     """
     check_methods(methods)
+    _check_chunk(chunk)
     for name, given in (("alphas", alphas), ("within", within)):
         if given is not None:
             _require_each(where, name, given)
@@ -127,9 +130,10 @@ def row_bounds(
       float rounding can take away. NaN means no bound.
 
     Raises:
-      ValueError: a `C` of another shape, an unknown method or none, or `boxes` or `alphas` of
-        another number of nodes.
+      ValueError: a `C` of another shape, an unknown method or none, a `chunk` below 1, or `boxes`
+        or `alphas` of another number of nodes.
     """
+    _check_chunk(chunk)
     C = check_request(where, C, methods)
     _require_each(where, "boxes", boxes)
     if alphas is not None:
@@ -194,7 +198,8 @@ def lower_bounds(
       The bounds, `[rows]`, in the logits' dtype and in units of `C @ f(x')`. NaN means no bound.
 
     Raises:
-      ValueError: also as `UnsupportedOperation`, for what cannot be bounded.
+      ValueError: an unknown method or none, a `C` of another shape, `chunk` or `bucket` below 1, or
+        as `prepare`, also as `UnsupportedOperation`, for what cannot be bounded.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -221,6 +226,11 @@ def check_request(where: Region, C: Array, methods: Sequence[str]) -> Array:
     return jnp.asarray(C, output.dtype)
 
 
+def _check_chunk(chunk: int | None) -> None:
+    if chunk is not None:
+        checks.at_least("chunk", chunk, 1)
+
+
 def _require_each(where: Region, name: str, given: Sequence[object]) -> None:
     """Raises ValueError unless there is one for each node."""
     nodes = len(where.graph.nodes)
@@ -238,7 +248,13 @@ def margin_rows(y: Array, num_classes: int, dtype: jnp.dtype) -> Array:
 
     Returns:
       The rows, `[K, K]`, of which row `y` is zero.
+
+    Raises:
+      ValueError: fewer than 1 class, or a label that is no integer or, where its value is known,
+        none of them.
     """
+    checks.at_least("num_classes", num_classes, 1)
+    checks.label("y", y, num_classes=num_classes)
     eye = jnp.eye(num_classes, dtype=dtype)
     return eye[y][None] - eye
 
@@ -267,9 +283,9 @@ def margin_bounds(
       The bounds, `[K]`, in the dtype and units of the logits; 0 at j = y. NaN means no bound.
 
     Raises:
-      ValueError: as `lower_bounds`.
+      ValueError: as `lower_bounds` and, for the label, `margin_rows`.
     """
-    logits = jax.eval_shape(f, x)
+    logits = logits_of(f, x)
     rows = margin_rows(y, logits.shape[0], logits.dtype)
     return lower_bounds(
         f, x, rows, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket

@@ -36,11 +36,12 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxrobust import checks
-from jaxrobust.data.batches import padded_batches, to_float
+from jaxrobust.data.batches import padded_batches, to_inputs
 from jaxrobust.data.types import Split
 from jaxrobust.devices import Device
 from jaxrobust.duals.certificates import Certificate, certify
 from jaxrobust.duals.relaxed_network import METHODS
+from jaxrobust.duals.trace import logits_of
 from jaxrobust.types import Array, LogitsFn, Model, ThreatModel, Variables
 
 RULES = ("published", "strict", "unanimous")
@@ -133,13 +134,16 @@ def cascade_predict(
       that the label comes from; and `certified`, bool, whether the rule holds.
 
     Raises:
-      ValueError: no stage, an unknown rule, or as `certify`.
+      ValueError: no stage, stages of different classes, an unknown rule, or as `certify`.
     """
     if not fs:
         raise ValueError("a cascade needs at least one stage, got none")
     found = [
         _own(f, x, threat, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket) for f in fs
     ]
+    counts = [c.lower.shape[0] for c in found]
+    if len(set(counts)) > 1:
+        raise ValueError(f"the stages of a cascade need the same classes, got logits of {counts}")
     labels = jnp.stack([c.y for c in found])
     return decide(labels, jnp.stack([c.certified for c in found]), rule=rule)
 
@@ -170,11 +174,13 @@ def cascade_verdict(
       A bool scalar: True where the label is `y` and certified.
 
     Raises:
-      ValueError: as `cascade_predict`.
+      ValueError: a label that is no integer or, where its value is known, no class, or as
+        `cascade_predict`.
     """
     decision = cascade_predict(
         fs, x, threat, rule=rule, methods=methods, boxed=boxed, chunk=chunk, bucket=bucket
     )
+    checks.label("y", y, num_classes=logits_of(fs[0], x).shape[0])
     return decision.certified & (decision.label == y)
 
 
@@ -253,7 +259,7 @@ def _program(
         def one(x: Array) -> Array:
             return _own(f, x, threat, methods=methods, boxed=boxed, chunk=chunk).certified
 
-        return jax.vmap(one)(to_float(images))
+        return jax.vmap(one)(to_inputs(images))
 
     rows, whole = PartitionSpec("examples"), PartitionSpec()
     mesh = Mesh(np.asarray(devices), ("examples",))

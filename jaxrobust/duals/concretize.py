@@ -63,7 +63,16 @@ def support(threat: ThreatModel, x: Array, direction: Array, *, boxed: bool = Fa
 
     Returns:
       The maximum, or an upper bound of it, a scalar of at least 0.
+
+    Raises:
+      ValueError: another set, a radius that is neither a number nor of `x`'s shape, or a
+        `direction` that is not of `x`'s shape.
     """
+    check_ball(threat, x)
+    if jnp.shape(direction) != jnp.shape(x):
+        raise ValueError(
+            f"direction must have x's shape {jnp.shape(x)}, got {jnp.shape(direction)}"
+        )
     if isinstance(threat, Union):
         values = [support(m, x, direction, boxed=boxed) for m in threat.scaled]
         return jnp.max(jnp.stack(values))

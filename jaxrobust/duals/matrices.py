@@ -8,9 +8,9 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from scipy import sparse
 
-from jaxrobust import checks
 from jaxrobust.duals.graph import Graph, Ref, pull, run
 from jaxrobust.threats import L1, Linf
 from jaxrobust.types import Array, ThreatModel
@@ -74,7 +74,7 @@ def flat(value: Array | np.ndarray) -> np.ndarray:
 
 def require_host(x: Array) -> None:
     """Raises ValueError for a traced `x`."""
-    if not checks.is_concrete(x):
+    if isinstance(x, Tracer):
         raise ValueError(
             "linear and integer programs are solved on the host, got a traced x; call them "
             "outside of jit, vmap and grad"

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrobust import checks
 from jaxrobust.duals.certificates import Certificate, certify
+from jaxrobust.duals.concretize import check_ball
 from jaxrobust.duals.relaxed_network import METHODS
 from jaxrobust.types import Array, LogitsFn, Scalar, ThreatModel
 
@@ -60,7 +61,7 @@ def certified_radius(
       `Certificate` of the ball of exactly this radius, whose `certified` is False where nothing is.
 
     Raises:
-      ValueError: `upper` or `steps` out of range, or what `certify` raises.
+      ValueError: `upper` or `steps` out of range or no single number, or what `certify` raises.
 
     `vmap` over examples or kinds of balls. Not meant to be differentiated.
 
@@ -75,7 +76,10 @@ def certified_radius(
       (0.2, True)
     """
     checks.positive("upper", upper)
+    if np.shape(upper):
+        raise ValueError(f"upper must be one number, got shape {np.shape(upper)}")
     checks.at_least("steps", steps, 1)
+    check_ball(threat, x)
 
     def at(radius: Array) -> Certificate:
         return certify(

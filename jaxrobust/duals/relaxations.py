@@ -106,8 +106,12 @@ def register(kind: str, relaxation: Relaxation) -> None:
     (most of `jax.nn` is). Registering a kind again replaces it.
 
     Raises:
-      ValueError: `kind` is one of the library's own.
+      ValueError: `kind` is one of the library's own or no name, or `relaxation` no `Relaxation`.
     """
+    if not isinstance(kind, str) or not kind:
+        raise ValueError(f"a kind of node is a name, got {kind!r}")
+    if not isinstance(relaxation, Relaxation):
+        raise ValueError(f"an activation is taught by a duals.Relaxation, got {relaxation!r}")
     if kind in _BUILT_IN:
         known = ", ".join(sorted(_BUILT_IN))
         raise ValueError(f"{kind!r} is one of the library's own ({known}); choose another name")

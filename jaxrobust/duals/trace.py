@@ -55,8 +55,7 @@ def trace(f: LogitsFn, x: Array) -> Graph:
         raise ValueError(f"bounds need float32 or float64 inputs, got {spec.dtype}; cast x first")
     with jax.default_matmul_precision("highest"):
         closed, shapes = jax.make_jaxpr(f, return_shape=True)(spec)
-    if not isinstance(shapes, jax.ShapeDtypeStruct) or shapes.ndim != 1:
-        raise ValueError(f"f must map one example {spec.shape} to logits [K], got {shapes}")
+    _require_vector(spec, shapes)
     builder = _Builder()
     source = builder.fresh(spec)
     (output,) = builder.inline(closed.jaxpr, closed.consts, [source])
@@ -69,6 +68,18 @@ def trace(f: LogitsFn, x: Array) -> Graph:
         if isinstance(operation, Step):
             _require_affine(operation, builder.callers[operation.targets[0].id])
     return graph._replace(operations=live)
+
+
+def logits_of(f: LogitsFn, x: Array) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of `f`'s logits; ValueError unless `f` returns one vector."""
+    found = jax.eval_shape(f, x)
+    _require_vector(x, found)
+    return found
+
+
+def _require_vector(x: Any, found: Any) -> None:
+    if not isinstance(found, jax.ShapeDtypeStruct) or found.ndim != 1 or not found.shape[0]:
+        raise ValueError(f"f must map one example {jnp.shape(x)} to logits [K], got {found}")
 
 
 @dataclasses.dataclass

@@ -13,8 +13,8 @@ from jax.extend import core
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.batch import Box
+from jaxrobust.data import to_inputs
 from jaxrobust.devices import Device
-from jaxrobust.evaluation import compiled
 from jaxrobust.evaluation.batched_pass import Examples, Job, every_example, prepare
 from jaxrobust.evaluation.report import Report, accuracy
 from jaxrobust.models import ModelLike
@@ -291,7 +291,7 @@ def _gradient_flags(job: Job, key: Key) -> Iterator[Flag]:
 def _example_shape(job: Job) -> jax.ShapeDtypeStruct:
     """One input of the job as the model sees it."""
     raw = jax.ShapeDtypeStruct(job.x.shape[1:], job.x.dtype)
-    return jax.eval_shape(compiled.as_float, raw)
+    return jax.eval_shape(to_inputs, raw)
 
 
 def _suspicious_operations(job: Job) -> dict[str, set[str]]:

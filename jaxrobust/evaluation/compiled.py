@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrobust.attacks import batched, fooled
 from jaxrobust.attacks.batch import example_keys, per_example, side_by_side
-from jaxrobust.data import to_float
+from jaxrobust.data import to_inputs
 from jaxrobust.devices import Device
 from jaxrobust.types import Array, Attack, AttackResult, Key, Model, PyTree
 
@@ -46,11 +46,6 @@ def split_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def as_float(x: Array) -> Array:
-    """8-bit images scaled to [0, 1]; floating-point inputs as they are."""
-    return to_float(x) if x.dtype == np.uint8 else x
-
-
 @functools.lru_cache(maxsize=PROGRAMS)
 def clean_program(model: Model, mesh: Mesh) -> Program:
     """`run(variables, index, x, y) -> correct [B]`, bool: the label's logit is strictly largest."""
@@ -58,7 +53,7 @@ def clean_program(model: Model, mesh: Mesh) -> Program:
     def run(variables: PyTree, index: Array, x: Array, y: Array) -> Array:
         del index
         f = model.logits_fn(variables)
-        return ~jax.vmap(lambda a, b: fooled(f(a), b))(as_float(x), y)
+        return ~jax.vmap(lambda a, b: fooled(f(a), b))(to_inputs(x), y)
 
     return _compiled(run, mesh, whole=1, dealt=3)
 
@@ -74,7 +69,7 @@ def attack_program(model: Model, mesh: Mesh, keep_examples: bool, count: int | N
     def run(
         variables: PyTree, attack: Attack, key: Key, index: Array, x: Array, y: Array
     ) -> AttackResult:
-        f, x = model.logits_fn(variables), as_float(x)
+        f, x = model.logits_fn(variables), to_inputs(x)
         if count is None:
             result = batched(attack, key, f, x, y, index=index)
         else:
@@ -94,7 +89,7 @@ def attack_program(model: Model, mesh: Mesh, keep_examples: bool, count: int | N
 
 def logits_shape(model: Model, variables: PyTree, x: np.ndarray) -> tuple[int, ...]:
     """Shape of the logits of one example of `x [N, ...]`, without computing them."""
-    example = jax.eval_shape(as_float, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+    example = jax.eval_shape(to_inputs, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
     return jax.eval_shape(lambda v, a: model.logits_fn(v)(a), variables, example).shape
 
 

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jaxrobust.files import PathLike, write_text_atomic
+from jaxrobust import archive
+from jaxrobust.files import PathLike, write_bytes_atomic, write_text_atomic
+from jaxrobust.fingerprint import fingerprint
 
 Metadata = Mapping[str, str | int | float]
 
@@ -89,7 +91,7 @@ class AttackReport:
     """Backward passes per example, on average."""
     timing: Timing
     examples: np.ndarray | None = None
-    """The points found, `[N, ...]`, where they were kept; never saved."""
+    """The points found, `[N, ...]`, where they were kept; saved on demand alone."""
     gradients: np.ndarray | None = None
     """int `[N]`: backward passes of each example; never saved."""
 
@@ -157,45 +159,64 @@ class Report:
             columns |= {f"{name}:norm": attack.norm, f"{name}:margin": attack.margin}
         return per_example(columns)
 
-    def save(self, stem: PathLike) -> None:
+    def save(self, stem: PathLike, *, examples: bool = False) -> None:
         """Writes `stem`.json (everything but kept examples), .csv (per example) and .md (figures).
 
         Each file is written atomically and its folder made; with several processes, call it on
         one of them. Metadata that JSON does not know is saved as text.
 
+        Args:
+          stem: the path of the files, without their suffix.
+          examples: write `stem`.npz too: the adversarial examples `[N, ...]` of every attack, by
+            its name.
+
         Raises:
+          ValueError: `examples` of an evaluation that kept none.
           OSError: a file cannot be written; the message names it.
         """
+        points = {name: attack.examples for name, attack in self.attacks.items()}
+        kept = {name: found for name, found in points.items() if found is not None}
+        if examples and (not kept or len(kept) < len(points)):
+            raise ValueError(
+                "this report holds no adversarial examples of "
+                f"{', '.join(n for n in points if n not in kept) or 'any attack'}: evaluate with "
+                "keep_examples=True"
+            )
         content = {
             "metadata": dict(self.metadata),
             "clean": self.clean.astype(int).tolist(),
             "clean_timing": dataclasses.asdict(self.clean_timing),
             "attacks": {name: _to_json(attack) for name, attack in self.attacks.items()},
         }
+        if examples:
+            content["examples"] = fingerprint(kept)
+            write_bytes_atomic(named(stem, ".npz"), archive.packed(kept))
         write_text_atomic(named(stem, ".json"), json.dumps(content, default=str) + "\n")
         write_text_atomic(named(stem, ".csv"), self.to_csv())
         write_text_atomic(named(stem, ".md"), self.to_markdown())
 
     @staticmethod
     def load(stem: PathLike) -> Report:
-        """Reads back what `save(stem)` wrote, bit for bit.
+        """Reads back what `save(stem)` wrote, bit for bit; adversarial examples too, if saved.
 
         Raises:
-          FileNotFoundError: there is no `stem`.json.
-          ValueError: the file is not a saved report.
+          FileNotFoundError: there is no `stem`.json, or no `stem`.npz that was saved with it.
+          ValueError: a file is not what was saved.
         """
         path = named(stem, ".json")
         text = path.read_text(encoding="utf-8")
         try:
             content = json.loads(text)
-            return Report(
+            report = Report(
                 clean=np.asarray(content["clean"], bool),
                 clean_timing=Timing(**content["clean_timing"]),
                 attacks={name: _from_json(a) for name, a in content["attacks"].items()},
                 metadata=content["metadata"],
             )
+            told = content.get("examples")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} is not a saved report: {error!r}") from error
+        return report if told is None else _with_examples(report, named(stem, ".npz"), told)
 
     def _title(self) -> str:
         return heading(self.count, self.metadata)
@@ -281,6 +302,20 @@ def named(stem: PathLike, suffix: str) -> Path:
     # Not `with_suffix`: a stem such as "eps_0.3" has a dot that is not a suffix's.
     path = Path(stem)
     return path.with_name(path.name + suffix)
+
+
+def _with_examples(report: Report, path: Path, told: str) -> Report:
+    """The report with the adversarial examples at `path`, whose fingerprint it tells."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}, which the report was saved with, is not there")
+    found = archive.read(path, archive.declared(path))
+    if fingerprint(found) != told:
+        raise ValueError(f"{path} does not hold the adversarial examples saved with the report")
+    attacks = {
+        name: dataclasses.replace(attack, examples=found[name])
+        for name, attack in report.attacks.items()
+    }
+    return dataclasses.replace(report, attacks=attacks)
 
 
 _MASKS = ("robust", "inside")

@@ -3,7 +3,10 @@
 Made with Matplotlib's objects alone: no display, no global state, safe in threads.
 """
 
-from matplotlib.figure import Figure
+from jaxrobust import checks
+
+with checks.extra("experiments"):
+    from matplotlib.figure import Figure
 
 from jaxrobust.figures.lines import Series, learning_curves, series_lines
 from jaxrobust.figures.perturbations import perturbation_pca, principal_components

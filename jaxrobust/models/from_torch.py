@@ -16,11 +16,14 @@ from jaxrobust import checks
 from jaxrobust.models.linen import from_linen
 from jaxrobust.models.registry import build
 from jaxrobust.models.torch_layouts import LAYOUTS, NORMALIZATIONS, PREFIXES, Layout
-from jaxrobust.models.weight_files import Held, open_weights
+from jaxrobust.models.weight_files import Held, finite, open_weights, plain_names
 from jaxrobust.types import Model, Variables
 
 MOST = 2**29
 """Numbers that a network may have: 2 gigabytes of float32."""
+
+MOST_CHANNELS = 1024
+"""Channels that a normalization may be about."""
 
 _LEAVES = {
     "kernel": "weight",
@@ -43,7 +46,7 @@ def from_torch_state_dict(
     entry: str | None = None,
     ignore: Sequence[str] = (),
 ) -> tuple[Model, Variables]:
-    """Reads weights that were trained in PyTorch, in the layer layouts of RobustBench and TRADES.
+    """Reads weights trained in PyTorch, by the layer names of RobustBench, TRADES and torchvision.
 
     PyTorch is not needed. Nothing in a file ever runs: of a pickle only tensors, containers, text
     and numbers are read. Every array of the file must belong to the network, and the other way
@@ -81,10 +84,11 @@ def from_torch_state_dict(
     for option, choices in layout.unsaid.items():
         if option not in options:
             raise ValueError(
-                f"no file tells the {option} of a {architecture}; give it in options: {choices}"
+                f"no file tells the {option} of a {architecture}; give the option {option}: "
+                f"{choices}"
             )
     where, held = open_weights(source, entry)
-    held = _named(where, held, ignore)
+    held = plain_names(where, held, PREFIXES, ignore)
     mean, std = _normalization(where, held, mean, std)
     if layout.normalizes and (mean is None or std is None):
         raise ValueError(
@@ -99,6 +103,9 @@ def from_torch_state_dict(
     )
     if num_classes not in (None, classes):
         raise ValueError(f"{where} is of {classes} classes, not of num_classes={num_classes}")
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) not in (1, channels):
+            raise ValueError(f"{where}: {name} has {len(values)} entries for {channels} channels")
     module = build(architecture, classes, {**options, "mean": mean, "std": std})
     model = from_linen(module)
     image = jax.ShapeDtypeStruct((1, layout.side, layout.side, channels), jnp.float32)
@@ -143,13 +150,9 @@ def _slots(layout: Layout, like: Variables) -> Iterable[_Slot]:
 
 
 def _numbers(where: str, slot: _Slot, held: Held) -> np.ndarray:
-    array = held.read().astype(np.float64)
-    # A comparison with NaN is False.
-    if not (np.abs(array) <= np.finfo(np.float32).max).all():
-        raise ValueError(f"{where}: {slot.theirs!r} holds NaN, infinite or too large numbers")
+    array = finite(where, slot.theirs, held)
     if slot.leaf == "var" and (array < 0).any():
         raise ValueError(f"{where}: {slot.theirs!r} holds negative variances")
-    array = array.astype(np.float32)
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
     if slot.channels is not None:
@@ -158,24 +161,6 @@ def _numbers(where: str, slot: _Slot, held: Held) -> np.ndarray:
         images = array.reshape(len(array), slot.channels, side, side)
         return images.transpose(2, 3, 1, 0).reshape(-1, len(array))
     return array.T
-
-
-def _named(where: str, held: Mapping[str, Held], ignore: Sequence[str]) -> dict[str, Held]:
-    """The arrays by their names without prefixes; counters and what is ignored left out."""
-    found: dict[str, Held] = {}
-    for full, array in held.items():
-        name, before = full, ""
-        while name != before:
-            before = name
-            for prefix in PREFIXES:
-                name = name.removeprefix(prefix)
-        counts = name.endswith("num_batches_tracked")
-        if counts or any(fnmatch.fnmatchcase(n, p) for n in (full, name) for p in ignore):
-            continue
-        if name in found:
-            raise ValueError(f"{where} holds {name!r} with two prefixes")
-        found[name] = array
-    return found
 
 
 def _normalization(
@@ -192,7 +177,12 @@ def _normalization(
             raise ValueError(
                 f"{where} holds its own {names[0]} and {names[1]}; give no mean or std"
             )
-        mean, std = (held.pop(name).read().ravel().tolist() for name in names)
+        for name in names:
+            if math.prod(held[name].shape) > MOST_CHANNELS:
+                raise ValueError(f"{where}: {name!r} is of shape {held[name].shape}")
+        mean, std = (finite(where, name, held.pop(name)).ravel().tolist() for name in names)
+        if min(std, default=0) <= 0:
+            raise ValueError(f"{where}: {names[1]!r} must be above 0, got {std}")
     if std is not None:
         checks.positive("std", np.asarray(std))
     return tuple(mean) if mean is not None else None, tuple(std) if std is not None else None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import inspect
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 
+from jaxrobust.models.interception import Seen, training_pass
 from jaxrobust.models.modes import IN_TRAINING, Modes, find_modes, keywords
 from jaxrobust.models.remembered import remembered
 from jaxrobust.types import Array, Key, Model, PyTree, Variables
@@ -36,7 +39,9 @@ def from_linen(module: nn.Module, *, mode: str | None = None) -> Model:
       mode: the keyword of `__call__` that tells the module whether it trains. By default those
         among `train`, `training`, `is_training` (True while training), `deterministic`,
         `use_running_average` and `inference` (False) that it takes or, where it takes none, that
-        are fields of the module. Any other name given here is True while training.
+        are fields of the module. Any other name given here is True while training. A module that
+        trains with all of its dropout and batch normalization in evaluation mode, because nothing
+        tells it, is warned of.
 
     Returns:
       The `Model`; `init` draws the module's parameters.
@@ -99,11 +104,14 @@ def _model(module: nn.Module, modes: Modes) -> Model:
             logits: Any = network.apply(collections, x, **mode, rngs=rngs)
             return logits, variables.stats
 
-        def forward() -> tuple[Any, Mapping[str, Any]]:
-            return network.apply(collections, x, **mode, mutable=[STATS], rngs=rngs)
-
-        logits, renewed = forward() if has_axes else _averaging(forward, module, tuple(axes))
-        return logits, renewed.get(STATS, variables.stats)
+        with training_pass(None if has_axes else tuple(axes)) as seen:
+            logits, renewed = network.apply(collections, x, **mode, mutable=[STATS], rngs=rngs)
+        stats = renewed.get(STATS, variables.stats)
+        if axes and not has_axes:
+            _require_averaged(stats, seen, module, tuple(axes))
+        if not (modes or fields) and seen.training and not any(seen.training):
+            warnings.warn(_at_rest(type(module)), stacklevel=2)
+        return logits, stats
 
     return Model(init, apply)
 
@@ -124,34 +132,23 @@ def _mode_fields(module: nn.Module) -> Modes:
     return tuple(item for item in IN_TRAINING.items() if item[0] in names)
 
 
-def _averaging(
-    forward: Callable[[], tuple[Any, Mapping[str, Any]]], module: nn.Module, axes: tuple[str, ...]
-) -> tuple[Any, Mapping[str, Any]]:
-    """`forward()`, in which every `nn.BatchNorm` averages over the mapped axes, and no others."""
-    averaged: list[tuple[str, ...]] = []
-
-    def intercept(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        layer = context.module
-        if isinstance(layer, nn.BatchNorm) and context.method_name == "__call__":
-            averaged.append(layer.path)
-            held = layer.axis_name
-            # A frozen dataclass, bound for this pass: a clone would be a second layer of its name.
-            object.__setattr__(layer, "axis_name", axes or None)
-            try:
-                return call(*args, **kwargs)
-            finally:
-                object.__setattr__(layer, "axis_name", held)
-        if isinstance(layer, nn.SpectralNorm):
-            averaged.append(layer.path)  # of the weights alone: the same everywhere
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(intercept):
-        logits, renewed = forward()
-    for path, _ in jax.tree_util.tree_leaves_with_path(renewed.get(STATS, {})) if axes else ():
+def _require_averaged(stats: PyTree, seen: Seen, module: nn.Module, axes: tuple[str, ...]) -> None:
+    """Raises ValueError for statistics that no averaging layer holds."""
+    for path, _ in jax.tree_util.tree_leaves_with_path(stats):
         names = tuple(str(part.key) for part in path)
-        if not any(names[: len(layer)] == layer for layer in averaged):
+        if not any(names[: len(layer)] == layer for layer in seen.averaged):
             raise ValueError(_lines_to_add(type(module).__name__, "/".join(names), axes))
-    return logits, renewed
+
+
+def _at_rest(kind: type) -> str:
+    takes = ", ".join(
+        name for name in inspect.signature(kind.__call__).parameters if name != "self"
+    )
+    return (
+        f"{kind.__name__} trains with every nn.Dropout and nn.BatchNorm in evaluation mode: none "
+        f"of what its __call__ takes ({takes}) is a keyword known for the mode; name it, "
+        "models.from_linen(module, mode=...), unless this is meant"
+    )
 
 
 def _lines_to_add(module: str, statistic: str, axes: tuple[str, ...]) -> str:

@@ -61,6 +61,25 @@ _RESNET = Layout(
     last="linear",
 )
 
+_RESNET50 = Layout(
+    {
+        "stem_conv": "conv1",
+        "stem_norm": "bn1",
+        "stage{s}_block{b}_first_conv": "layer{s}.{b0}.conv1",
+        "stage{s}_block{b}_first_norm": "layer{s}.{b0}.bn1",
+        "stage{s}_block{b}_second_conv": "layer{s}.{b0}.conv2",
+        "stage{s}_block{b}_second_norm": "layer{s}.{b0}.bn2",
+        "stage{s}_block{b}_third_conv": "layer{s}.{b0}.conv3",
+        "stage{s}_block{b}_third_norm": "layer{s}.{b0}.bn3",
+        "stage{s}_block{b}_shortcut_conv": "layer{s}.{b0}.downsample.0",
+        "stage{s}_block{b}_shortcut_norm": "layer{s}.{b0}.downsample.1",
+        "dense": "fc",
+    },
+    first="conv1",
+    last="fc",
+    side=224,
+)
+
 _PREACT_RESNET = Layout(
     {
         "stem_conv": "conv1",
@@ -143,6 +162,7 @@ _TRADES_SMALL = Layout(
 
 LAYOUTS: Mapping[str, Layout] = {
     "resnet18": _RESNET,
+    "resnet50": _RESNET50,
     "preact_resnet18": _PREACT_RESNET,
     "wide_resnet": _WIDE_RESNET,
     "wide_resnet_28_10": _WIDE_RESNET,

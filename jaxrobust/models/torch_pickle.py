@@ -155,7 +155,8 @@ class _Machine:
 
 def _expect(kind: Any, value: Any) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"its pickle holds a {type(value).__name__} where it must be {kind}")
+        wanted = getattr(kind, "__name__", kind)
+        raise ValueError(f"its pickle holds a {type(value).__name__} where it must be {wanted}")
     return value
 
 

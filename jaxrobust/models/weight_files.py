@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -69,6 +70,35 @@ def open_weights(source: Mapping[str, Any] | str | os.PathLike[str], entry: str 
     return Weights(where, _arrays(where, chosen, saved.array))
 
 
+def finite(where: str, name: str, held: Held) -> np.ndarray:
+    """The numbers of an array as float32; ValueError for those that are none."""
+    array = held.read().astype(np.float64)
+    # A comparison with NaN is False.
+    if not (np.abs(array) <= np.finfo(np.float32).max).all():
+        raise ValueError(f"{where}: {name!r} holds NaN, infinite or too large numbers")
+    return array.astype(np.float32)
+
+
+def plain_names(
+    where: str, held: Mapping[str, Held], prefixes: Sequence[str], ignore: Sequence[str]
+) -> dict[str, Held]:
+    """The arrays by their names without prefixes; counters and what is ignored left out."""
+    found: dict[str, Held] = {}
+    for full, array in held.items():
+        name, before = full, ""
+        while name != before:
+            before = name
+            for prefix in prefixes:
+                name = name.removeprefix(prefix)
+        counts = name.endswith("num_batches_tracked")
+        if counts or any(fnmatch.fnmatchcase(n, p) for n in (full, name) for p in ignore):
+            continue
+        if name in found:
+            raise ValueError(f"{where} holds {name!r} with two prefixes")
+        found[name] = array
+    return found
+
+
 def _guarded(where: str, read: Callable[[], Answer]) -> Answer:
     """The answer; whatever goes wrong with bytes from elsewhere is one ValueError."""
     try:
@@ -104,11 +134,12 @@ def _chosen(where: str, content: Any, entry: str | None) -> Mapping[str, Any]:
         if entry not in inner:
             raise ValueError(f"{where} holds no state dict {entry!r}; it holds: {inner or 'none'}")
         return content[entry]
-    if _is_state_dict(content):
-        return content
     usual = [key for key in ENTRIES if key in inner]
     if len(usual or inner) == 1:
         return content[(usual or inner)[0]]
+    # A lone tensor beside state dicts is a loss or an accuracy.
+    if not inner and _is_state_dict(content):
+        return content
     if inner:
         raise ValueError(f"{where} holds several state dicts; choose one by entry=: {inner}")
     raise ValueError(f"{where} holds no tensors; its keys: {[str(key) for key in content][:8]}")
@@ -129,7 +160,9 @@ def _arrays(
 ) -> dict[str, Held]:
     def held(name: str, tensor: Any) -> Held:
         if record is not None and isinstance(tensor, TensorRecord):
-            read = functools.partial(_guarded, f"{where}: {name!r}", lambda: record(tensor))
+            read = functools.partial(
+                _guarded, f"{where}: {name!r}", functools.partial(record, tensor)
+            )
             return Held(tensor.shape, jnp.dtype(tensor.storage.dtype), read)
         if hasattr(tensor, "detach"):
             # NumPy has no bfloat16 to take a tensor of that type as it is.

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrobust import checks
 from jaxrobust.sinkhorn.dual import Duals, moves, partition, shares
 from jaxrobust.sinkhorn.feasibility import make_feasible
-from jaxrobust.sinkhorn.problem import Projection, pose, require_shape
+from jaxrobust.sinkhorn.problem import Projection, pose, require_start
 from jaxrobust.sinkhorn.residuals import residuals
 from jaxrobust.sinkhorn.window import total
 from jaxrobust.sinkhorn.wright_omega import wright_omega
@@ -74,7 +74,7 @@ def block_ascent(
     checks.at_least("steps", steps, 1)
     checks.positive("tolerance", tolerance)
     if start is not None:
-        require_shape("start.beta", start.beta, x)
+        require_start(start, x)
     x, w = jax.lax.stop_gradient((x, w))
     posed = pose(x, w, radius=radius, lam=lam, cost=cost, upper=upper)
     layout, problem = posed.layout, posed.problem

@@ -13,7 +13,7 @@ from jaxrobust.float_bisection import largest_where
 from jaxrobust.sinkhorn.dual import Duals, Problem, moves, shares
 from jaxrobust.sinkhorn.linear import respond
 from jaxrobust.sinkhorn.newton import maximize
-from jaxrobust.sinkhorn.problem import pose, require_shape
+from jaxrobust.sinkhorn.problem import pose, require_precision, require_shape
 from jaxrobust.sinkhorn.window import Layout
 from jaxrobust.types import Array, Scalar
 
@@ -75,12 +75,14 @@ def distance(
       misses `z`; and `converged`, bool.
 
     Raises:
-      ValueError: as `projected`, for the arguments that they share and for `z` in place of `w`.
+      ValueError: images of half precision, and as `projected`, for the arguments that they share
+        and for `z` in place of `w`.
     """
     require_shape("z", z, x)
     checks.at_least("steps", steps, 1)
     checks.positive("tolerance", tolerance)
     x, z = jax.lax.stop_gradient((jnp.asarray(x), jnp.asarray(z)))
+    require_precision(x)
     posed = pose(x, z, radius=1.0, lam=1.0, cost=cost)
     # No budget: psi is held, and its fee would be a constant of the dual value, next to which the
     # value of a short move is rounded away.

@@ -13,7 +13,7 @@ from jaxrobust.sinkhorn.dual import Problem, shortfall
 from jaxrobust.sinkhorn.feasibility import make_feasible
 from jaxrobust.sinkhorn.linear import vertices
 from jaxrobust.sinkhorn.newton import maximize
-from jaxrobust.sinkhorn.problem import ProjectionInfo, pose
+from jaxrobust.sinkhorn.problem import ProjectionInfo, pose, require_precision
 from jaxrobust.sinkhorn.projected import MILD, cold, spread
 from jaxrobust.sinkhorn.window import Layout
 from jaxrobust.types import Array, Scalar
@@ -63,11 +63,12 @@ def exact_projection(
       above its least value; and `info`, the evidence for the entropic problem, scalars.
 
     Raises:
-      ValueError: as `projected`, for the arguments that they share.
+      ValueError: images of half precision, and as `projected`, for the arguments that they share.
     """
     checks.at_least("steps", steps, 1)
     checks.positive("tolerance", tolerance)
     x, w = jax.lax.stop_gradient((jnp.asarray(x), jnp.asarray(w)))
+    require_precision(x)
     posed = pose(x, w, radius=radius, lam=1.0, cost=cost, upper=upper)
     layout, problem = posed.layout, posed.problem
     dtype = problem.x.dtype

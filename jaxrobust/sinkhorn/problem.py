@@ -106,8 +106,25 @@ def pose(
 
 
 def require_shape(name: str, value: Array, x: Array) -> None:
-    """Raises ValueError unless `value` has the shape of the image `x`."""
+    """Raises ValueError unless `value` has the shape of the image `x`, and real numbers."""
     if np.shape(value) != np.shape(x):
         raise ValueError(
             f"x and {name} must have one shape, got {np.shape(x)} and {np.shape(value)}"
         )
+    if np.iscomplexobj(value):
+        raise ValueError(f"{name} must hold real numbers, got {jnp.result_type(value)}")
+
+
+def require_start(start: Duals, x: Array) -> None:
+    """Raises ValueError unless `start` holds the multipliers of an image of `x`'s shape."""
+    if not isinstance(start, Duals):
+        raise ValueError(f"start must be the `duals` of an earlier projection, got {start!r}")
+    require_shape("start.beta", start.beta, x)
+    if np.shape(start.psi):
+        raise ValueError(f"start.psi must be a scalar, got shape {np.shape(start.psi)}")
+
+
+def require_precision(image: Array) -> None:
+    """Raises ValueError for a dtype in which no sharp plan can be computed."""
+    if jnp.result_type(image) not in (jnp.float32, jnp.float64):
+        raise ValueError(f"this needs float32 or float64 images, got {jnp.result_type(image)}")

@@ -12,7 +12,7 @@ from jaxrobust.sinkhorn.dual import Duals, Problem
 from jaxrobust.sinkhorn.feasibility import make_feasible
 from jaxrobust.sinkhorn.implicit import implicit
 from jaxrobust.sinkhorn.newton import maximize
-from jaxrobust.sinkhorn.problem import Projection, pose, require_shape
+from jaxrobust.sinkhorn.problem import Projection, pose, require_start
 from jaxrobust.types import Array, Scalar
 
 MILD = 10.0
@@ -65,7 +65,7 @@ def projected(
 
     Raises:
       ValueError: for integer, batched or differently shaped images, an `x` with negative pixels, a
-        `start` of another image's shape, an even window or one that charges for staying, a negative
+        `start` that is of another image, an even window or one that charges for staying, a negative
         radius, `lam`, `tolerance` or `steps` of 0 or less, or an `upper` that is NaN.
 
     `z` is differentiable once, forward and in reverse, in x, w, radius, lam, cost and upper: by the
@@ -80,7 +80,7 @@ def projected(
     if start is None:
         begin, first = cold(fixed), MILD / spread(fixed)
     else:
-        require_shape("start.beta", start.beta, x)
+        require_start(start, x)
         begin, first = Duals(layout.lines(start.beta), start.psi), problem.lam
     end = maximize(
         layout,

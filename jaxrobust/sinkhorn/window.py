@@ -26,22 +26,25 @@ def window(size: int = 5, *, p: float = 1.0) -> np.ndarray:
     code's default is p = 2.
 
     Args:
-      size: the number of pixels along each side of the window, odd.
+      size: the number of pixels along each side of the window, odd and at least 3.
       p: the exponent of the distance, above 0.
 
     Returns:
       The costs, a float64 array `[size, size]` on the host, 0 at the center.
 
     Raises:
-      ValueError: for an even size or one below 1, or p <= 0.
+      ValueError: for an even size or one below 3, in which nothing moves, or a p that is not one
+        number above 0.
 
     Example:
       >>> from jaxrobust import sinkhorn
       >>> sinkhorn.window(3).round(2).tolist()
       [[1.41, 1.0, 1.41], [1.0, 0.0, 1.0], [1.41, 1.0, 1.41]]
     """
-    checks.at_least("size", size, 1)
+    checks.at_least("size", size, 3)
     checks.positive("p", p)
+    if np.shape(p):
+        raise ValueError(f"p must be one number, got shape {np.shape(p)}")
     if size % 2 == 0:
         raise ValueError(f"size must be odd, so that the window has a center, got {size}")
     reach = np.arange(size) - size // 2
@@ -51,8 +54,8 @@ def window(size: int = 5, *, p: float = 1.0) -> np.ndarray:
 def costs(cost: Array, dtype: np.dtype) -> Array:
     """The window `cost` as a vector `[K]` of `dtype`.
 
-    Raises ValueError unless it has two odd sides and, where its values are known, entries that
-    are finite, at least 0, and 0 at the center.
+    Raises ValueError unless it has two odd sides, not both of 1, and, where its values are known,
+    entries that are finite, at least 0, and 0 at the center.
     """
     shape = np.shape(cost)
     if len(shape) != 2 or any(side % 2 == 0 for side in shape):
@@ -60,6 +63,8 @@ def costs(cost: Array, dtype: np.dtype) -> Array:
             f"cost must be a window [rows, columns] with odd sides, got shape {shape}; "
             "sinkhorn.window(5) makes one"
         )
+    if shape == (1, 1):
+        raise ValueError("cost is a window of one pixel, in which nothing moves; take a wider one")
     checks.nonnegative("cost", cost)
     if checks.is_concrete(cost) and np.asarray(cost)[shape[0] // 2, shape[1] // 2] != 0:
         raise ValueError("cost must be 0 at the center of the window: staying is free")

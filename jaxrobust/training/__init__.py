@@ -1,5 +1,6 @@
 """Training: state, a pure SPMD step, pmapped loops, schedules, checkpoints."""
 
+from jaxrobust.training import writers
 from jaxrobust.training.augment import compose, crop, crop_flip, cutout, flip
 from jaxrobust.training.averaging import Averaged, averaged, averaging
 from jaxrobust.training.checkpoint import (
@@ -12,9 +13,11 @@ from jaxrobust.training.checkpoint import (
 )
 from jaxrobust.training.early_stopping import Stop, collapsed, stalled
 from jaxrobust.training.epochs import Run, Validate
+from jaxrobust.training.initial import fitted
 from jaxrobust.training.loop import fit, steps_per_epoch
 from jaxrobust.training.optimizers import optimizer, weights_only
 from jaxrobust.training.parallel import pmapped_step, pmapped_steps, replicate, unreplicate
+from jaxrobust.training.reporting import Callback
 from jaxrobust.training.schedules import SCHEDULES, schedule
 from jaxrobust.training.state import TrainState, init_state
 from jaxrobust.training.step import DEVICES, Augment, make_step
@@ -27,6 +30,7 @@ __all__ = [
     "SCHEDULES",
     "Augment",
     "Averaged",
+    "Callback",
     "Checkpoint",
     "CheckpointError",
     "Feed",
@@ -44,6 +48,7 @@ __all__ = [
     "cutout",
     "fit",
     "fit_stream",
+    "fitted",
     "flip",
     "init_state",
     "make_step",
@@ -59,4 +64,5 @@ __all__ = [
     "steps_per_epoch",
     "unreplicate",
     "weights_only",
+    "writers",
 ]

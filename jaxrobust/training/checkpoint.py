@@ -99,7 +99,7 @@ def sweep(run: Path, kind: str) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def restore(run: Path, kind: str, like: TrainState) -> Checkpoint | None:
+def restore(run: str | Path, kind: str, like: TrainState) -> Checkpoint | None:
     """Reads the checkpoint under `run / kind`.
 
     Args:
@@ -116,7 +116,7 @@ def restore(run: Path, kind: str, like: TrainState) -> Checkpoint | None:
         saved, or a checkpoint of another model, optimizer or method.
     """
     template = _plain(like)
-    found = _read(run / kind, template, "belongs to another model, optimizer or method")
+    found = _read(Path(run) / kind, template, "belongs to another model, optimizer or method")
     if found is None:
         return None
     state, history, where = found
@@ -139,7 +139,7 @@ def restore(run: Path, kind: str, like: TrainState) -> Checkpoint | None:
     return Checkpoint(state._replace(key=jax.random.wrap_key_data(state.key, impl=impl)), history)
 
 
-def saved_variables(run: Path, kind: str) -> Mapping[str, Any]:
+def saved_variables(run: str | Path, kind: str) -> Mapping[str, Any]:
     """Parameters and statistics under `run / kind`, without the optimizer that they came with.
 
     Args:
@@ -154,7 +154,7 @@ def saved_variables(run: Path, kind: str) -> Mapping[str, Any]:
       FileNotFoundError: no such checkpoint.
       CheckpointError: broken files.
     """
-    found = _read(run / kind, None, "was made by another version")
+    found = _read(Path(run) / kind, None, "was made by another version")
     if found is None:
         raise FileNotFoundError(f"the run {run} holds no {kind!r} checkpoint yet")
     return found[0]["variables"]

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxrobust.fingerprint import fingerprint
 from jaxrobust.locks import claimed
 from jaxrobust.signals import stoppable
 from jaxrobust.training import checkpoint
@@ -26,8 +27,10 @@ from jaxrobust.training.folder import (
     require_whole,
     write,
 )
+from jaxrobust.training.initial import Weights, fitted
 from jaxrobust.training.parallel import replicate, unreplicate
 from jaxrobust.training.reporting import (
+    Callback,
     Clock,
     Length,
     Metrics,
@@ -78,6 +81,7 @@ def begun(
     config: Mapping[str, Any],
     validate: Validate | None,
     best_by: str | None,
+    variables: Weights | None,
 ) -> Iterator[Resumed]:
     """The run where its folder left it, or at its start; the folder is claimed until the end.
 
@@ -85,17 +89,22 @@ def begun(
       sample: a batch that shows the model its input shape.
       seen: what the training loop was given beside `parts`, by name; with `config` and `parts` it
         tells runs apart.
+      config, validate, best_by, variables: see `fit`.
 
     Raises:
       ValueError: the folder holds another run; and as `resume`, with its errors.
     """
+    model, defense, optimizer, multiplier, _ = parts
     seen = {"seed": seed, **seen, "best_by": best_by}
+    key, start = jax.random.key(seed), None
+    if variables is not None:
+        start = fitted(jax.eval_shape(model.init, key, sample), variables)
+        seen["variables"] = fingerprint(start)
     identity = identify({**config, "fit": seen}, {**parts._asdict(), "validate": validate})
     require_scored(best_by, validate)
     with claimed(folder):
         require_same(folder, identity)
-        model, defense, optimizer, multiplier, _ = parts
-        state = init_state(jax.random.key(seed), model, defense, optimizer, multiplier, sample)
+        state = init_state(key, model, defense, optimizer, multiplier, sample, variables=start)
         yield resume(folder, identity, state, validate=validate, best_by=best_by)
 
 
@@ -133,13 +142,14 @@ def train_epochs(
     lengths: Sequence[Length],
     *,
     stop: Stop | None,
+    callbacks: Sequence[Callback],
     progress: bool,
 ) -> Run:
     """Plays the epochs that are left; each ends with validation and an atomic checkpoint.
 
     Args:
       lengths: of all epochs, in order.
-      stop, progress: see `fit`.
+      stop, callbacks, progress: see `fit`.
 
     Raises:
       FloatingPointError: a metric that is not finite.
@@ -180,6 +190,8 @@ def train_epochs(
             history = [*history, row | rates]
             if jax.process_index() == 0:
                 write(folder, current, history, best_by)
+                for call in callbacks:
+                    call(current, history[-1])
             check()
 
     # The other processes may read the best checkpoint only once the first has written it.

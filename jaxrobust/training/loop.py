@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxrobust.defenses import Defense
 from jaxrobust.fingerprint import fingerprint
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.models import ModelLike, as_model
+from jaxrobust.training.boxes import require_boxed
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.epochs import (
     Length,
@@ -28,7 +29,9 @@ from jaxrobust.training.epochs import (
     require_even,
     train_epochs,
 )
+from jaxrobust.training.initial import Weights
 from jaxrobust.training.parallel import pmapped_steps, program, replicate
+from jaxrobust.training.reporting import Callback, require_callbacks
 from jaxrobust.training.state import TrainState
 from jaxrobust.training.step import Augment, Parts
 
@@ -52,6 +55,8 @@ def fit(
     validate: Validate | None = None,
     best_by: str | None = None,
     stop: Stop | None = None,
+    variables: Weights | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Run:
     """Trains `model` with `defense` on all devices, resuming where `run` left off.
@@ -69,7 +74,8 @@ def fit(
         `models.as_model`. An NNX or Equinox module starts from the numbers it holds, whatever the
         seed, and is left as it is.
       defense: the training method.
-      dataset: the data set, whose training images are seen.
+      dataset: the data set, whose training examples are seen, bytes as x / 255; see
+        `data.from_arrays` for your own.
       optimizer, multiplier: built for the run's length; see `steps_per_epoch`.
       epochs: the number of epochs of the whole run.
       batch_size: the size of the global batch, over all devices of all processes.
@@ -78,12 +84,18 @@ def fit(
         batch size, training images, and what model, defense, optimizer, multiplier, augment
         and validate are made of (`contents`: numbers in closures, code of your own). Resuming a
         folder in which any of these differs is an error that names it.
-      augment: applied to every training image; see `crop_flip`.
+      augment: applied to every training example; see `crop_flip`.
       validate: called after every epoch; its metrics join the row.
       best_by: name of the metric of `validate` whose largest value marks the best epoch; a new
         run then validates once before the first epoch too, to refuse an unknown name at once.
       stop: ends the run early; see `collapsed` and `stalled`. It may differ when a run resumes,
         such as a deadline; a run that is longer already stays so.
+      variables: weights to start from in place of fresh ones, for example to go on from a standard
+        model: `Variables`, or a dict with `params` and perhaps `batch_stats`, such as
+        `saved_variables` gives. They are part of what identifies the run.
+      callbacks: functions `callback(state, row)` that are called after every epoch, once its
+        checkpoint is written, by process 0 alone: with the `TrainState` and the epoch's row of
+        metrics; see `training.writers`. They may differ when a run resumes.
       progress: whether to show a progress bar.
 
     Returns:
@@ -95,9 +107,12 @@ def fit(
       `images_per_second`.
 
     Raises:
-      TypeError: no model; the message names the wrapper or the mend.
+      TypeError: no model (the message names the wrapper or the mend), or callbacks that are no
+        functions.
       ValueError: a model without parameters, a batch that does not divide over the devices, an
-        impossible setting, or a run folder with another config.
+        impossible setting, examples outside of the box of the defense's threat set, variables that
+        do not fit the model (the message names the first leaf), or a run folder with another
+        config.
       FloatingPointError: a metric of training that is not finite; names the step, counted from 0.
       CheckpointError: a checkpoint that is broken or another run's, or that not all processes see.
       OSError: the run folder cannot be written, or another process trains in it (BlockingIOError,
@@ -106,10 +121,12 @@ def fit(
     """
     checks.at_least("epochs", epochs, 1)
     model = as_model(model)
+    require_callbacks(callbacks)
     per_epoch = steps_per_epoch(dataset, batch_size, replays=defense.replays)
     require_even(batch_size)
     sample = jnp.zeros((1, *dataset.shape), jnp.float32)
     require_classes(model, sample, dataset.name, dataset.num_classes)
+    require_boxed(defense, dataset.train.x)
     seen = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -120,7 +137,15 @@ def fit(
     }
     parts = Parts(model, defense, optimizer, multiplier, augment)
     with begun(
-        Path(run), seed, parts, sample, seen, config=config, validate=validate, best_by=best_by
+        Path(run),
+        seed,
+        parts,
+        sample,
+        seen,
+        config=config,
+        validate=validate,
+        best_by=best_by,
+        variables=variables,
     ) as resumed:
         total = epochs * per_epoch
         steps = program(pmapped_steps, parts, total)
@@ -138,7 +163,9 @@ def fit(
                 yield state, {name: np.asarray(value[0]) for name, value in metrics.items()}
 
         lengths = [Length(per_epoch, batch_size)] * epochs
-        return train_epochs(resumed, play, lengths, stop=stop, progress=progress)
+        return train_epochs(
+            resumed, play, lengths, stop=stop, callbacks=callbacks, progress=progress
+        )
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int, *, replays: int = 1) -> int:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.data import Split, to_float
+from jaxrobust.data import Split, to_inputs
 from jaxrobust.devices import Device
 from jaxrobust.training.state import TrainState
 from jaxrobust.training.step import DEVICES, Parts, Step, make_step
@@ -65,7 +65,7 @@ def pmapped_steps(step: Step, *, devices: Sequence[Device] | None = None) -> Ste
 
     def run(state: TrainState, data: Split, indices: Array):
         def body(state: TrainState, index: Array):
-            return step(state, Batch(to_float(data.x[index]), data.y[index], index))
+            return step(state, Batch(to_inputs(data.x[index]), data.y[index], index))
 
         return jax.lax.scan(body, state, indices)
 
@@ -81,13 +81,13 @@ def pmapped_step(step: Step, *, devices: Sequence[Device] | None = None) -> Step
 
     Returns:
       `run(state, batch) -> (state, metrics)`. State and batch carry a leading device axis: the
-      images are `[D, B / D, H, W, C]` in 8 bits, the labels and indices `[D, B / D]`. The metrics
-      are `[D]`, and `[D, G]` where they hold a value for each of G constraints. Another size of
-      images or of the batch compiles once. Otherwise as `pmapped_steps`.
+      inputs are `[D, B / D, ...]`, in 8 bits or floats, the labels and indices `[D, B / D]`. The
+      metrics are `[D]`, and `[D, G]` where they hold a value for each of G constraints. Another
+      size of images or of the batch compiles once. Otherwise as `pmapped_steps`.
     """
 
     def run(state: TrainState, batch: Batch):
-        return step(state, batch._replace(x=to_float(batch.x)))
+        return step(state, batch._replace(x=to_inputs(batch.x)))
 
     return jax.pmap(run, axis_name=DEVICES, donate_argnums=0, devices=devices)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,9 @@ Metrics = dict[str, np.ndarray]
 
 Report = Callable[[Metrics], None]
 """Tells of steps that are done."""
+
+Callback = Callable[[TrainState, Mapping[str, Any]], None]
+"""(state after an epoch, the epoch's row of metrics) -> nothing."""
 
 
 class Length(NamedTuple):
@@ -74,6 +77,14 @@ def epoch_row(epoch: int, step: int, parts: Sequence[Metrics], state: TrainState
         final = scalars({"multiplier": np.asarray(state.multiplier.value)[None]})
         row |= {name: float(value[0]) for name, value in final.items()}
     return row
+
+
+def require_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Raises TypeError unless these are functions in a list or tuple."""
+    if callable(callbacks) or not all(map(callable, callbacks)):
+        raise TypeError(
+            f"callbacks must be a list of functions (state, row) -> None, got {callbacks!r}"
+        )
 
 
 def scalars(metrics: Metrics) -> Metrics:

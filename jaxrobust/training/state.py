@@ -36,6 +36,8 @@ def init_state(
     optimizer: optax.GradientTransformation,
     multiplier: Multiplier | None,
     x: Array,
+    *,
+    variables: Variables | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -46,10 +48,11 @@ def init_state(
       optimizer: the optimizer of the parameters.
       multiplier: the multiplier of a constrained defense, else None.
       x: a sample batch `[B, ...]` that shows the model its input shape.
+      variables: what to start from in place of fresh ones.
 
     Returns:
-      A `TrainState` with fresh variables and fresh states of the optimizer, the multiplier (None
-      without one) and the defense; `step` is 0, an int32 scalar.
+      A `TrainState` with fresh variables, if none are given, and fresh states of the optimizer, the
+      multiplier (None without one) and the defense; `step` is 0, an int32 scalar.
 
     Raises:
       ValueError: a constrained defense without a multiplier, or the reverse.
@@ -62,7 +65,7 @@ def init_state(
     if not defense.constrained and multiplier is not None:
         raise ValueError("this defense has no constraint; pass multiplier=None")
     init_key, run_key = jax.random.split(key)
-    variables = model.init(init_key, x)
+    variables = model.init(init_key, x) if variables is None else variables
     return TrainState(
         variables=variables,
         opt_state=optimizer.init(variables.params),

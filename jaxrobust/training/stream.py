@@ -17,6 +17,7 @@ from jaxrobust import checks
 from jaxrobust.defenses import Defense
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.models import ModelLike, as_model
+from jaxrobust.training.boxes import require_boxed
 from jaxrobust.training.early_stopping import Stop
 from jaxrobust.training.epochs import (
     Length,
@@ -28,7 +29,9 @@ from jaxrobust.training.epochs import (
     require_even,
     train_epochs,
 )
+from jaxrobust.training.initial import Weights
 from jaxrobust.training.parallel import pmapped_step, program
+from jaxrobust.training.reporting import Callback, require_callbacks
 from jaxrobust.training.state import TrainState
 from jaxrobust.training.step import Augment, Parts
 from jaxrobust.types import Array, Batch
@@ -38,7 +41,7 @@ STEPS_PER_REPORT = 20
 
 
 class Feed(Protocol):
-    """Where training batches come from; `data.Stream` is one."""
+    """Where training batches come from, as `data.Stream` and what `data.stream_of` makes do."""
 
     name: str
     num_classes: int
@@ -48,10 +51,15 @@ class Feed(Protocol):
         """Number of training images."""
         ...
 
+    def shape(self, size: int) -> tuple[int, ...]:
+        """Of one example where a phase has this size, such as (size, size, 3)."""
+        ...
+
     def batches(self, seed: int, epoch: int, *, size: int, batch_size: int) -> Iterator[Batch]:
         """This process' share of the `images // batch_size` batches of an epoch.
 
-        They hold uint8 images `[B, size, size, 3]`, int32 labels and data-set indices.
+        They hold uint8 or float32 examples `[B, *shape(size)]`, int32 labels and indices that tell
+        the examples of a batch apart.
         """
         ...
 
@@ -66,7 +74,7 @@ class Phase:
 
     epochs: int
     size: int
-    """Pixels on a side."""
+    """Pixels on a side; the first number of an example's shape."""
     batch_size: int
     """Over all devices of all processes."""
     rates: tuple[tuple[float, float], ...]
@@ -142,6 +150,8 @@ def fit_stream(
     validate: Validate | None = None,
     best_by: str | None = None,
     stop: Stop | None = None,
+    variables: Weights | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Run:
     """`fit` for images that do not fit into memory, and that grow from phase to phase.
@@ -153,26 +163,30 @@ def fit_stream(
     each process reads its own share of every batch.
 
     Args:
-      feed: the training images, for example a `data.Stream`; known by their name and number alone.
+      feed: the training images, for example a `data.Stream`, or what `data.stream_of` makes of a
+        PyTorch loader; known by their name and number alone.
       optimizer: built for the run's length, for example with `phase_schedule`.
       phases: the phases, in order, with their epochs, image sizes and batch sizes.
-      seed, model, defense, run, config, multiplier, augment, validate, best_by, stop, progress: see
-        `fit`.
+      seed, model, defense, run, config, multiplier, augment: see `fit`.
+      validate, best_by, stop, variables, callbacks, progress: see `fit`.
 
     Returns:
       A `Run`, as that of `fit`.
 
     Raises:
-      ValueError: a batch that does not divide over the devices, or batches of the feed that are not
-        those asked for; and what `fit` raises.
+      ValueError: a batch that does not divide over the devices, batches of the feed that are not
+        those asked for, or an epoch's first batch outside of the box of the defense's threat set;
+        and what `fit` raises.
     """
     if not phases:
         raise ValueError("nothing to train: phases is empty")
     model = as_model(model)
+    require_callbacks(callbacks)
     steps = {p: phase_steps(p, feed.images, replays=defense.replays) for p in phases}
     for phase in phases:
         require_even(phase.batch_size)
-    sample = jnp.zeros((1, phases[0].size, phases[0].size, 3), jnp.float32)
+    shapes = {p: feed.shape(p.size) for p in phases}
+    sample = jnp.zeros((1, *shapes[phases[0]]), jnp.float32)
     require_classes(model, sample, feed.name, feed.num_classes)
     seen = {
         "phases": [dataclasses.asdict(phase) for phase in phases],
@@ -181,7 +195,15 @@ def fit_stream(
     }
     parts = Parts(model, defense, optimizer, multiplier, augment)
     with begun(
-        Path(run), seed, parts, sample, seen, config=config, validate=validate, best_by=best_by
+        Path(run),
+        seed,
+        parts,
+        sample,
+        seen,
+        config=config,
+        validate=validate,
+        best_by=best_by,
+        variables=variables,
     ) as resumed:
         plan = [phase for phase in phases for _ in range(phase.epochs)]
         total = sum(steps[phase] for phase in plan)
@@ -189,7 +211,7 @@ def fit_stream(
 
         def play(state: TrainState, epoch: int) -> Iterator[tuple[TrainState, Metrics]]:
             phase, seen = plan[epoch], []
-            for number, batch in enumerate(_replayed(feed, seed, epoch, phase, defense.replays)):
+            for number, batch in enumerate(_replayed(feed, seed, epoch, phase, defense)):
                 state, metrics = step(state, batch)
                 seen.append(metrics)
                 # Alone, the first step shows what compiling took.
@@ -198,13 +220,15 @@ def fit_stream(
                     seen = []
 
         lengths = [Length(steps[phase], phase.batch_size) for phase in plan]
-        return train_epochs(resumed, play, lengths, stop=stop, progress=progress)
+        return train_epochs(
+            resumed, play, lengths, stop=stop, callbacks=callbacks, progress=progress
+        )
 
 
-def _replayed(feed: Feed, seed: int, epoch: int, phase: Phase, replays: int) -> Iterator[Batch]:
+def _replayed(feed: Feed, seed: int, epoch: int, phase: Phase, defense: Defense) -> Iterator[Batch]:
     """The epoch's batches, dealt out to the local devices, each so many times in a row."""
     expected = feed.images // phase.batch_size
-    shape = (phase.batch_size // jax.process_count(), phase.size, phase.size, 3)
+    shape = (phase.batch_size // jax.process_count(), *feed.shape(phase.size))
     count = 0
     for batch in feed.batches(seed, epoch, size=phase.size, batch_size=phase.batch_size):
         if batch.x.shape != shape or count == expected:
@@ -212,9 +236,11 @@ def _replayed(feed: Feed, seed: int, epoch: int, phase: Phase, replays: int) -> 
                 f"batch {count + 1} of epoch {epoch + 1} of {feed.name!r} has images "
                 f"{list(batch.x.shape)}; expected {expected} batches of {list(shape)}"
             )
+        if not count:
+            require_boxed(defense, np.asarray(batch.x))
         dealt = jax.tree.map(_dealt, batch)
         count += 1
-        for _ in range(replays):
+        for _ in range(defense.replays):
             yield dealt
     if count < expected:
         raise ValueError(

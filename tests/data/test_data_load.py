@@ -122,10 +122,15 @@ def test_argument_errors(call, message):
     ("change", "message"),
     [
         ({"x": np.zeros((3, 4, 4, 1))}, r"the test split of 'toy' must hold uint8 .* got float64"),
-        ({"x": np.zeros((3, 16), np.uint8)}, r"\[N, H, W, C\], got uint8 of shape \(3, 16\)"),
+        ({"x": np.zeros(3, np.uint8)}, r"\[N, H, W, C\], got uint8 of shape \(3,\)"),
+        (
+            {"x": np.zeros((3, 16), np.uint8)},
+            r"of shape \(16,\) and type uint8, the train",
+        ),
+        ({"x": np.zeros((3, 4, 4, 1), np.float32)}, r"type float32, the train split .* and uint8"),
         (
             {"x": np.zeros((3, 5, 4, 1), np.uint8)},
-            r"shape \(5, 4, 1\), the train split \(4, 4, 1\)",
+            r"shape \(5, 4, 1\) and type uint8, the train split \(4, 4, 1\)",
         ),
         ({"y": np.array([0, 1, 2], np.int32)}, r"the test split of 'toy': labels span \[0, 2\]"),
         ({"y": np.array([0, -1, 1], np.int32)}, r"labels span \[-1, 1\]"),
@@ -164,7 +169,11 @@ def test_pseudo_labeled_images_come_after_the_labeled():
     ("x", "y", "message"),
     [
         (np.zeros((2, 4, 4, 1)), np.zeros(2, int), r"pseudo-labeled split of 'toy' .* got float64"),
-        (np.zeros((2, 5, 4, 1), np.uint8), np.zeros(2, int), r"\(5, 4, 1\), the train split"),
+        (
+            np.zeros((2, 5, 4, 1), np.uint8),
+            np.zeros(2, int),
+            r"\(5, 4, 1\) and .* the train",
+        ),
         (np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 2]), r"labels span \[0, 2\]"),
         (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(3, int), r"labels must have shape \(2,\)"),
         (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2), "labels must be integers, got float64"),

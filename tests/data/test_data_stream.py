@@ -181,7 +181,7 @@ def test_impossible_settings_are_named() -> None:
 
 def test_without_grain_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "grain", None)
-    with pytest.raises(ValueError, match=r"needs Grain.*pip install grain"):
+    with pytest.raises(ModuleNotFoundError, match=r"grain is not installed.*jaxrobust\[data\]"):
         of(Plain(4)).batches(0, 0, size=4, batch_size=2)
 
 

@@ -10,7 +10,7 @@ from jax import lax
 from jaxrobust import duals
 from jaxrobust.duals import relaxations
 from jaxrobust.models import load_cascade
-from jaxrobust.threats import L1, L2, Linf, Union
+from jaxrobust.threats import L1, L2, Linf, Union, Wasserstein
 
 RELEASED = ("wong_kolter",)
 BALLS = {"linf": Linf, "l2": L2, "linf_box": Linf}
@@ -346,4 +346,35 @@ def test_refusals():
         duals.row_bounds(where, jnp.eye(3), boxes[:1], methods=ALL)
     with pytest.raises(ValueError, match="alphas must have one entry for each of 2 nodes, got 0"):
         duals.hidden_boxes(where, methods=ALL, alphas=())
+    for chunk in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="chunk must be a whole number of at least 1"):
+            duals.lower_bounds(f, x, jnp.eye(3), Linf(0.1), chunk=chunk)
+        with pytest.raises(ValueError, match="chunk must be a whole number of at least 1"):
+            duals.row_bounds(where, jnp.eye(3), boxes, methods=ALL, chunk=chunk)
     assert duals.METHODS == ALL
+
+
+def test_margins_are_those_of_one_vector_and_one_of_its_classes():
+    f, x = cases.mlp(jax.nn.relu, cases.weights()), jnp.full(4, 0.4)
+    others = (lambda x: f(x)[0], lambda x: f(x)[:0], lambda x: f(x)[None], lambda x: [f(x)])
+    for other in others:
+        with pytest.raises(ValueError, match=r"f must map one example \(4,\) to logits \[K\], got"):
+            duals.margin_bounds(other, x, jnp.int32(0), Linf(0.1))
+    for y in (-1, 3, jnp.int32(-1)):
+        with pytest.raises(ValueError, match="is none of 3 classes, counted from 0"):
+            duals.margin_bounds(f, x, y, Linf(0.1))
+    for y in (0.0, True, jnp.zeros(2, int)):
+        with pytest.raises(ValueError, match="y must be one integer"):
+            duals.margin_rows(y, 3, jnp.float32)
+    with pytest.raises(ValueError, match="num_classes must be a whole number of at least 1, got 0"):
+        duals.margin_rows(0, 0, jnp.float32)
+
+
+def test_support_knows_its_sets_and_its_direction():
+    x = jnp.full(4, 0.4)
+    for threat in (Wasserstein(0.1), None, 0.1):
+        with pytest.raises(ValueError, match="duals bound Linf, L2 and L1 balls and their unions"):
+            duals.support(threat, x, x)
+    for direction in (jnp.ones(3), jnp.ones((2, 4)), 1.0):
+        with pytest.raises(ValueError, match=r"direction must have x's shape \(4,\), got"):
+            duals.support(Linf(0.1), x, direction)

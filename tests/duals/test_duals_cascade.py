@@ -189,6 +189,13 @@ def test_bad_requests_are_refused():
         cascade_predict([], x, threat)
     with pytest.raises(ValueError, match="rule 'strikt'; did you mean 'strict'"):
         cascade_predict([f], x, threat, rule="strikt")
+    with pytest.raises(ValueError, match=r"need the same classes, got logits of \[2, 3\]"):
+        cascade_predict([f, lambda x: jnp.append(f(x), 0.0)], x, threat)
+    for y in (0.5, True, jnp.zeros(2, int)):
+        with pytest.raises(ValueError, match="y must be one integer, got"):
+            cascade_verdict([f], x, y, threat)
+    with pytest.raises(ValueError, match="y=7 is none of 2 classes"):
+        cascade_verdict([f], x, 7, threat)
     labels, certified = jnp.zeros(3, jnp.int32), jnp.ones(3, bool)
     with pytest.raises(ValueError, match=r"at least one stage, got \(0,\)"):
         decide(labels[:0], certified[:0])

@@ -212,6 +212,9 @@ def test_refusals():
             exact_margin(f, x, 0, threat)
     with pytest.raises(ValueError, match="outside of jit"):
         jax.jit(lambda x: lp_bounds(f, x, jnp.eye(3), Linf(0.1)))(x)
+    # a list is no tracer, and told what it lacks
+    with pytest.raises(ValueError, match="labels must have shape"):
+        duals.exact_margins(f, [X, X], jnp.zeros(1, int), Linf(0.1))
     with pytest.raises(ValueError, match="time_limit must be finite and above 0"):
         exact_margin(f, x, 0, Linf(0.1), time_limit=0)
     with pytest.raises(ValueError, match="inputs hold 1 NaN"):

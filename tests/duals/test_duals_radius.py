@@ -112,3 +112,9 @@ def test_refusals():
         certified_radius(jnp.sin, x, 0, Linf(0.1), upper=1.0, steps=0)
     with pytest.raises(ValueError, match="Linf, L2 and L1 balls"):
         certified_radius(lambda x: x, x, 0, Wasserstein(0.1), upper=1.0)
+    with pytest.raises(ValueError, match="Linf, L2 and L1 balls"):
+        certified_radius(lambda x: x, x, 0, 0.1, upper=1.0)
+    with pytest.raises(ValueError, match=r"upper must be one number, got shape \(2,\)"):
+        certified_radius(lambda x: x, x, 0, Linf(0.1), upper=np.ones(2))
+    with pytest.raises(ValueError, match="y=4 is none of 4 classes"):
+        certified_radius(lambda x: x, x, 4, Linf(0.1), upper=1.0)

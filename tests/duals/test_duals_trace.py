@@ -155,3 +155,9 @@ def test_a_registered_activation_is_bounded(monkeypatch):
     assert kinds(lambda x: 2 * cube(x - 1)) == ["cube"]
     with pytest.raises(ValueError, match="choose another name"):
         duals.register("relu", relaxation("tanh"))
+    for kind in ("", 3, None):
+        with pytest.raises(ValueError, match="a kind of node is a name, got"):
+            duals.register(kind, relaxation("tanh"))
+    for wrong in (None, "tanh", jnp.tanh):
+        with pytest.raises(ValueError, match=r"is taught by a duals\.Relaxation, got"):
+            duals.register("mine", wrong)

@@ -1,6 +1,7 @@
 """Reports: sums over examples, and what is written to disk."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -98,6 +99,53 @@ def test_csv_has_a_line_per_example(report):
     assert [row["clean"] for row in rows] == ["1", "1", "0", "1"]
     assert [row["[fab]:robust"] for row in rows] == ["0", "0", "0", "1"]
     assert float(rows[1]["p|gd:norm"]) == 0.2
+
+
+def with_examples(report):
+    """The report with other examples for each attack, NaN among them, under names of any kind."""
+    points = np.random.default_rng(0).random((2, 4, 3)).astype(np.float32)
+    points[0, 1] = NAN
+    names = ("file", "../PGD-20, 5 restarts")
+    attacks = {
+        name: dataclasses.replace(attack, examples=own)
+        for name, attack, own in zip(names, report.attacks.values(), points, strict=True)
+    }
+    return dataclasses.replace(report, attacks=attacks)
+
+
+def test_examples_are_saved_on_demand_and_read_back(report, tmp_path):
+    report = with_examples(report)
+    report.save(tmp_path / "a")
+    assert not (tmp_path / "a.npz").exists()
+    assert all(attack.examples is None for attack in Report.load(tmp_path / "a").attacks.values())
+    report.save(tmp_path / "a", examples=True)
+    with np.load(tmp_path / "a.npz") as held:
+        for name, attack in report.attacks.items():
+            np.testing.assert_array_equal(held[name], attack.examples, strict=True)
+    for name, attack in Report.load(tmp_path / "a").attacks.items():
+        wanted = report.attacks[name].examples
+        np.testing.assert_array_equal(attack.examples, wanted, strict=True)
+    # What is saved without examples afterwards has none, whatever lies beside it.
+    report.save(tmp_path / "a")
+    assert all(attack.examples is None for attack in Report.load(tmp_path / "a").attacks.values())
+
+
+def test_examples_of_another_report_are_refused(report, tmp_path):
+    with_examples(report).save(tmp_path / "a", examples=True)
+    with pytest.raises(
+        ValueError, match=r"holds no adversarial examples of any attack: evaluate w"
+    ):
+        dataclasses.replace(report, attacks={}).save(tmp_path / "b", examples=True)
+    bare = {name: dataclasses.replace(a, examples=None) for name, a in report.attacks.items()}
+    with pytest.raises(ValueError, match=r"examples of p\|gd, \[fab\]: .* keep_examples=True"):
+        dataclasses.replace(report, attacks=bare).save(tmp_path / "b", examples=True)
+    assert not (tmp_path / "b.json").exists()
+    np.savez(tmp_path / "a.npz", other=np.zeros(3))
+    with pytest.raises(ValueError, match=r"a\.npz does not hold the adversarial examples saved"):
+        Report.load(tmp_path / "a")
+    (tmp_path / "a.npz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.npz, which the report was saved with, is not"):
+        Report.load(tmp_path / "a")
 
 
 def test_load_names_the_file_it_cannot_read(tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-import jax
+import chex
 import numpy as np
 import pytest
 
@@ -87,7 +87,7 @@ def test_a_judge_sees_last_and_best_epochs_and_a_suite_of_few_images(tmp_path, s
         )
         assert outcome.accuracies[f"FGSM {select}"] == whole.attacks["FGSM"].accuracy
     best = training.saved_variables(tmp_path / "erm-seed0", training.BEST)
-    jax.tree.map(np.testing.assert_array_equal, best["params"], outcome.trained["best"].params)
+    chex.assert_trees_all_equal(best["params"], outcome.trained["best"].params)
     held = json.loads((tmp_path / "erm-seed0" / "config.json").read_text())
     assert held["recipe"]["learning_rate"] == 0.01
 

@@ -3,6 +3,7 @@
 import functools
 import re
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -134,7 +135,7 @@ def test_module_has_flax_convs_parameters_and_values(bias):
     ours = Conv(5, (4, 3), strides=2, padding=1, use_bias=bias)
     theirs = nn.Conv(5, (4, 3), strides=2, padding=1, use_bias=bias)
     params = jax.jit(ours.init)(key, x)
-    jax.tree.map(np.testing.assert_array_equal, params, jax.jit(theirs.init)(key, x))
+    chex.assert_trees_all_equal(params, jax.jit(theirs.init)(key, x))
     mine, other = jax.jit(ours.apply)(params, x), jax.jit(theirs.apply)(params, x)
     np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
 
@@ -180,7 +181,7 @@ def test_max_pool_is_flaxs_in_value_and_gradient(size):
             value_and_pullback(f) for f in (max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
         ]
     )()
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    chex.assert_trees_all_equal(ours, theirs)
 
 
 def test_max_pool_shares_the_gradient_of_ties():

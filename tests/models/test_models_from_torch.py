@@ -103,6 +103,10 @@ CASES = {
         lambda nets: nets.WideResidual(10, 1, 7, bias=False),
         {"depth": 10, "width": 1},
     ),
+    "resnet50": (
+        lambda nets: nets.ImageNetResidual(8, (1, 2, 1), 7),
+        {"width": 8, "blocks": (1, 2, 1)},
+    ),
     "gowal_wide_resnet": (
         lambda nets: nets.Gowal((32, 64, 128), 2, 7, wide=True),
         {"depth": 16, "width": 2},
@@ -233,7 +237,13 @@ WRONG = {
         "'bn1.running_var' holds negative variances",
     ),
     "one half of a normalization": (without("sigma"), r"not of this network .*: mu$"),
-    "zero deviation": (with_(sigma=np.zeros(3)), "std must be finite and above 0"),
+    "zero deviation": (with_(sigma=np.zeros(3)), "'sigma' must be above 0, got"),
+    "NaN mean": (with_(mu=np.full(3, np.nan)), "'mu' holds NaN, infinite or too large numbers"),
+    "a huge mean": (
+        with_(mu=np.broadcast_to(np.float32(0), (2**40,))),
+        r"'mu' is of shape \(1099511627776,\)$",
+    ),
+    "a mean of other images": (with_(mu=np.zeros(2)), "mean has 2 entries for 3 channels"),
     "two prefixes": (
         lambda state: state.update({"module.bn1.bias": np.zeros(4)}),
         "holds 'bn1.bias' with two prefixes",
@@ -311,6 +321,8 @@ def test_settings_that_contradict_the_file():
     del state["mu"], state["sigma"]
     with pytest.raises(ValueError, match="mean has 2 entries for 3 channels"):
         from_torch_state_dict(state, "resnet18", mean=(0.5, 0.5), options=TINY)
+    with pytest.raises(ValueError, match=r"std must be finite and above 0, got \[0\.1 0\. "):
+        from_torch_state_dict(state, "resnet18", std=(0.1, 0.0, 0.1), options=TINY)
 
 
 def test_every_layout_names_every_layer_of_its_network():

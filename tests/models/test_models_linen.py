@@ -1,6 +1,9 @@
 """The bridge from linen: modes, batch statistics over mapped axes, modules that lack features."""
 
+import warnings
+
 import bridge_cases as cases
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -220,7 +223,7 @@ def test_it_equals_the_module_that_takes_the_axes():
 
         return jax.jit(jax.vmap(one, axis_name="examples"))(cases.X)
 
-    jax.tree.map(np.testing.assert_array_equal, run(plain), run(aware))
+    chex.assert_trees_all_equal(run(plain), run(aware))
 
 
 class Named(nn.Module):
@@ -331,6 +334,30 @@ class Listed(nn.Module):
     @nn.compact
     def __call__(self, x):
         return nn.Dense(sum(self.widths))(x)
+
+
+class Frozen(nn.Module):
+    """Batch normalization at rest on purpose, and a dropout that trains."""
+
+    @nn.compact
+    def __call__(self, x, deterministic=True):
+        return body(x, deterministic, nn.BatchNorm(use_running_average=True))
+
+
+def test_a_network_that_nothing_tells_that_it_trains_is_warned_of():
+    model = from_linen(Unusual())
+    variables = filled(model, cases.X)
+    key = jax.random.key(0)
+    with pytest.warns(UserWarning, match=r"Unusual trains .* takes \(x, learn\).*mode=\.\.\."):
+        logits, _ = model.apply(variables, cases.X, train=True, key=key)
+    cases.assert_close(logits, model.apply(variables, cases.X)[0])
+    # What is told, what means it, and what has no modes, is not.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from_linen(Unusual(), mode="learn").apply(variables, cases.X, train=True, key=key)
+        from_linen(Frozen()).apply(variables, cases.X, train=True, key=key)
+        bare = from_linen(Bare())
+        bare.apply(bare.init(key, cases.X), cases.X, train=True)
 
 
 def test_equal_modules_make_one_model():

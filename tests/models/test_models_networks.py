@@ -1,5 +1,6 @@
 """Every reference network: parameter counts, shapes, precision, modes."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,7 +151,7 @@ def test_evaluation_ignores_the_rest_of_the_batch(name):
     variables = filled(model, x)
     apply = jax.jit(lambda x: model.apply(variables, x, train=False, key=None, axes=()))
     logits, stats = apply(x)
-    jax.tree.map(np.testing.assert_array_equal, stats, variables.stats)
+    chex.assert_trees_all_equal(stats, variables.stats)
     changed = apply(x.at[1:].set(0.3))[0]
     np.testing.assert_allclose(logits[0], changed[0], rtol=1e-5, atol=1e-6)
     one = jax.jit(model.logits_fn(variables))(x[0])

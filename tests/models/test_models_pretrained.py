@@ -4,6 +4,7 @@ import io
 import tracemalloc
 import zipfile
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -189,7 +190,7 @@ def test_other_orders_and_bytes_are_the_same_numbers(tmp_path):
     swapped = {k: np.asfortranarray(v).astype(">f4") for k, v in w.items()}
     np.savez_compressed(tmp_path / "swapped.npz", **swapped)
     plain, other = (load_pretrained(name, tmp_path)[1] for name in ("plain", "swapped"))
-    jax.tree.map(np.testing.assert_array_equal, plain, other)
+    chex.assert_trees_all_equal(plain, other)
 
 
 def rewritten(path, member, change):

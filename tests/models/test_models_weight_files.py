@@ -24,7 +24,11 @@ def assert_state(held):
 
 @pytest.mark.parametrize("wrapper", [None, *ENTRIES, "ema"])
 def test_a_state_dict_and_what_training_code_wraps_it_in(wrapper):
-    other = {"epoch": 3, "optimizer": {"state": {0: {"step": 5}}, "param_groups": []}}
+    other = {
+        "epoch": 3,
+        "accuracy": np.float32(0.5),
+        "optimizer": {"state": {0: {"step": 5}}, "param_groups": []},
+    }
     assert_state(found(STATE if wrapper is None else {**other, wrapper: STATE}))
     assert_state(found(OrderedDict(STATE)))
 

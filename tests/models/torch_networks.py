@@ -121,6 +121,50 @@ class WideResidual(nn.Module):
         return self.fc(relu(self.bn1(x)).mean((2, 3)))
 
 
+class Bottleneck(nn.Module):
+    """torchvision's block of three convolutions."""
+
+    def __init__(self, inputs: int, features: int, stride: int, *, first: bool):
+        super().__init__()
+        outputs = 4 * features
+        self.conv1, self.bn1 = conv(inputs, features, 1), nn.BatchNorm2d(features)
+        self.conv2, self.bn2 = conv(features, features, 3, stride), nn.BatchNorm2d(features)
+        self.conv3, self.bn3 = conv(features, outputs, 1), nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if first:
+            norm = nn.BatchNorm2d(outputs)
+            self.downsample = nn.Sequential(conv(inputs, outputs, 1, stride), norm)
+
+    def forward(self, x):
+        h = relu(self.bn2(self.conv2(relu(self.bn1(self.conv1(x))))))
+        return relu(
+            self.bn3(self.conv3(h)) + (x if self.downsample is None else self.downsample(x))
+        )
+
+
+class ImageNetResidual(nn.Module):
+    """torchvision's ResNet of bottlenecks."""
+
+    def __init__(self, width, blocks, classes):
+        super().__init__()
+        self.conv1, self.bn1 = conv(3, width, 7, 2), nn.BatchNorm2d(width)
+        inputs = width
+        for s, count in enumerate(blocks, 1):
+            features = width * 2 ** (s - 1)
+            stride = 2 if s > 1 else 1
+            made = [Bottleneck(inputs, features, stride, first=True)]
+            made += [Bottleneck(4 * features, features, 1, first=False) for _ in range(count - 1)]
+            setattr(self, f"layer{s}", nn.Sequential(*made))
+            inputs = 4 * features
+        self.stages, self.fc = len(blocks), nn.Linear(inputs, classes)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        for s in range(1, self.stages + 1):
+            x = getattr(self, f"layer{s}")(x)
+        return self.fc(x.mean((2, 3)))
+
+
 def padded(x, stride: int):
     """One zero around, or where the image is halved one after it."""
     return nn.functional.pad(x, (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1))

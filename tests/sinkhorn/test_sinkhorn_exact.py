@@ -1,5 +1,7 @@
 """Linear maximizers, projections without entropy and distances, against explicit programs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,3 +136,7 @@ def test_bad_images_are_named():
         with pytest.raises(ValueError, match="x must be nonnegative"):
             call(-x, x)
         call(x, -x)
+    half = x.astype(jnp.bfloat16)
+    for call in (distance, functools.partial(exact_projection, radius=0.1)):
+        with pytest.raises(ValueError, match="needs float32 or float64 images, got bfloat16"):
+            call(half, half, cost=COST)

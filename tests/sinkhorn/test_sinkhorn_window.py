@@ -47,6 +47,9 @@ def test_bad_input_is_named():
     good = {"radius": 0.1, "lam": 10.0, "cost": window(3)}
     for message, changes in {
         "odd sides": {"cost": np.zeros((2, 3))},
+        "one pixel, in which nothing moves": {"cost": np.zeros((1, 1))},
+        r"start must be the `duals` of an earlier projection, got \(1, 2\)": {"start": (1, 2)},
+        r"start.psi must be a scalar, got shape \(3,\)": {"start": Duals(x, jnp.ones(3))},
         "center": {"cost": np.ones((3, 3))},
         "cost must be finite": {"cost": -window(3)},
         "radius": {"radius": -1.0},
@@ -63,6 +66,12 @@ def test_bad_input_is_named():
             projected(x, x, **{**good, **changes})
         with pytest.raises(ValueError, match=message):
             block_ascent(x, x, **{**good, **changes})
+    with pytest.raises(ValueError, match="w must hold real numbers, got complex64"):
+        projected(x, x.astype(jnp.complex64), **good)
+    with pytest.raises(ValueError, match="size must be a whole number of at least 3, got 1"):
+        window(1)
+    with pytest.raises(ValueError, match=r"p must be one number, got shape \(2,\)"):
+        window(3, p=np.ones(2))
     with pytest.raises(ValueError, match="one shape"):
         projected(x, x[:3], **good)
     with pytest.raises(ValueError, match=r"jax\.vmap"):

@@ -37,6 +37,9 @@ class Memory:
     def __init__(self, change: Callable[[Batch, int], list[Batch]] | None = None) -> None:
         self.change = change or (lambda batch, number: [batch])
 
+    def shape(self, size: int) -> tuple[int, ...]:
+        return size, size, 3
+
     def batches(self, seed: int, epoch: int, *, size: int, batch_size: int) -> Iterator[Batch]:
         times = size // SIDE
         order = np.asarray(permutation(seed, epoch, IMAGES, batch_size))
@@ -247,3 +250,18 @@ def test_mistakes_name_the_value_before_anything_is_trained(
 def test_impossible_phases_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Phase(**{"epochs": 1, "size": 4, "batch_size": 8, "rates": FLAT, **changes})
+
+
+def test_a_stream_starts_from_given_weights_and_calls_back_as_fit_does(tmp_path: Path) -> None:
+    start = MODEL.init(jax.random.key(5), jnp.zeros((1, SIDE, SIDE, 3)))
+    rows: list[Any] = []
+    given: dict[str, Any] = {"variables": start, "callbacks": [lambda state, row: rows.append(row)]}
+    streamed = train(tmp_path / "stream", phases=ONE, **given)
+    whole = fit(
+        3, MODEL, FGSM, DATA, sgd(), epochs=2, batch_size=16, config={}, progress=False,
+        run=tmp_path / "fit", variables=start,
+    )  # fmt: skip
+    assert_close(streamed.state.variables, whole.state.variables, rtol=1e-5, atol=1e-6)
+    assert rows == streamed.history
+    with pytest.raises(TypeError, match="callbacks must be a list"):
+        train(tmp_path / "other", callbacks=print)

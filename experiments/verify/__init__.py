@@ -1,0 +1,1 @@
+"""Certified, attacked and exact robustness of one trained or released model."""
