@@ -23,7 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxrobust import (
-    attacks, data, defenses, duals, evaluation, lagrangian, models, threats, training
+    attacks,
+    data,
+    defenses,
+    duals,
+    evaluation,
+    lagrangian,
+    models,
+    threats,
+    training,
 )
 
 digits = data.load("digits", limit=64)
