@@ -103,7 +103,7 @@ def publish(
 ) -> None:
     """Prints the table and the warnings, and writes both, the figures, and perhaps the examples."""
     console = Console()
-    report.print(console)
+    report.print()
     for flag in flags:
         told = f"{flag.severity}: {flag.name}: {flag.message}"
         console.print(told, soft_wrap=True, markup=False)

@@ -66,7 +66,7 @@ def main(config: Config) -> Sandwich:
     found = evaluation.sandwich(attacked, proved)
     if jax.process_index() == 0:
         console = Console()
-        found.print(console)
+        found.print()
         found.save(folder / "verified")
         if config.exact:
             rows = np.flatnonzero(found.undecided).tolist()

@@ -121,6 +121,7 @@ def test_a_run_that_was_killed_goes_on_and_writes_everything(
     assert (tmp_path / "curve.png").stat().st_size > 1000
     shown = capsys.readouterr().out
     assert "linf 51/255" in shown
+    assert "Other batches (s)" in shown  # not cut, though this is no terminal
     assert all(flag["message"] in shown for flag in flags)
 
     with pytest.raises(ValueError, match=r"attacks.pgd.steps: 3 there, 4 here"):
