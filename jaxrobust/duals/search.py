@@ -1,0 +1,174 @@
+"""The host's side of branch and bound: a queue of subdomains, the lowest bound first."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.duals.branching import Bounded, begin, halve
+from jaxrobust.duals.counterexamples import Point, judged
+from jaxrobust.duals.leaves import settle
+from jaxrobust.duals.specification import Property
+from jaxrobust.duals.subdomains import Domain, Multipliers, whole
+from jaxrobust.types import Array, ThreatModel
+
+
+class Problem(NamedTuple):
+    """What is asked, as the compiled programs take it."""
+
+    f: Any
+    x: Array
+    threat: ThreatModel
+    """Its pixel box counts."""
+    goal: Property
+
+
+class Item(NamedTuple):
+    """A subdomain on the host; sorts by its bound, then by age."""
+
+    lower: float
+    age: int
+    clause: np.ndarray
+    weights: np.ndarray
+    alpha: np.ndarray
+    """Of the units that bend on the region, in half precision: any slope is sound."""
+    splits: dict[int, tuple[float, float]]
+    """The boxes that are smaller than the region's, by unit."""
+    mu: np.ndarray
+    """Of the units in `splits`, in their order."""
+
+
+@dataclasses.dataclass
+class Search:
+    """A search in progress: subdomains that together hold every violation not yet ruled out."""
+
+    problem: Problem
+    batch_size: int
+    steps: int
+    candidates: int
+    queue: list[Item] = dataclasses.field(default_factory=list)
+    stuck: list[Item] = dataclasses.field(default_factory=list)
+    """Those in which nothing is left to split, and which yet are not proved."""
+    proved: float = np.inf
+    """The least bound of the subdomains that are closed."""
+    visited: int = 0
+    upper: float = np.inf
+    falsified: bool = False
+
+    @property
+    def lower(self) -> float:
+        """The least bound: no point of the set is below."""
+        return min([self.proved, *(item.lower for item in self.queue[:1] + self.stuck)])
+
+    def see(self, point: Point) -> None:
+        """Remembers a point if it is the worst so far, and that it is a violation if it is one."""
+        value = float(point.value)
+        if not point.inside or (value >= self.upper or self.falsified):
+            return
+        self.upper, self.witness = value, np.asarray(point.z)
+        self.falsified = not value > 0
+
+    def begin(self, methods: Sequence[str], chunk: int | None, steps: int) -> None:
+        """Bounds the whole region, for each clause of the property."""
+        clauses = jnp.arange(self.problem.goal.count, dtype=jnp.int32)
+        self.root, found = begin(
+            *self.problem, clauses, methods=tuple(methods), chunk=chunk, steps=steps
+        )
+        self.region = jax.tree.map(np.asarray, whole(self.root, clauses))
+        self.free, self.ages = np.flatnonzero(self.root.bends), itertools.count()
+        self._look(found)
+        for i, clause in enumerate(np.asarray(clauses)):
+            self._file(clause, {}, -np.inf, jax.tree.map(lambda v, i=i: np.asarray(v)[i], found))
+
+    def advance(self) -> None:
+        """Splits the subdomains with the lowest bounds."""
+        items = [heapq.heappop(self.queue) for _ in range(min(self.batch_size, len(self.queue)))]
+        # a short batch is filled up with its first: one compiled program
+        batch = items + items[:1] * (self.batch_size - len(items))
+        domains, duals = (_stacked(v) for v in zip(*map(self._on_device, batch), strict=True))
+        found = halve(
+            *self.problem,
+            self.root,
+            domains,
+            duals,
+            steps=self.steps,
+            candidates=self.candidates,
+        )
+        self._look(found.below)
+        self._look(found.above)
+        found = jax.tree.map(np.asarray, found)
+        for i, item in enumerate(items):
+            if not found.split[i]:
+                self._settle(item)
+                continue
+            unit, point = int(found.unit[i]), float(found.point[i])
+            low, high = item.splits.get(unit, self._box(unit))
+            for half, box in ((found.below, (low, point)), (found.above, (point, high))):
+                ends = jax.tree.map(lambda v, i=i: v[i], half)
+                self._file(item.clause, item.splits | {unit: box}, item.lower, ends)
+
+    def _file(
+        self,
+        clause: np.ndarray,
+        splits: dict[int, tuple[float, float]],
+        least: float,
+        found: Bounded,
+    ) -> None:
+        """Puts a subdomain where it belongs; `least`, its parent's bound, holds here too."""
+        lower = float(np.fmax(found.lower, least))
+        self.visited += 1
+        if lower > 0:
+            self.proved = min(self.proved, lower)
+            return
+        duals = found.duals
+        item = Item(
+            lower,
+            next(self.ages),
+            clause,
+            duals.weights,
+            duals.alpha[self.free].astype(np.float16),
+            splits,
+            duals.mu[list(splits)],
+        )
+        heapq.heappush(self.queue, item)
+
+    def _settle(self, item: Item) -> None:
+        """Closes a subdomain on which the network is affine by a linear program, if that can."""
+        domain, duals = self._on_device(item)
+        lower, points = settle(*self.problem, self.root, domain, duals, list(item.splits))
+        for z in points:
+            self.see(judged(*self.problem, jnp.asarray(z, self.problem.x.dtype)))
+        lower = max(lower, item.lower)
+        if lower > 0:
+            self.proved = min(self.proved, lower)
+        else:
+            self.stuck.append(item._replace(lower=lower))
+
+    def _look(self, found: Bounded) -> None:
+        """Replays the point that looks worst on the network."""
+        worst = int(np.argmin(np.nan_to_num(np.asarray(found.worst), nan=-np.inf)))
+        self.see(judged(*self.problem, found.witness[worst]))
+
+    def _box(self, unit: int) -> tuple[float, float]:
+        return float(self.region.lower[unit]), float(self.region.upper[unit])
+
+    def _on_device(self, item: Item) -> tuple[Domain, Multipliers]:
+        """A subdomain and its multipliers, of all units."""
+        lower, upper = self.region.lower.copy(), self.region.upper.copy()
+        units = list(item.splits)
+        if units:
+            lower[units], upper[units] = np.array(list(item.splits.values())).T
+        alpha, mu = np.zeros_like(lower), np.zeros_like(lower)
+        alpha[self.free], mu[units] = item.alpha, item.mu
+        return Domain(lower, upper, item.clause), Multipliers(alpha, mu, item.weights)
+
+
+def _stacked(parts: Any) -> Any:
+    return jax.tree.map(lambda *v: np.stack(v), *parts)
