@@ -24,7 +24,7 @@ from jaxrobust.threats import L1, Linf
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 PRICES = (1e2, 1e4, 1e6)
-"""What a unit of distance to the subdomain costs, in units of the rows' largest slope."""
+"""What it costs to be as far from the subdomain as the sources are large, in units of the rows."""
 
 
 def settle(
@@ -44,9 +44,12 @@ def settle(
 
     Balls other than Linf and L1 are no polyhedra: of them nothing new is learned.
     """
-    if not isinstance(threat, Linf | L1):
+    if not isinstance(threat, Linf | L1) or not units:
         return -np.inf, []
-    rows, sources = map(_float64, _affine(f, x, threat, goal, domain, jnp.asarray(units)))
+    # filled up to a power of two, for few compiled programs
+    filled = np.pad(units, (0, (1 << (len(units) - 1).bit_length()) - len(units)), mode="edge")
+    rows, sources = map(_float64, _affine(f, x, threat, goal, domain, jnp.asarray(filled)))
+    sources = sources[0][: len(units)], sources[1][: len(units)]
     own = np.asarray(goal.clauses) == domain.clause
     lower, points = -np.inf, []
     for price in PRICES:
@@ -138,11 +141,10 @@ def _program(
         share = 1 / np.where(radius > 0, radius, 1)
         limits.append(np.concatenate([share, share, [0, 0]])[None])
         ends.append(np.ones(1))
-    # a box's end that is the region's own is no constraint of the network's bound
     matrix, right = sparse.csr_array(np.vstack(limits)), np.concatenate(ends)
-    scale = max(float(np.abs(slope).max(initial=0)), 1e-12) / max(
-        float(np.abs(way).max(initial=0)), 1e-12
-    )
+    room = up + down
+    sizes = [float(np.max(np.abs(v) + np.abs(w) @ room)) for v, w in (rows, sources)]
+    scale = max(sizes[0], 1e-12) / max(sizes[1], 1e-12)
     cost = np.concatenate([np.zeros(2 * len(center)), [1.0, price * scale]])
     bounds = np.concatenate(
         [
