@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -125,8 +125,8 @@ def halve(
         best, units = jax.lax.top_k(score, min(candidates, score.size))
 
         def gains(unit: Array) -> Array:
-            parts = _parts(domain, unit, points[unit])
-            lowers = jnp.stack([bounds(p, own).lower for p in parts]) - parent.lower
+            parts = jax.tree.map(lambda *v: jnp.stack(v), *_parts(domain, unit, points[unit]))
+            lowers = jax.vmap(lambda part: bounds(part, own).lower)(parts) - parent.lower
             # what is above 0 is proved, and no better for being higher
             gain = jnp.clip(lowers, 0, jnp.maximum(-parent.lower, 0))
             return jnp.min(gain) + 0.1 * jnp.max(gain)
@@ -180,42 +180,46 @@ def _ascend(
     project = jax.vmap(functools.partial(feasible, root, goal))
     bounds = jax.vmap(functools.partial(bound, where, root, goal))
 
-    def negative(duals: Multipliers) -> tuple[Array, Array]:
-        lower = bounds(domains, duals).lower
-        return -jnp.sum(lower), lower
+    def negative(duals: Multipliers) -> tuple[Array, _Iterate]:
+        found = bounds(domains, duals)
+        return -jnp.sum(found.lower), _Iterate(duals, found.lower, found.direction)
 
     optimizer = optax.adam(optax.exponential_decay(RATE, 1, 0.95), b1=0.8)
-    start = project(domains, duals)
 
-    def step(carry: tuple) -> tuple:
-        count, duals, state, best, lower = carry
+    def step(carry: tuple[Array, Multipliers, Any, _Iterate]) -> tuple:
+        count, duals, state, best = carry
         gradients, now = jax.grad(negative, has_aux=True)(duals)
-        best, lower = _better((best, lower), (duals, now))
         with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer power.
             updates, state = optimizer.update(gradients, state)
         updates = updates._replace(mu=updates.mu * scale)
         moved = project(domains, jax.tree.map(jnp.add, duals, updates))
-        return count + 1, moved, state, best, lower
+        return count + 1, moved, state, _better(best, now)
 
-    def goes_on(carry: tuple) -> Array:
-        count, _, _, _, lower = carry
-        return (count < steps) & jnp.any(~(lower > 0))
+    def goes_on(carry: tuple[Array, Multipliers, Any, _Iterate]) -> Array:
+        return (carry[0] <= steps) & jnp.any(~(carry[3].lower > 0))
 
-    nothing = jnp.full(len(domains.clause), -jnp.inf, duals.mu.dtype)
-    carry = (jnp.zeros((), jnp.int32), start, optimizer.init(start), start, nothing)
-    _, duals, _, best, lower = jax.lax.while_loop(goes_on, step, carry)
-    last = bounds(domains, duals)
-    best, lower = _better((best, lower), (duals, last.lower))
-    witness = jax.vmap(functools.partial(_minimum, where))(last.direction)
+    start = project(domains, duals)
+    size, dtype = len(domains.clause), where.x.dtype
+    rows = jnp.zeros((size, *where.x.shape), dtype)
+    first = _Iterate(start, jnp.full(size, -jnp.inf, dtype), rows)
+    carry = (jnp.zeros((), jnp.int32), start, optimizer.init(start), first)
+    best = jax.lax.while_loop(goes_on, step, carry)[3]
+    witness = jax.vmap(functools.partial(_minimum, where))(best.direction)
     worst = jax.vmap(lambda z: goal.value(f(z)))(witness)
-    return Bounded(lower, best, worst, witness)
+    return Bounded(best.lower, best.duals, worst, witness)
 
 
-def _better(
-    best: tuple[Multipliers, Array], new: tuple[Multipliers, Array]
-) -> tuple[Multipliers, Array]:
+class _Iterate(NamedTuple):
+    """Multipliers, what they prove, and the rows that they leave at the input."""
+
+    duals: Multipliers
+    lower: Array
+    direction: Array
+
+
+def _better(best: _Iterate, new: _Iterate) -> _Iterate:
     """One by one the larger bound; NaN never replaces a number."""
-    rises = new[1] > best[1]
+    rises = new.lower > best.lower
     return jax.tree.map(lambda a, b: jnp.where(_like(rises, a), a, b), new, best)
 
 
