@@ -18,6 +18,7 @@ from jaxrobust.duals.relaxed_network import METHODS, check_methods
 from jaxrobust.duals.search import Problem, Search
 from jaxrobust.duals.specification import Property, margins
 from jaxrobust.duals.trace import logits_of
+from jaxrobust.threats import Union
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 Status = Literal["verified", "falsified", "unknown"]
@@ -133,32 +134,36 @@ def verify(
     checks.images(x, lower=-np.inf, upper=np.inf)
     check_ball(threat, x)
     goal = _goal(y, logits_of(f, x))
-    problem = Problem(
-        f if isinstance(f, jax.tree_util.Partial) else jax.tree_util.Partial(f),
-        x,
-        threat if boxed else unboxed(threat),
-        goal,
-    )
-    search = Search(problem, batch_size, steps, candidates)
-    search.see(attacked(jax.random.key(seed), *problem, steps=attack_steps, restarts=restarts))
-    if not search.falsified:
-        search.begin(tuple(methods), chunk, root_steps)
-    while search.queue and not search.falsified:
-        if time.monotonic() - began > time_limit or search.visited >= max_subdomains:
+    f = f if isinstance(f, jax.tree_util.Partial) else jax.tree_util.Partial(f)
+    whole = threat if boxed else unboxed(threat)
+    members = whole.scaled if isinstance(whole, Union) else (whole,)
+    searches = []
+    for member in members:
+        search = Search(Problem(f, x, member, goal), batch_size, steps, candidates)
+        searches.append(search)
+        if not any(s.falsified for s in searches):
+            found = attacked(
+                jax.random.key(seed), *search.problem, steps=attack_steps, restarts=restarts
+            )
+            search.see(found)
+    for search in searches:
+        if any(s.falsified for s in searches):
             break
-        search.advance()
-    lower, status = search.lower, "unknown"
-    if search.falsified:
-        status = "falsified"
-    elif lower > 0:
-        status = "verified"
+        search.begin(tuple(methods), chunk, root_steps)
+        while search.queue and not search.falsified:
+            late = time.monotonic() - began > time_limit
+            if late or sum(s.visited for s in searches) >= max_subdomains:
+                break
+            search.advance()
+    lower, worst = min(s.lower for s in searches), min(searches, key=lambda s: s.upper)
+    status = "verified" if lower > 0 else "unknown"
     return Verdict(
-        status,
+        "falsified" if worst.falsified else status,
         lower,
-        search.upper,
-        search.witness,
-        search.visited,
-        len(search.queue) + len(search.stuck),
+        worst.upper,
+        worst.witness,
+        sum(s.visited for s in searches),
+        sum(len(s.queue) + len(s.stuck) for s in searches),
         time.monotonic() - began,
     )
 

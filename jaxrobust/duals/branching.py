@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust.duals.bounds import hidden_boxes, row_bounds
-from jaxrobust.duals.concretize import support
 from jaxrobust.duals.graph import Node
+from jaxrobust.duals.intersections import support_in_box
 from jaxrobust.duals.relaxations import relaxation
 from jaxrobust.duals.relaxed_network import Region, prepare, rounded
 from jaxrobust.duals.specification import Property
@@ -229,7 +229,7 @@ def _like(mask: Array, value: Array) -> Array:
 
 def _minimum(where: Region, direction: Array) -> Array:
     """The point of the set where `direction` is least."""
-    far = jax.grad(lambda d: support(where.threat, where.x, d, boxed=where.boxed))(-direction)
+    far = jax.grad(lambda d: support_in_box(where.threat, where.x, d))(-direction)
     return where.threat.project(where.x, where.x + far)
 
 

@@ -19,6 +19,9 @@ from jaxrobust.duals.specification import Property
 from jaxrobust.duals.subdomains import Domain, Multipliers, whole
 from jaxrobust.types import Array, ThreatModel
 
+ROUNDS = 10
+"""How often the ascent goes on where nothing is left to split."""
+
 
 class Problem(NamedTuple):
     """What is asked, as the compiled programs take it."""
@@ -43,6 +46,8 @@ class Item(NamedTuple):
     """The boxes that are smaller than the region's, by unit."""
     mu: np.ndarray
     """Of the units in `splits`, in their order."""
+    rounds: int
+    """How often it was bounded although nothing was left to split."""
 
 
 @dataclasses.dataclass
@@ -64,7 +69,9 @@ class Search:
 
     @property
     def lower(self) -> float:
-        """The least bound: no point of the set is below."""
+        """The least bound: no point of the set is below. -inf before anything is bounded."""
+        if not self.visited:
+            return -np.inf
         return min([self.proved, *(item.lower for item in self.queue[:1] + self.stuck)])
 
     def see(self, point: Point) -> None:
@@ -106,7 +113,8 @@ class Search:
         found = jax.tree.map(np.asarray, found)
         for i, item in enumerate(items):
             if not found.split[i]:
-                self._settle(item)
+                ends = jax.tree.map(lambda v, i=i: v[i], found.below)
+                self._settle(item, ends)
                 continue
             unit, point = int(found.unit[i]), float(found.point[i])
             low, high = item.splits.get(unit, self._box(unit))
@@ -120,6 +128,7 @@ class Search:
         splits: dict[int, tuple[float, float]],
         least: float,
         found: Bounded,
+        rounds: int = 0,
     ) -> None:
         """Puts a subdomain where it belongs; `least`, its parent's bound, holds here too."""
         lower = float(np.fmax(found.lower, least))
@@ -136,11 +145,15 @@ class Search:
             duals.alpha[self.free].astype(np.float16),
             splits,
             duals.mu[list(splits)],
+            rounds,
         )
         heapq.heappush(self.queue, item)
 
-    def _settle(self, item: Item) -> None:
-        """Closes a subdomain on which the network is affine by a linear program, if that can."""
+    def _settle(self, item: Item, found: Bounded) -> None:
+        """Where nothing is left to split: the ascent goes on, and at last a program decides."""
+        if found.lower > 0 or item.rounds < ROUNDS:
+            self._file(item.clause, item.splits, item.lower, found, item.rounds + 1)
+            return
         domain, duals = self._on_device(item)
         lower, points = settle(*self.problem, self.root, domain, duals, list(item.splits))
         for z in points:

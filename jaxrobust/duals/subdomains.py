@@ -23,9 +23,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.duals.backward_bounds import OneRow
 from jaxrobust.duals.bounds import fallen
 from jaxrobust.duals.graph import Node, pull
+from jaxrobust.duals.intersections import support_in_box
 from jaxrobust.duals.relaxed_network import LINES, Box, Region, Relaxed, relax
 from jaxrobust.duals.rounding import SLACK, Noise, gamma, grown, tiny
 from jaxrobust.duals.specification import Property
@@ -106,7 +106,7 @@ def feasible(root: Root, goal: Property, domain: Domain, duals: Multipliers) -> 
     most = jnp.where(free & (domain.lower > region.lower), jnp.inf, 0)
     least = jnp.where(free & (domain.upper < region.upper), -jnp.inf, 0)
     weights = jnp.where(own, jnp.maximum(duals.weights, 0), 0)
-    weights = jnp.where(jnp.sum(weights) > 0, weights, own)
+    weights = jnp.where(jnp.sum(weights) > 0, weights, own.astype(weights.dtype))
     return Multipliers(
         jnp.clip(duals.alpha, 0, 1),
         jnp.clip(duals.mu, least, most),
@@ -143,7 +143,7 @@ def bound(where: Region, root: Root, goal: Property, domain: Domain, duals: Mult
         total.add(jax.nn.relu(nu) * r.lower_gap)
         total.add(jax.nn.relu(-nu) * r.upper_gap)
         total.add(r.floor)
-    total.add(OneRow().farthest(where, -nu_x))
+    total.add(support_in_box(where.threat, where.x, -nu_x))
     lower = fallen(where, row[None], total.most()[None], root.noise)[0]
     last = 2 * jnp.finfo(row.dtype).eps * (jnp.abs(lower) + jnp.abs(offset))
     lower = lower + offset - jnp.where(offset == 0, 0, last)

@@ -46,15 +46,15 @@ def rows_of(y, K=3):
     return np.delete(np.eye(K)[y] - np.eye(K), y, axis=0).astype(np.float32)
 
 
-def check_decisions(f, x, rows, exact, threat, *, apart, **options):
+def check_decisions(f, x, rows, exact, threat, *, apart, off=1e-5, **options):
     """Just above the exact least value of its rows a property is verified, just below falsified."""
     for offset, status in ((apart, "verified"), (-apart, "falsified")):
         goal = Property(rows, np.asarray(offset - exact, np.float32))
         found = duals.verify(f, x, goal, threat, batch_size=8, **options)
         assert found.status == status, (found, exact)
         # the bounds enclose the exact value, which is `offset`
-        assert min(found.lower, apart) <= offset + 1e-5
-        assert found.upper >= offset - 1e-5
+        assert min(found.lower, apart) <= offset + off
+        assert found.upper >= offset - off
         point = judged(f, x, threat, goal, jnp.asarray(found.witness))
         assert point.inside
         assert float(point.value) == pytest.approx(found.upper, abs=1e-6)
@@ -90,11 +90,11 @@ def test_300_decisions_are_those_of_integer_programs():
 def test_decisions_are_those_of_brute_force_over_patterns(threat):
     sizes = (2, 3, 3, 3)
     for seed in (37, 5):
-        parameters, x = cases.weights(seed, sizes), example(seed, 2)
-        y = int(jnp.argmax(network(parameters, x)))
-        rows = rows_of(y)
-        exact = [brute_force(row, np.asarray(x, float), threat, *parameters) for row in rows]
-        check_decisions(partial(seed, sizes), x, rows, exact, threat, apart=1e-3)
+        f, x = partial(seed, sizes), example(seed, 2)
+        rows, parameters = rows_of(int(jnp.argmax(f(x)))), cases.weights(seed, sizes, np.float32)
+        center = np.asarray(x, float)
+        exact = np.array([brute_force(row, center, threat, *parameters) for row in rows])
+        check_decisions(f, x, rows, exact, threat, apart=1e-3)
 
 
 def grid(threat, x, count=300):
@@ -114,7 +114,7 @@ def test_decisions_of_other_balls_are_those_of_a_grid(threat):
         f, x = partial(seed, sizes), example(seed, 2)
         rows = rows_of(int(jnp.argmax(f(x))))
         exact = (jax.vmap(f)(grid(threat, x)) @ rows.T).min(axis=0)
-        check_decisions(f, x, rows, np.asarray(exact), threat, apart=1e-2)
+        check_decisions(f, x, rows, np.asarray(exact), threat, apart=1e-2, off=5e-3)
 
 
 def test_clauses_hold_where_one_of_their_rows_does():
@@ -208,7 +208,9 @@ def test_any_multipliers_are_sound(apply):
 
 
 def wrong_sign(total, z, box, mu, raised):
-    return hold(total, z, box, -mu, ~raised)
+    value = total.value
+    hold(total, z, box, mu, raised)
+    total.value = 2 * value - total.value
 
 
 def wrong_end(total, z, box, mu, raised):
