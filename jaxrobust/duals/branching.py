@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -191,6 +191,7 @@ def _ascend(
         gradients, now = jax.grad(negative, has_aux=True)(duals)
         with jax.numpy_dtype_promotion("standard"):  # Optax raises a float to an integer power.
             updates, state = optimizer.update(gradients, state)
+        updates = cast(Multipliers, updates)
         updates = updates._replace(mu=updates.mu * scale)
         moved = project(domains, jax.tree.map(jnp.add, duals, updates))
         return count + 1, moved, state, _better(best, now)

@@ -1,4 +1,4 @@
-"""How far a linear function can rise over a ball's part in the pixel box, to first order exactly."""
+"""How far a linear function can rise over a ball in its pixel box: exact up to rounding."""
 
 from __future__ import annotations
 

@@ -51,9 +51,10 @@ def settle(
     rows, sources = map(_float64, _affine(f, x, threat, goal, domain, jnp.asarray(filled)))
     sources = sources[0][: len(units)], sources[1][: len(units)]
     own = np.asarray(goal.clauses) == domain.clause
+    asked = rows[0][own], rows[1][own]
     lower, points = -np.inf, []
     for price in PRICES:
-        found = _program(x, threat, tuple(v[own] for v in rows), sources, domain, units, price)
+        found = _program(x, threat, asked, sources, domain, units, price)
         if found is None:
             break
         point, weights, mu, apart = found

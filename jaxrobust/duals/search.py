@@ -127,10 +127,13 @@ class Search:
         clause: np.ndarray,
         splits: dict[int, tuple[float, float]],
         least: float,
-        found: Bounded,
+        found: Any,
         rounds: int = 0,
     ) -> None:
-        """Puts a subdomain where it belongs; `least`, its parent's bound, holds here too."""
+        """Puts a subdomain where it belongs, `found` being its `Bounded` on the host.
+
+        `least`, its parent's bound, holds here too.
+        """
         lower = float(np.fmax(found.lower, least))
         self.visited += 1
         if lower > 0:
@@ -180,7 +183,9 @@ class Search:
             lower[units], upper[units] = np.array(list(item.splits.values())).T
         alpha, mu = np.zeros_like(lower), np.zeros_like(lower)
         alpha[self.free], mu[units] = item.alpha, item.mu
-        return Domain(lower, upper, item.clause), Multipliers(alpha, mu, item.weights)
+        domain: Any = (lower, upper, item.clause)
+        duals: Any = (alpha, mu, item.weights)
+        return Domain(*domain), Multipliers(*duals)
 
 
 def _stacked(parts: Any) -> Any:

@@ -83,11 +83,11 @@ class Property:
         return jnp.min(jnp.max(jnp.where(same, rows[None], -jnp.inf), axis=1))
 
 
-def margins(y: int, num_classes: int) -> Property:
+def margins(y: int | Array, num_classes: int) -> Property:
     """The property that class `y` has strictly the largest logit.
 
     Args:
-      y: the label, an integer known on the host.
+      y: the label, an integer scalar known on the host.
       num_classes: the number of classes K, at least 2.
 
     Returns:
@@ -100,4 +100,4 @@ def margins(y: int, num_classes: int) -> Property:
     checks.label("y", y, num_classes=num_classes)
     eye = np.eye(num_classes, dtype=np.float32)
     rows = np.delete(eye[int(y)] - eye, int(y), axis=0)
-    return Property(rows, np.zeros(num_classes - 1, np.float32))
+    return Property(jnp.asarray(rows), jnp.zeros(num_classes - 1, jnp.float32))

@@ -95,8 +95,8 @@ def split(where: Region, values: Array) -> list[Array]:
 
 def whole(root: Root, clause: Array) -> Domain:
     """The region itself."""
-    lower, upper = (flat([b[side] for b in root.boxes]) for side in (0, 1))
-    return Domain(lower, upper, clause)
+    lower, upper = [b.lower for b in root.boxes], [b.upper for b in root.boxes]
+    return Domain(flat(lower), flat(upper), clause)
 
 
 def feasible(root: Root, goal: Property, domain: Domain, duals: Multipliers) -> Multipliers:
@@ -128,13 +128,12 @@ def bound(where: Region, root: Root, goal: Property, domain: Domain, duals: Mult
         held[node.target.id] = mu
         _hold(total, where.values[node.source.id], box, mu, low > own.lower)
 
-    def slope(node: Node, nu: Array) -> Array:
+    def slope(node: Node, nu: Array) -> Array | None:
         r = relaxed[node.target.id]
-        return (
-            jax.nn.relu(nu) * r.lower_slope
-            - jax.nn.relu(-nu) * r.upper_slope
-            - held[node.target.id]
-        )
+        if r.lower_slope is None or r.upper_slope is None:
+            return None
+        tilted = jax.nn.relu(nu) * r.lower_slope - jax.nn.relu(-nu) * r.upper_slope
+        return tilted - held[node.target.id]
 
     row, offset = mixed(root, goal, duals.weights)
     nu_x, reached = pull(where.graph, where.graph.output, row, slope)
@@ -142,7 +141,7 @@ def bound(where: Region, root: Root, goal: Property, domain: Domain, duals: Mult
         r = relaxed[i]
         total.add(jax.nn.relu(nu) * r.lower_gap)
         total.add(jax.nn.relu(-nu) * r.upper_gap)
-        total.add(r.floor)
+        total.add(jnp.asarray(r.floor))
     total.add(support_in_box(where.threat, where.x, -nu_x))
     lower = fallen(where, row[None], total.most()[None], root.noise)[0]
     last = 2 * jnp.finfo(row.dtype).eps * (jnp.abs(lower) + jnp.abs(offset))
