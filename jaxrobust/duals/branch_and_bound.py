@@ -31,8 +31,8 @@ class Verdict(NamedTuple):
     """ "verified": the property holds on the whole set. "falsified": the network itself violates it
     at `witness`. "unknown": neither, when time or subdomains ran out or rounding decides."""
     lower: float
-    """A bound of `Property.value` over the set, rounding included. Above 0 where verified; the
-    search does not raise it further then."""
+    """A bound of `Property.value` over the set, rounding included. At least 0 where verified, and
+    just 0 where it was used that only violations matter."""
     upper: float
     """`Property.value` at `witness`, by the network's own prediction."""
     witness: np.ndarray
@@ -156,7 +156,7 @@ def verify(
                 break
             search.advance()
     lower, worst = min(s.lower for s in searches), min(searches, key=lambda s: s.upper)
-    status = "verified" if lower > 0 else "unknown"
+    status = "verified" if all(s.done for s in searches) else "unknown"
     return Verdict(
         "falsified" if worst.falsified else status,
         lower,

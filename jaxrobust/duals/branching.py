@@ -78,9 +78,7 @@ def begin(
     eye = jnp.eye(output.shape[0], dtype=output.dtype)
     ends = row_bounds(where, jnp.concatenate([eye, -eye]), boxes, methods=methods, chunk=chunk)
     reach = jnp.max(jnp.abs(ends.reshape(2, -1)), axis=0)
-    bends = flat(
-        [_inside(n, b.lower, b.upper) for n, b in zip(where.graph.nodes, boxes, strict=True)]
-    )
+    bends = bending(where, flat([b.lower for b in boxes]), flat([b.upper for b in boxes]))
     root = Root(boxes, rounded(where, boxes, output), reach, bends)
     alphas = [
         relaxation(n.kind).adaptive(b.lower, b.upper, *n.args)
@@ -94,6 +92,24 @@ def begin(
     scale = jnp.ones_like(duals.mu)
     with jax.default_matmul_precision("highest"):
         return root, _ascend(f, where, root, goal, domains, duals, scale, steps)
+
+
+@functools.partial(jax.jit, static_argnames=("steps",))
+def improve(
+    f: LogitsFn,
+    x: Array,
+    threat: ThreatModel,
+    goal: Property,
+    root: Root,
+    domains: Domain,
+    duals: Multipliers,
+    *,
+    steps: int,
+) -> Bounded:
+    """The bounds of a batch of subdomains after more ascent."""
+    where = prepare(f, x, threat, boxed=True)
+    with jax.default_matmul_precision("highest"):
+        return _ascend(f, where, root, goal, domains, duals, jnp.ones_like(duals.mu), steps)
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "candidates"))
@@ -257,6 +273,12 @@ def _inside(node: Node, l: Array, u: Array) -> Array:  # noqa: E741
     """Whether the point where a unit would be split lies inside of its box."""
     t = _points(node, l, u)
     return (l < t) & (t < u)
+
+
+def bending(where: Region, lower: Array, upper: Array) -> Array:
+    """bool [units]: which may be split, given their boxes."""
+    ends = zip(where.graph.nodes, split(where, lower), split(where, upper), strict=True)
+    return flat([_inside(node, l, u) for node, l, u in ends])
 
 
 def _scores(where: Region, domain: Domain, nu: Array) -> tuple[Array, Array]:

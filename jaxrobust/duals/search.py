@@ -12,13 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.duals.branching import Bounded, begin, halve
+from jaxrobust.duals.branching import Bounded, begin, halve, improve
 from jaxrobust.duals.counterexamples import Point, judged
 from jaxrobust.duals.leaves import settle
 from jaxrobust.duals.specification import Property
 from jaxrobust.duals.subdomains import Domain, Multipliers, whole
+from jaxrobust.duals.tightening import tighten
 from jaxrobust.types import Array, ThreatModel
 
+TIGHTENINGS = 4
+"""How often the boxes of the whole region are bounded anew before it is split."""
+PROBES = 64
+"""Units whose boxes are bounded at a time."""
 ROUNDS = 10
 """How often the ascent goes on where nothing is left to split."""
 
@@ -43,7 +48,7 @@ class Item(NamedTuple):
     alpha: np.ndarray
     """Of the units that bend on the region, in half precision: any slope is sound."""
     splits: dict[int, tuple[float, float]]
-    """The boxes that are smaller than the region's, by unit."""
+    """The boxes that are smaller than the region's, by unit: split, or made to hold violations."""
     mu: np.ndarray
     """Of the units in `splits`, in their order."""
     rounds: int
@@ -63,9 +68,15 @@ class Search:
     """Those in which nothing is left to split, and which yet are not proved."""
     proved: float = np.inf
     """The least bound of the subdomains that are closed."""
+    begun: bool = False
     visited: int = 0
     upper: float = np.inf
     falsified: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether every violation is ruled out."""
+        return self.begun and not (self.queue or self.stuck)
 
     @property
     def lower(self) -> float:
@@ -91,8 +102,44 @@ class Search:
         self.region = jax.tree.map(np.asarray, whole(self.root, clauses))
         self.free, self.ages = np.flatnonzero(self.root.bends), itertools.count()
         self._look(found)
+        self.begun = True
         for i, clause in enumerate(np.asarray(clauses)):
-            self._file(clause, {}, -np.inf, jax.tree.map(lambda v, i=i: np.asarray(v)[i], found))
+            own = jax.tree.map(lambda v, i=i: np.asarray(v)[i], found)
+            if own.lower > 0:
+                self._file(clause, {}, -np.inf, own)
+            else:
+                self._tighten(clause, own)
+
+    def _tighten(self, clause: np.ndarray, found: Any) -> None:
+        """Files the whole region for a clause, with boxes that need to hold violations only."""
+        region: Any = (self.region.lower, self.region.upper, clause)
+        domain, units, low = Domain(*region), self.free, found.lower
+        # from here on, bounds above 0 say that there is no violation, and nothing of values above 0
+        self.proved = min(self.proved, 0.0)
+        for _ in range(TIGHTENINGS):
+            bends = self.root.bends
+            for start in range(0, len(units), PROBES):
+                chunk = units[start : start + PROBES]
+                chunk = np.pad(chunk, (0, PROBES - len(chunk)), mode="edge")
+                domain, bends = tighten(*self.problem, self.root, domain, found.duals, chunk)
+            domain = jax.tree.map(np.asarray, domain)
+            if np.any(domain.lower > domain.upper):
+                self.visited += 1
+                return
+            batch = jax.tree.map(lambda v: v[None], (domain, found.duals))
+            better = improve(*self.problem, self.root, *batch, steps=self.steps)
+            self._look(better)
+            found = jax.tree.map(lambda v: np.asarray(v)[0], better)
+            left = np.flatnonzero(bends)
+            if found.lower > 0 or len(left) == len(units):
+                break
+            units = left
+        changed = (domain.lower > self.region.lower) | (domain.upper < self.region.upper)
+        splits = {
+            int(u): (float(domain.lower[u]), float(domain.upper[u]))
+            for u in np.flatnonzero(changed)
+        }
+        self._file(clause, splits, low, found)
 
     def advance(self) -> None:
         """Splits the subdomains with the lowest bounds."""

@@ -116,16 +116,44 @@ def feasible(root: Root, goal: Property, domain: Domain, duals: Multipliers) -> 
 
 def bound(where: Region, root: Root, goal: Property, domain: Domain, duals: Multipliers) -> Bound:
     """A lower bound of the mixed rows over a subdomain, sound for feasible multipliers."""
+    row, offset = mixed(root, goal, duals.weights)
+    total, nu, nu_x = pulled(where, root, domain, duals, row)
+    total.add(support_in_box(where.threat, where.x, -nu_x))
+    lower = fallen(where, row[None], total.most()[None], root.noise)[0]
+    last = 2 * jnp.finfo(row.dtype).eps * (jnp.abs(lower) + jnp.abs(offset))
+    return Bound(lower + offset - jnp.where(offset == 0, 0, last), nu, nu_x)
+
+
+def pulled(
+    where: Region,
+    root: Root,
+    domain: Domain,
+    duals: Multipliers,
+    row: Array,
+    seeds: Array | None = None,
+) -> tuple[_Sum, Array, Array]:
+    """How far a row can fall below its clean value on a subdomain, the input's part left out.
+
+    Args:
+      row: over the outputs.
+      seeds: `[units]`, a row over the units' sources that is added to it.
+
+    Returns:
+      (the sum so far; `[units]`, the row at each unit's target; the row at the input).
+    """
     nodes = where.graph.nodes
     relaxed: dict[int, Relaxed] = {}
     held: dict[int, Array] = {}
     total = _Sum()
     ends = [split(where, side) for side in domain[:2]]
     slopes, mus = split(where, duals.alpha), split(where, duals.mu)
-    for node, own, low, high, alpha, mu in zip(nodes, root.boxes, *ends, slopes, mus, strict=True):
+    more = split(where, jnp.zeros_like(duals.mu) if seeds is None else seeds)
+    for node, own, low, high, alpha, mu, seed in zip(
+        nodes, root.boxes, *ends, slopes, mus, more, strict=True
+    ):
         box = Box(low, high, own.noise)
         relaxed[node.target.id] = relax(where, node, box, "crown", alpha, outside=True)
-        held[node.target.id] = mu
+        held[node.target.id] = mu - seed
         _hold(total, where.values[node.source.id], box, mu, low > own.lower)
 
     def slope(node: Node, nu: Array) -> Array | None:
@@ -135,18 +163,13 @@ def bound(where: Region, root: Root, goal: Property, domain: Domain, duals: Mult
         tilted = jax.nn.relu(nu) * r.lower_slope - jax.nn.relu(-nu) * r.upper_slope
         return tilted - held[node.target.id]
 
-    row, offset = mixed(root, goal, duals.weights)
     nu_x, reached = pull(where.graph, where.graph.output, row, slope)
     for i, nu in reached.items():
         r = relaxed[i]
         total.add(jax.nn.relu(nu) * r.lower_gap)
         total.add(jax.nn.relu(-nu) * r.upper_gap)
         total.add(jnp.asarray(r.floor))
-    total.add(support_in_box(where.threat, where.x, -nu_x))
-    lower = fallen(where, row[None], total.most()[None], root.noise)[0]
-    last = 2 * jnp.finfo(row.dtype).eps * (jnp.abs(lower) + jnp.abs(offset))
-    lower = lower + offset - jnp.where(offset == 0, 0, last)
-    return Bound(lower, flat([reached[n.target.id] for n in nodes]), nu_x)
+    return total, flat([reached[n.target.id] for n in nodes]), nu_x
 
 
 def mixed(root: Root, goal: Property, weights: Array) -> tuple[Array, Array]:

@@ -324,7 +324,7 @@ def test_limits_leave_it_unknown():
     assert (full.status, few.status, short.status) == ("verified", "unknown", "unknown")
     assert few.visited < full.visited
     assert few.open
-    assert short.lower <= few.lower <= 0 < full.lower
+    assert short.lower <= few.lower <= 0 <= full.lower
 
 
 def test_refusals():
