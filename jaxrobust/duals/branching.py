@@ -278,7 +278,7 @@ def _inside(node: Node, l: Array, u: Array) -> Array:  # noqa: E741
 def bending(where: Region, lower: Array, upper: Array) -> Array:
     """bool [units]: which may be split, given their boxes."""
     ends = zip(where.graph.nodes, split(where, lower), split(where, upper), strict=True)
-    return flat([_inside(node, l, u) for node, l, u in ends])
+    return flat([_inside(node, low, high) for node, low, high in ends])
 
 
 def _scores(where: Region, domain: Domain, nu: Array) -> tuple[Array, Array]:

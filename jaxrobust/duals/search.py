@@ -20,8 +20,8 @@ from jaxrobust.duals.subdomains import Domain, Multipliers, whole
 from jaxrobust.duals.tightening import tighten
 from jaxrobust.types import Array, ThreatModel
 
-TIGHTENINGS = 4
-"""How often the boxes of the whole region are bounded anew before it is split."""
+TIGHTENINGS = 8
+"""How often at most the boxes of the whole region are bounded anew before it is split."""
 PROBES = 64
 """Units whose boxes are bounded at a time."""
 ROUNDS = 10
@@ -129,11 +129,11 @@ class Search:
             batch = jax.tree.map(lambda v: v[None], (domain, found.duals))
             better = improve(*self.problem, self.root, *batch, steps=self.steps)
             self._look(better)
-            found = jax.tree.map(lambda v: np.asarray(v)[0], better)
-            left = np.flatnonzero(bends)
-            if found.lower > 0 or len(left) == len(units):
+            before, found = found.lower, jax.tree.map(lambda v: np.asarray(v)[0], better)
+            units = np.flatnonzero(bends)
+            # a twentieth of the gap is what splitting a unit would gain
+            if found.lower > 0 or not len(units) or found.lower < 0.95 * before:
                 break
-            units = left
         changed = (domain.lower > self.region.lower) | (domain.upper < self.region.upper)
         splits = {
             int(u): (float(domain.lower[u]), float(domain.upper[u]))

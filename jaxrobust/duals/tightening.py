@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrobust.duals.bounds import fallen
 from jaxrobust.duals.branching import bending
 from jaxrobust.duals.concretize import spread
 from jaxrobust.duals.intersections import support_in_box
@@ -30,11 +31,14 @@ from jaxrobust.duals.subdomains import (
     bound,
     feasible,
     flat,
+    mixed,
     pulled,
     split,
 )
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
+_PRICES = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0)
+"""At which rows of the property go along, in units of a box's width over the largest violation."""
 _HALVINGS = 24
 """Of the interval that holds the price of a cut."""
 
@@ -67,7 +71,8 @@ def tighten(
     """
     where = prepare(f, x, threat, boxed=True)
     with jax.default_matmul_precision("highest"):
-        cut = _cut(where, root, goal, domain, duals)
+        asked = feasible(root, goal, domain, duals)
+        cut, short = _cut(where, root, goal, domain, asked)
         ends = zip(where.graph.nodes, *(split(where, side) for side in domain[:2]), strict=True)
         alphas = [relaxation(n.kind).adaptive(low, high, *n.args) for n, low, high in ends]
         own = Multipliers(flat(alphas), jnp.zeros_like(domain.lower), duals.weights)
@@ -75,17 +80,33 @@ def tighten(
         sizes = [b.noise.size for b in root.boxes if b.noise is not None]
         floors = [jnp.full(b.lower.shape, b.noise.floor) for b in root.boxes if b.noise is not None]
         noise = flat(sizes) + flat(floors)
-        output = jnp.zeros(where.graph.output.shape, where.graph.output.dtype)
+        row, offset = mixed(root, goal, asked.weights)
+        eps = jnp.finfo(z.dtype).eps
+
+        def behind(seeds: Array) -> Array:
+            """How far a row over the sources falls behind the cut."""
+            total, _, nu_x = pulled(where, root, domain, own, jnp.zeros_like(row), seeds)
+            for term in _support_behind(where, cut, -nu_x):
+                total.add(term)
+            return -total.most()
+
+        def joint(seeds: Array, price: Array) -> Array:
+            """As `behind`, where the property's rows go along at a price, a power of 2."""
+            total, _, nu_x = pulled(where, root, domain, asked, price * row, seeds)
+            total.add(support_in_box(where.threat, where.x, -nu_x))
+            rise = fallen(where, price * row[None], total.most()[None], root.noise)[0]
+            return rise + price * offset - 2 * eps * (jnp.abs(rise) + jnp.abs(price * offset))
 
         def least(unit: Array, sign: Array) -> Array:
             """A lower bound of sign * source."""
             seeds = jnp.zeros_like(z).at[unit].set(sign)
-            total, _, nu_x = pulled(where, root, domain, own, output, seeds)
-            for term in _support_behind(where, cut, -nu_x):
-                total.add(term)
-            lost = total.most() + noise[unit]
-            value = sign * z[unit] - lost
-            return value - 2 * jnp.finfo(z.dtype).eps * (jnp.abs(z[unit]) + jnp.abs(lost))
+            width = domain.upper[unit] - domain.lower[unit]
+            scale = jnp.exp2(jnp.round(jnp.log2(width / jnp.maximum(short, tiny(z.dtype)))))
+            prices = jnp.clip(scale, 2.0**-60, 2.0**60) * jnp.asarray(_PRICES, z.dtype)
+            gained = jax.vmap(lambda price: joint(seeds, price))(prices)
+            gained = jnp.maximum(jnp.max(gained), behind(seeds)) - noise[unit]
+            value = sign * z[unit] + gained
+            return value - 4 * eps * (jnp.abs(z[unit]) + jnp.abs(gained) + noise[unit])
 
         ones = jnp.ones(len(units), z.dtype)
         low = jax.vmap(least)(units, ones)
@@ -94,13 +115,16 @@ def tighten(
     return Domain(lower, upper, domain.clause), bending(where, lower, upper)
 
 
-def _cut(where: Region, root: Root, goal: Property, domain: Domain, duals: Multipliers) -> Cut:
-    """Where the bound at these multipliers allows a violation."""
-    found = bound(where, root, goal, domain, feasible(root, goal, domain, duals))
+def _cut(
+    where: Region, root: Root, goal: Property, domain: Domain, duals: Multipliers
+) -> tuple[Cut, Array]:
+    """Where the bound at these multipliers allows a violation, and how large one it allows."""
+    found = bound(where, root, goal, domain, duals)
     far = support_in_box(where.threat, where.x, -found.direction)
     eps = jnp.finfo(far.dtype).eps
     # without the set, the bound is lower + far + <direction, d>
-    return Cut(found.direction, 4 * eps * (jnp.abs(found.lower) + far) - (found.lower + far))
+    most = 4 * eps * (jnp.abs(found.lower) + far) - (found.lower + far)
+    return Cut(found.direction, most), -found.lower
 
 
 def _support_behind(where: Region, cut: Cut, direction: Array) -> tuple[Array, ...]:

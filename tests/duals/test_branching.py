@@ -8,7 +8,7 @@ import pytest
 from test_duals_exact import brute_force
 
 from jaxrobust import duals
-from jaxrobust.duals import branch_and_bound, branching, search, subdomains
+from jaxrobust.duals import branch_and_bound, branching, search, subdomains, tightening
 from jaxrobust.duals.counterexamples import judged
 from jaxrobust.duals.matrices import unboxed
 from jaxrobust.duals.specification import Property, margins
@@ -207,6 +207,65 @@ def excess(seed, apply=network):
 @pytest.mark.parametrize("apply", [network, bent])
 def test_any_multipliers_are_sound(apply):
     assert excess(1, apply).max() <= 0
+
+
+def lost_violations(seed, apply=network):
+    """How far violations lie outside of boxes that are to hold all of them."""
+    f, x, threat = partial(seed, apply=apply), example(seed), Linf(0.3)
+    points = jax.vmap(lambda k: threat.sample(k, x))(jax.random.split(jax.random.key(0), 4000))
+    rows = rows_of(int(jnp.argmax(f(x))))
+    # the share of violations is small, and so is how far a bound may stay behind
+    least = np.quantile(jax.vmap(f)(points) @ rows.T, 0.02, axis=0).astype(np.float32)
+    goal = jax.tree.map(jnp.asarray, Property(rows, -least))
+    where = duals.prepare(f, x, threat, boxed=True)
+
+    def one(z):
+        values = duals.run(where.graph, z, branching._apply)
+        return subdomains.flat([values[n.source.id] for n in where.graph.nodes])
+
+    sources = np.asarray(jax.vmap(one)(points))
+    violated = np.asarray(jax.vmap(f)(points) @ rows.T) <= least
+    root, found = branching.begin(
+        f, x, threat, goal, jnp.arange(2), methods=duals.METHODS, chunk=None, steps=5
+    )
+    far, shrunk = -np.inf, 0.0
+    for clause in (0, 1):
+        domain = region = subdomains.whole(root, jnp.int32(clause))
+        own = jax.tree.map(lambda v, k=clause: v[k], found.duals)
+        units = jnp.asarray(np.flatnonzero(root.bends)[:8])
+        for _ in range(3):
+            domain, _ = tightening.tighten(f, x, threat, goal, root, domain, own, units)
+        domain = jax.tree.map(np.asarray, domain)
+        inside = sources[violated[:, clause]]
+        far = max(far, (domain.lower - inside).max(), (inside - domain.upper).max())
+        widths = [np.sum(d.upper - d.lower) for d in (region, domain)]
+        shrunk = max(shrunk, 1 - widths[1] / widths[0])
+    return far, shrunk
+
+
+@pytest.mark.parametrize("apply", [network, bent])
+def test_tightened_boxes_hold_every_violation(apply):
+    found = [lost_violations(seed, apply) for seed in range(3)]
+    assert max(far for far, _ in found) <= 0
+    assert max(shrunk for _, shrunk in found) > 0.05
+
+
+@pytest.mark.parametrize("fault", ["the cut's other side", "prices below 0"])
+def test_boxes_without_some_violations_are_seen(fault, monkeypatch):
+    if fault == "prices below 0":
+        monkeypatch.setattr(tightening, "_PRICES", (-0.25, -1.0))
+    else:
+        cut = tightening._cut
+
+        def mirrored(*args):
+            (slope, most), short = cut(*args)
+            return tightening.Cut(-slope, most), short
+
+        monkeypatch.setattr(tightening, "_cut", mirrored)
+    # compiled anew, with the fault
+    tighten = tightening.tighten.__wrapped__
+    monkeypatch.setattr(tightening, "tighten", jax.jit(lambda *args: tighten(*args)))
+    assert max(lost_violations(seed)[0] for seed in range(3)) > 0.01
 
 
 def wrong_sign(total, z, box, mu, raised):
