@@ -7,6 +7,7 @@ from jaxrobust.duals.bounds import (
     margin_rows,
     row_bounds,
 )
+from jaxrobust.duals.branch_and_bound import Verdict, verify
 from jaxrobust.duals.cascade import (
     Decision,
     cascade_predict,
@@ -36,6 +37,7 @@ from jaxrobust.duals.projections import (
 from jaxrobust.duals.radius import Radius, certified_radius
 from jaxrobust.duals.relaxations import Relaxation, register, relaxation
 from jaxrobust.duals.relaxed_network import METHODS, Box, Region, Relaxed, prepare, relax
+from jaxrobust.duals.specification import Property, margins
 from jaxrobust.duals.trace import UnsupportedOperation, trace
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Lines",
     "Node",
     "Optimized",
+    "Property",
     "Radius",
     "Ref",
     "Region",
@@ -55,6 +58,7 @@ __all__ = [
     "Relaxed",
     "Step",
     "UnsupportedOperation",
+    "Verdict",
     "cascade_predict",
     "cascade_verdict",
     "certified_radius",
@@ -69,6 +73,7 @@ __all__ = [
     "lp_bounds",
     "margin_bounds",
     "margin_rows",
+    "margins",
     "optimized_bounds",
     "prepare",
     "probabilistic_margin_bounds",
@@ -85,4 +90,5 @@ __all__ = [
     "support",
     "trace",
     "uncertified",
+    "verify",
 ]

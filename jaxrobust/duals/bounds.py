@@ -22,7 +22,7 @@ from jaxrobust.duals.relaxed_network import (
     rounded,
     widened,
 )
-from jaxrobust.duals.rounding import SLACK, gamma, grown
+from jaxrobust.duals.rounding import SLACK, Noise, gamma, grown
 from jaxrobust.duals.shared_rows import shared_box
 from jaxrobust.duals.trace import logits_of
 from jaxrobust.types import Array, LogitsFn, ThreatModel
@@ -147,13 +147,24 @@ def row_bounds(
 
     with jax.default_matmul_precision("highest"):
         fall = over(one, (C, None if alphas is None else tuple(alphas)), chunk)
-        logits, noise = where.values[seed.id], rounded(where, boxes, seed)
-        products = gamma(C.shape[1] + SLACK, seed.dtype) * (jnp.abs(C) @ jnp.abs(logits))
-        off = grown(jnp.abs(C) @ noise.size + products, C.shape[1]) + fall + noise.floor
-        clean = C @ logits
-        lower = clean - off - 2 * jnp.finfo(seed.dtype).eps * (jnp.abs(clean) + off)
-        # a row of zeros has nothing to lose
-        return jnp.where(jnp.any(C != 0, axis=1), lower, clean)
+        return fallen(where, C, fall, rounded(where, boxes, seed))
+
+
+def fallen(where: Region, C: Array, fall: Array, noise: Noise) -> Array:
+    """Lower bounds of `C @ logits` from how far the rows, as computed, can fall below `x`'s values.
+
+    Args:
+      C: `[rows, K]`.
+      fall: `[rows]`; below 0 where a row rises, as it may on a part of the region.
+      noise: what rounding can do to the logits.
+    """
+    logits = where.values[where.graph.output.id]
+    products = gamma(C.shape[1] + SLACK, logits.dtype) * (jnp.abs(C) @ jnp.abs(logits))
+    off = grown(jnp.abs(C) @ noise.size + products, C.shape[1]) + noise.floor
+    clean, last = C @ logits, 2 * jnp.finfo(logits.dtype).eps
+    lower = clean - off - fall - last * (jnp.abs(clean) + off + jnp.abs(fall))
+    # a row of zeros has nothing to lose
+    return jnp.where(jnp.any(C != 0, axis=1), lower, clean)
 
 
 def lower_bounds(

@@ -33,11 +33,11 @@ def spread(threat: ThreatModel, x: Array, *, boxed: bool) -> Array:
     """How far each coordinate can move, of `x`'s shape."""
     if isinstance(threat, Union):
         return jnp.max(jnp.stack([spread(m, x, boxed=boxed) for m in threat.scaled]), axis=0)
-    down, up = _reach(threat, x, boxed=boxed)
+    down, up = reach(threat, x, boxed=boxed)
     return grown(jnp.maximum(up, -down), 1)
 
 
-def _reach(threat: Any, x: Array, *, boxed: bool) -> tuple[Array, Array]:
+def reach(threat: Any, x: Array, *, boxed: bool) -> tuple[Array, Array]:
     """How far down and up each coordinate can move, of `x`'s shape."""
     radius = jnp.broadcast_to(jnp.asarray(threat.radius, x.dtype) + tiny(x.dtype), x.shape)
     if not boxed:
@@ -80,7 +80,7 @@ def support(threat: ThreatModel, x: Array, direction: Array, *, boxed: bool = Fa
     ball = grown(threat.dual_norm(radius * direction), direction.size)
     if not boxed:
         return ball
-    down, up = _reach(threat, x, boxed=True)
+    down, up = reach(threat, x, boxed=True)
     far = jnp.sum(up * jax.nn.relu(direction) - down * jax.nn.relu(-direction))
     box = grown(far, direction.size)
     return box if isinstance(threat, Linf) else jnp.minimum(ball, box)

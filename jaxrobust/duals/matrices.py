@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax.core import Tracer
 from scipy import sparse
 
 from jaxrobust.duals.graph import Graph, Ref, pull, run
-from jaxrobust.threats import L1, Linf
+from jaxrobust.threats import L1, Linf, Union
 from jaxrobust.types import Array, ThreatModel
 
 _ROWS = 1024
@@ -91,7 +91,12 @@ def polyhedral(threat: ThreatModel, *, boxed: bool) -> Linf | L1:
             f"linear programs hold Linf and L1 balls, got {type(threat).__name__}; take "
             "optimized_bounds for L2, and the worst over its members for a union"
         )
-    if boxed:
-        return threat
+    return threat if boxed else cast(Linf | L1, unboxed(threat))
+
+
+def unboxed(threat: ThreatModel) -> ThreatModel:
+    """The ball, or the union of balls, without its pixel box."""
+    if isinstance(threat, Union):
+        return dataclasses.replace(threat, members=tuple(map(unboxed, threat.members)))
     lower, upper = (np.full(np.shape(threat.radius), end) for end in (-np.inf, np.inf))
-    return dataclasses.replace(threat, lower=lower, upper=upper)
+    return dataclasses.replace(cast(Any, threat), lower=lower, upper=upper)

@@ -100,7 +100,15 @@ def check_methods(methods: Sequence[str]) -> None:
         checks.choice("method", method, METHODS)
 
 
-def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None = None) -> Relaxed:
+def relax(
+    where: Region,
+    node: Node,
+    box: Box,
+    method: str,
+    alpha: Array | None = None,
+    *,
+    outside: bool = False,
+) -> Relaxed:
     """A node's lines on the box of its source.
 
     Args:
@@ -109,12 +117,14 @@ def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None 
       box: bounds of the node's source, of its shape.
       method: "interval", "wong_kolter" or "crown".
       alpha: slopes of the node's shape, in [0, 1], in place of the method's own.
+      outside: whether the clean example may lie outside of the box, as it may where the box is that
+        of a part of the region. Gaps then have a sign: below 0 a line gains instead of giving away.
 
     Returns:
       A `Relaxed`: the slopes of the lower and the upper line, and how far each line lies from the
       function's value at the clean example, what rounding can do included. All four are of the
-      node's shape; the gaps are at least 0. Both slopes are None for the constant lines of
-      "interval" without `alpha`. `floor` is a scalar, what underflow can take from a row.
+      node's shape; the gaps are at least 0 but for `outside`. Both slopes are None for the constant
+      lines of "interval" without `alpha`. `floor` is a scalar, what underflow can take from a row.
 
     Raises:
       ValueError: an unknown method, or a box or `alpha` that has not the node's shape.
@@ -138,7 +148,10 @@ def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None 
     lines = kind.lines(l, u, alpha, *node.args)
     reach = jnp.maximum(jnp.abs(l), jnp.abs(u))
     bend = 0.0 if kind.polygonal else LINES * eps * (u - l)
-    bent = ~_straight(lines) if kind.polygonal else True
+    # outside, rows are no longer 0 or copied behind straight lines: multipliers are added to them
+    bent = ~_straight(lines) if kind.polygonal and not outside else True
+    if outside:
+        reach = jnp.maximum(reach, jnp.abs(z))
 
     def off(slope: Array, intercept: Array) -> Array:
         """How far the line, as computed, may miss the function and a row the line."""
@@ -147,11 +160,13 @@ def relax(where: Region, node: Node, box: Box, method: str, alpha: Array | None 
         met = 0.0 if box.noise is None else steep * box.noise.size
         return size + bend * jnp.maximum(steep, 1) + least * reach + met
 
-    below = _gap(h - (lines.lower_slope * z + lines.lower_intercept))
-    above = _gap(lines.upper_slope * z + lines.upper_intercept - h)
+    below = h - (lines.lower_slope * z + lines.lower_intercept)
+    above = lines.upper_slope * z + lines.upper_intercept - h
+    if not outside:
+        below, above = _gap(below), _gap(above)
     below += off(lines.lower_slope, lines.lower_intercept)
     above += off(lines.upper_slope, lines.upper_intercept)
-    floor = 4 * least * jnp.sum(1 + reach + below + above)
+    floor = 4 * least * jnp.sum(1 + reach + jnp.abs(below) + jnp.abs(above))
     if box.noise is not None:
         floor += box.noise.floor
     return Relaxed(lines.lower_slope, lines.upper_slope, below, above, jax.lax.stop_gradient(floor))
