@@ -100,13 +100,15 @@ def tighten(
         def least(unit: Array, sign: Array) -> Array:
             """A lower bound of sign * source."""
             seeds = jnp.zeros_like(z).at[unit].set(sign)
-            width = domain.upper[unit] - domain.lower[unit]
+            width = jnp.maximum(domain.upper[unit] - domain.lower[unit], 0)
             scale = jnp.exp2(jnp.round(jnp.log2(width / jnp.maximum(short, tiny(z.dtype)))))
             prices = jnp.clip(scale, 2.0**-60, 2.0**60) * jnp.asarray(_PRICES, z.dtype)
             gained = jax.vmap(lambda price: joint(seeds, price))(prices)
             gained = jnp.maximum(jnp.max(gained), behind(seeds)) - noise[unit]
             value = sign * z[unit] + gained
-            return value - 4 * eps * (jnp.abs(z[unit]) + jnp.abs(gained) + noise[unit])
+            value -= 4 * eps * (jnp.abs(z[unit]) + jnp.abs(gained) + noise[unit])
+            # on boxes without a point, which stay so, anything may come out
+            return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
         ones = jnp.ones(len(units), z.dtype)
         low = jax.vmap(least)(units, ones)
