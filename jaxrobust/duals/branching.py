@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrobust.duals import kinks
 from jaxrobust.duals.bounds import hidden_boxes, row_bounds
-from jaxrobust.duals.graph import Node
 from jaxrobust.duals.intersections import support_in_box
 from jaxrobust.duals.relaxations import relaxation
 from jaxrobust.duals.relaxed_network import Region, prepare, rounded
@@ -26,7 +26,6 @@ from jaxrobust.duals.subdomains import (
     bound,
     feasible,
     flat,
-    split,
     whole,
 )
 from jaxrobust.types import Array, LogitsFn, ThreatModel
@@ -78,7 +77,7 @@ def begin(
     eye = jnp.eye(output.shape[0], dtype=output.dtype)
     ends = row_bounds(where, jnp.concatenate([eye, -eye]), boxes, methods=methods, chunk=chunk)
     reach = jnp.max(jnp.abs(ends.reshape(2, -1)), axis=0)
-    bends = bending(where, flat([b.lower for b in boxes]), flat([b.upper for b in boxes]))
+    bends = kinks.bending(where, flat([b.lower for b in boxes]), flat([b.upper for b in boxes]))
     root = Root(boxes, rounded(where, boxes, output), reach, bends)
     alphas = [
         relaxation(n.kind).adaptive(b.lower, b.upper, *n.args)
@@ -137,7 +136,7 @@ def halve(
     def choose(domain: Domain, own: Multipliers) -> tuple[Array, Array, Array, Array]:
         own = feasible(root, goal, domain, own)
         parent = bounds(domain, own)
-        score, points = _scores(where, domain, parent.nu)
+        score, points = kinks.scores(where, domain, parent.nu)
         best, units = jax.lax.top_k(score, min(candidates, score.size))
 
         def gains(unit: Array) -> Array:
@@ -149,7 +148,7 @@ def halve(
 
         value = jnp.where(best > 0, jax.vmap(gains)(units), -1)
         unit = units[jnp.argmax(value)]
-        return unit, points[unit], score[unit] > 0, _scale(where, parent.nu)
+        return unit, points[unit], score[unit] > 0, kinks.scale(where, parent.nu)
 
     with jax.default_matmul_precision("highest"):
         unit, point, found, scale = jax.vmap(choose)(domains, duals)
@@ -254,65 +253,3 @@ def _parts(domain: Domain, unit: Array, point: Array) -> tuple[Domain, Domain]:
     """The subdomain where the unit's source is at most `point`, and where it is at least."""
     below = domain._replace(upper=domain.upper.at[unit].set(point))
     return below, domain._replace(lower=domain.lower.at[unit].set(point))
-
-
-_KINKS = {
-    "relu": lambda l, u: jnp.zeros_like(l),  # noqa: E741
-    "clip": lambda l, u, floor, ceiling: jnp.where((l < floor) & (floor < u), floor, ceiling),  # noqa: E741
-}
-"""Where a kind bends; all others are split in the middle."""
-
-
-def _points(node: Node, l: Array, u: Array) -> Array:  # noqa: E741
-    if node.kind in _KINKS:
-        return _KINKS[node.kind](l, u, *node.args)
-    return 0.5 * (l + u)
-
-
-def _inside(node: Node, l: Array, u: Array) -> Array:  # noqa: E741
-    """Whether the point where a unit would be split lies inside of its box."""
-    t = _points(node, l, u)
-    return (l < t) & (t < u)
-
-
-def bending(where: Region, lower: Array, upper: Array) -> Array:
-    """bool [units]: which may be split, given their boxes."""
-    ends = zip(where.graph.nodes, split(where, lower), split(where, upper), strict=True)
-    return flat([_inside(node, low, high) for node, low, high in ends])
-
-
-def _scores(where: Region, domain: Domain, nu: Array) -> tuple[Array, Array]:
-    """([units], [units]): what a unit's relaxation gives away by this row, and where to split it.
-
-    After BaBSR (Bunel et al. 2020): for a ReLU |nu| u (-l) / (u - l). 0 where nothing is to split.
-    """
-    scores, points = [], []
-    for node, l, u, row in zip(  # noqa: E741
-        where.graph.nodes,
-        *(split(where, v) for v in (domain.lower, domain.upper, nu)),
-        strict=True,
-    ):
-        h = functools.partial(_apply, node)
-        t = _points(node, l, u)
-        inside = _inside(node, l, u)
-        steep = (h(u) - h(l)) / jnp.where(inside, u - l, 1)
-        at = [t, 0.5 * (l + t), 0.5 * (t + u)]
-        drop = functools.reduce(jnp.maximum, [jnp.abs(h(l) + steep * (p - l) - h(p)) for p in at])
-        # a unit that no row meets is split last, not never
-        least = jnp.finfo(row.dtype).tiny
-        scores.append(jnp.where(inside, jnp.maximum(jnp.abs(row) * drop, least), 0))
-        points.append(t)
-    return flat(scores), flat(points)
-
-
-def _apply(node: Node, z: Array) -> Array:
-    return relaxation(node.kind).function(z, *node.args)
-
-
-def _scale(where: Region, nu: Array) -> Array:
-    """[units]: how large rows are at each node, the unit of its multipliers."""
-    means = [
-        jnp.full(v.shape, jnp.sum(jnp.abs(v)) / jnp.maximum(jnp.sum(v != 0).astype(v.dtype), 1))
-        for v in split(where, nu)
-    ]
-    return flat(means)

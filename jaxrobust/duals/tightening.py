@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.duals.bounds import fallen
-from jaxrobust.duals.branching import bending
 from jaxrobust.duals.concretize import spread
 from jaxrobust.duals.intersections import support_in_box
+from jaxrobust.duals.kinks import bending
 from jaxrobust.duals.relaxations import relaxation
 from jaxrobust.duals.relaxed_network import Region, prepare
 from jaxrobust.duals.rounding import grown, tiny

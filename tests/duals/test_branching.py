@@ -8,7 +8,7 @@ import pytest
 from test_duals_exact import brute_force
 
 from jaxrobust import duals
-from jaxrobust.duals import branch_and_bound, branching, search, subdomains, tightening
+from jaxrobust.duals import branch_and_bound, branching, kinks, search, subdomains, tightening
 from jaxrobust.duals.counterexamples import judged
 from jaxrobust.duals.matrices import unboxed
 from jaxrobust.duals.specification import Property, margins
@@ -159,7 +159,7 @@ def excess(seed, apply=network):
         where = duals.prepare(f, x, threat, boxed=True)
 
         def one(z):
-            values = duals.run(where.graph, z, branching._apply)
+            values = duals.run(where.graph, z, kinks.apply)
             sources = subdomains.flat([values[n.source.id] for n in where.graph.nodes])
             return sources, goal.A @ values[where.graph.output.id] + goal.b
 
@@ -220,7 +220,7 @@ def lost_violations(seed, apply=network):
     where = duals.prepare(f, x, threat, boxed=True)
 
     def one(z):
-        values = duals.run(where.graph, z, branching._apply)
+        values = duals.run(where.graph, z, kinks.apply)
         return subdomains.flat([values[n.source.id] for n in where.graph.nodes])
 
     sources = np.asarray(jax.vmap(one)(points))
@@ -366,20 +366,20 @@ def test_the_size_of_batches_changes_no_verdict(batch_size):
 
 
 def test_another_instance_does_not_recompile():
-    def run(seed, radius):
-        f, x = partial(seed), example(seed)
-        y = int(jnp.argmax(f(x)))
-        least = float(np.sort(f(x))[-1] - np.sort(f(x))[-2])
-        goal = Property(rows_of(y), np.full(2, 0.3 * least, np.float32))
-        duals.verify(f, x, goal, Linf(radius), batch_size=8)
+    """Other weights, examples, properties and radii."""
+    programs = (branching.begin, branching.halve, branching.improve, tightening.tighten, judged)
 
-    programs = (branching.begin, branching.halve, judged)
-    run(0, 0.3)
+    def run(seed, radius):
+        (f, x, goal) = violated([seed])[0]
+        goal = Property(goal.A, goal.b + 0.02)
+        return duals.verify(f, x, goal, Linf(radius), batch_size=8).visited
+
+    assert run(2, 0.3) > 4
     before = [p._cache_size() for p in programs]
-    for seed, radius in ((1, 0.3), (2, 0.2), (3, 0.1)):
+    assert all(before)
+    for seed, radius in ((1, 0.3), (2, 0.28), (3, 0.3)):
         run(seed, radius)
     assert [p._cache_size() for p in programs] == before
-    assert all(before)
 
 
 def test_limits_leave_it_unknown():
