@@ -162,6 +162,7 @@ def test_attacks_of_ones_own() -> None:
     assert half.share == 1.0
 
 
+@pytest.mark.slow
 def test_coming_from_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(DOCS.parent)
     names = run("coming-from-pytorch.md")

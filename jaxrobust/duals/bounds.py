@@ -22,7 +22,7 @@ from jaxrobust.duals.relaxed_network import (
     rounded,
     widened,
 )
-from jaxrobust.duals.rounding import SLACK, Noise, gamma, grown
+from jaxrobust.duals.rounding import BLOCK, COARSE, SLACK, Noise, gamma, grown
 from jaxrobust.duals.shared_rows import shared_box
 from jaxrobust.duals.trace import logits_of
 from jaxrobust.types import Array, LogitsFn, ThreatModel
@@ -68,7 +68,7 @@ def hidden_boxes(
     rows_pass = set(methods) != {"interval"}
     with jax.default_matmul_precision("highest"):
         for index, node in enumerate(where.graph.nodes):
-            path = None if rows_pass else forward_path(where.graph, node.source)
+            path = None if rows_pass else forward_path(where, node.source)
             if path is not None:
                 box = interval_box(where, boxes, path)
             else:
@@ -222,7 +222,8 @@ def lower_bounds(
     """
     if bucket is not None:
         checks.at_least("bucket", bucket, 1)
-    where = prepare(f, x, threat, boxed=boxed)
+    block = COARSE if set(methods) == {"interval"} else BLOCK
+    where = prepare(f, x, threat, boxed=boxed, block=block)
     C = check_request(where, C, methods)
     boxes = hidden_boxes(where, methods=methods, chunk=chunk, bucket=bucket)
     return row_bounds(where, C, boxes, methods=methods, chunk=chunk)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.duals.graph import Graph, Ref
+from jaxrobust.duals.graph import Ref
 from jaxrobust.duals.relaxed_network import Box, Region, relax, widened
 from jaxrobust.duals.rounding import (
     MOVES,
@@ -30,14 +30,15 @@ from jaxrobust.duals.rounding import (
 )
 
 
-def forward_path(graph: Graph, seed: Ref) -> Path | None:
+def forward_path(where: Region, seed: Ref) -> Path | None:
     """The steps from the nodes before `seed` to it; None where rows may be tighter.
 
     They are where terms of a sum could cancel (two products in a row, values added up), and at the
     input, whose ball need not be a box.
     """
-    ends = {node.target.id for node in graph.nodes}
-    path = path_to(graph, seed, {graph.input.id, *ends})
+    graph = where.graph
+    ends = {graph.input.id, *(node.target.id for node in graph.nodes)}
+    path = path_to(graph, seed, ends, block=where.block)
     straight = path.straight
     for step in path.steps:
         name, sources = step.primitive.name, {s.id for s in step.sources}

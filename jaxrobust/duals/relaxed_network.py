@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from jaxrobust.duals.concretize import check_ball, spread
 from jaxrobust.duals.graph import Graph, Node, Ref, run
 from jaxrobust.duals.lines import Lines
 from jaxrobust.duals.relaxations import relaxation
-from jaxrobust.duals.rounding import Noise, noise, summed, tiny
+from jaxrobust.duals.rounding import BLOCK, Noise, noise, summed, tiny
 from jaxrobust.duals.row_coloring import RowColoring, row_coloring
 from jaxrobust.duals.trace import trace
 from jaxrobust.types import Array, LogitsFn, ThreatModel
@@ -35,6 +36,8 @@ class Region(NamedTuple):
     boxed: bool
     values: dict[int, Array]
     """Every value of the network at `x`, by `Ref.id`."""
+    block: int
+    """Products that were added up in one go there; see `rounding.summed`."""
 
 
 class Box(NamedTuple):
@@ -65,7 +68,9 @@ class Relaxed(NamedTuple):
         return self.lower_slope is self.upper_slope
 
 
-def prepare(f: LogitsFn, x: Array, threat: ThreatModel, *, boxed: bool = False) -> Region:
+def prepare(
+    f: LogitsFn, x: Array, threat: ThreatModel, *, boxed: bool = False, block: int = BLOCK
+) -> Region:
     """Traces `f` and evaluates it at `x`: what all bounds on one ball start from.
 
     Args:
@@ -73,11 +78,13 @@ def prepare(f: LogitsFn, x: Array, threat: ThreatModel, *, boxed: bool = False) 
       x: one example of any shape, float32 or float64.
       threat: a Linf, L2 or L1 ball or a union of them.
       boxed: whether the threat's pixel box counts.
+      block: products of the clean pass that are added up in one go, see `rounding.summed`.
 
     Returns:
-      A `Region`: the arguments `x`, `threat` and `boxed`; `graph`, the trace; `values`, every value
-      of the network at `x`, by `Ref.id`; and `coloring`, the nodes' rows that can share backward
-      passes, by the `Ref.id` of a node's source. It is alive within the trace that made it.
+      A `Region`: the arguments `x`, `threat`, `boxed` and `block`; `graph`, the trace; `values`,
+      every value of the network at `x`, by `Ref.id`; and `coloring`, the nodes' rows that can share
+      backward passes, by the `Ref.id` of a node's source. It is alive within the trace that made
+      it.
 
     Raises:
       ValueError: another threat, a radius that is neither a number nor of `x`'s shape, or as
@@ -87,9 +94,12 @@ def prepare(f: LogitsFn, x: Array, threat: ThreatModel, *, boxed: bool = False) 
     graph = trace(f, x)
     with jax.default_matmul_precision("highest"):
         values = run(
-            graph, x, lambda node, z: relaxation(node.kind).function(z, *node.args), summed
+            graph,
+            x,
+            lambda node, z: relaxation(node.kind).function(z, *node.args),
+            functools.partial(summed, block=block),
         )
-    return Region(graph, row_coloring(graph), x, threat, boxed, values)
+    return Region(graph, row_coloring(graph), x, threat, boxed, values, block)
 
 
 def check_methods(methods: Sequence[str]) -> None:
@@ -204,7 +214,7 @@ def rounded(where: Region, boxes: Sequence[Box], seed: Ref, live: Array | None =
         h = where.values[node.target.id]
         least = LINES * jnp.finfo(h.dtype).eps * (jnp.abs(low) + jnp.abs(high))
         far[node.target.id] = jnp.maximum(high - h, h - low) + least
-    return noise(where.graph, where.values, far, seed, live)
+    return noise(where.graph, where.values, far, seed, live, block=where.block)
 
 
 def widened(box: Box, noise: Noise) -> Box:

@@ -57,7 +57,9 @@ SLACK = 4
 
 
 BLOCK = 8
-"""Products that `summed` adds up in one go."""
+"""Products that `summed` adds up in one go: fewer mean less rounding, and more memory traffic."""
+COARSE = 4 * BLOCK
+"""The same where intervals alone are bounded, which costs little more than the sums themselves."""
 
 
 class Noise(NamedTuple):
@@ -95,6 +97,8 @@ def noise(
     spread: Mapping[int, Array],
     seed: Ref,
     live: Array | None = None,
+    *,
+    block: int = BLOCK,
 ) -> Noise:
     """What rounding can do between the nearest nodes (or the input) and `seed`.
 
@@ -102,8 +106,9 @@ def noise(
       values: the network's values at the clean example, by `Ref.id`, as computed.
       spread: for the input and the nodes' targets, how far each entry can be from its clean value.
       live: bool of the seed's shape: the entries that rows over it can have other than 0.
+      block: that of `summed`, by which `values` were computed.
     """
-    path = path_to(graph, seed, spread)
+    path = path_to(graph, seed, spread, block=block)
     rows = None if live is None else jnp.sum(live).astype(seed.dtype)
     back = _roundings(path, rows)
     # those roundings included that a row will have met when it gets here
@@ -141,8 +146,8 @@ class Path(NamedTuple):
         return found
 
 
-def path_to(graph: Graph, seed: Ref, ends: Collection[int]) -> Path:
-    """The steps on the ways from `ends`, by `Ref.id`, to `seed`."""
+def path_to(graph: Graph, seed: Ref, ends: Collection[int], *, block: int) -> Path:
+    """The steps on the ways from `ends`, by `Ref.id`, to `seed`; see `noise` for `block`."""
     needed, steps = {seed.id}, []
     for operation in reversed(graph.operations):
         if isinstance(operation, Node) or not any(t.id in needed for t in operation.targets):
@@ -150,7 +155,7 @@ def path_to(graph: Graph, seed: Ref, ends: Collection[int]) -> Path:
         steps.append(operation)
         needed.update(s.id for s in operation.sources if s.id not in ends)
     readers = collections.Counter(s.id for o in graph.operations for s in o.sources)
-    return Path(steps[::-1], [_shared(step) for step in steps[::-1]], readers, seed)
+    return Path(steps[::-1], [_shared(step, block) for step in steps[::-1]], readers, seed)
 
 
 def pushed(path: Path, values: Mapping[int, Array], starts: Mapping[int, Array]) -> Noise:
@@ -250,12 +255,12 @@ def _push(step: Step, vectors: list[Array]) -> tuple[Array, ...]:
     return tuple(map(jnp.abs, pushed))
 
 
-def summed(step: Step, *variables: Array) -> tuple[Array, ...]:
+def summed(step: Step, *variables: Array, block: int = BLOCK) -> tuple[Array, ...]:
     """`step.apply`, with long sums of matrix products in blocks that are added up as a tree.
 
-    Each number then takes about `BLOCK` + log2(n / BLOCK) roundings instead of n.
+    Each number then takes about block + log2(n / block) roundings instead of n.
     """
-    blocks = _blocks(step)
+    blocks = _blocks(step, block)
     if blocks == 1:
         return step.apply(*variables)
     values = iter(variables)
@@ -280,13 +285,13 @@ def summed(step: Step, *variables: Array) -> tuple[Array, ...]:
     return (product[0],)
 
 
-def _blocks(step: Step) -> int:
+def _blocks(step: Step, block: int) -> int:
     """How many blocks `summed` makes of a step: a power of 2."""
     if step.primitive is not lax.dot_general_p:
         return 1
     (left, _), _ = step.params["dimension_numbers"]
     terms = math.prod(np.shape(step.operands[0])[axis] for axis in left)
-    return 1 << max(0, math.ceil(math.log2(max(terms, 1) / BLOCK)))
+    return 1 << max(0, math.ceil(math.log2(max(terms, 1) / block)))
 
 
 def _axes(step: Step) -> tuple[list[tuple[int, ...]], tuple[tuple[int, ...], ...]]:
@@ -322,13 +327,13 @@ class _Shared(NamedTuple):
     """As `forth`, in any order of adding up."""
 
 
-def _shared(step: Step) -> _Shared:
+def _shared(step: Step, block: int) -> _Shared:
     name = step.primitive.name
     if name in ELEMENTWISE:
         return _Shared([float(SLACK)] * len(step.sources), float(SLACK), 0.0)
     if name in ("dot_general", "conv_general_dilated"):
         terms, uses = _matrix(step) if name == "dot_general" else _convolution(step)
-        blocks = _blocks(step)
+        blocks = _blocks(step, block)
         forth = terms if blocks == 1 else -(-terms // blocks) + math.log2(blocks)
         return _Shared([uses + 1.0], forth + 1.0, terms + 1.0)
     if name == "broadcast_in_dim":

@@ -77,6 +77,7 @@ def check_against_programs(apply, seeds, examples):
             check_decisions(f, one, rows_of(label), least, threat, apart=1e-3, boxed=boxed)
 
 
+@pytest.mark.slow
 def test_decisions_are_those_of_integer_programs():
     check_against_programs(network, range(4), examples=5)
 
@@ -88,6 +89,7 @@ def test_300_decisions_are_those_of_integer_programs():
     check_against_programs(bent, range(4), examples=9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [Linf(0.4), L1(0.6)])
 def test_decisions_are_those_of_brute_force_over_patterns(threat):
     sizes = (2, 3, 3, 3)
@@ -109,6 +111,7 @@ def grid(threat, x, count=300):
     return jax.vmap(lambda z: threat.project(x, z))(points)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [L2(0.35), Union((Linf(0.2), L1(0.35)))])
 def test_decisions_of_other_balls_are_those_of_a_grid(threat):
     sizes = (2, 6, 3)
