@@ -192,6 +192,7 @@ def calls() -> list[str]:
     return [span for span in spans if re.match(r"(attacks|defenses)\.\w+\(", span)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("default_promotion")  # Adam's bias correction promotes dtypes
 def test_every_call_that_stands_for_one_of_another_library_can_be_made() -> None:
     x, y, made = jnp.full((4, 4, 1), 0.5), jnp.int32(0), 0
@@ -226,6 +227,7 @@ def test_every_architecture_that_can_be_read_from_pytorch_is_on_the_page() -> No
     assert [name for name in LAYOUTS if f"`{name}`" not in text] == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("default_promotion")
 def test_training_on_ones_own_terms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

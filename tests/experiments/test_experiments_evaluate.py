@@ -288,6 +288,7 @@ def test_released_weights(shared, tmp_path, monkeypatch):
         main(config_of(dataset="digits", **options))
 
 
+@pytest.mark.slow
 def test_weights_of_pytorch(tmp_path):
     """A network's own weights, under PyTorch's names and in its layout."""
     options = {"features": (4, 6), "blocks": 1}

@@ -43,6 +43,7 @@ def config_of(run: Path, out: Path, **changes: object) -> Config:
     return Config(subject=subject, out=out, **(settings | changes))
 
 
+@pytest.mark.slow
 def test_what_is_left_open_is_settled_by_integer_programs(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -92,6 +92,7 @@ def test_mistakes_are_named(
         options.load(options.recipe(RECIPES))
 
 
+@pytest.mark.slow
 def test_a_study_trains_on_own_data_and_its_run_is_evaluated_there(
     own: Path, tmp_path: Path
 ) -> None:

@@ -151,6 +151,7 @@ def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         models.from_equinox(network()[0])
 
 
+@pytest.mark.slow
 def test_an_equinox_network_trains_and_is_attacked_as_it_is(
     one_device: None, tmp_path: Any
 ) -> None:

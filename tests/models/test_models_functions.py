@@ -72,6 +72,7 @@ def test_a_plain_function_is_evaluated_and_is_not_trained(tmp_path: Any) -> None
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_other_takers_of_a_model_take_a_function() -> None:
     w = jnp.asarray(np.random.default_rng(0).normal(size=(64, 10)), jnp.float32)
 
@@ -100,6 +101,7 @@ def test_the_other_takers_of_a_model_take_a_function() -> None:
     np.testing.assert_allclose(proved[0].lower, proved[1].lower, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("default_promotion")
 def test_a_stax_pair_trains_and_is_attacked(one_device: None, tmp_path: Any) -> None:
     init, apply = stax.serial(stax.Flatten, stax.Dense(16), stax.Relu, stax.Dense(10))
@@ -172,6 +174,7 @@ def test_a_state_that_cannot_be_averaged_is_refused_with_the_lines_to_add() -> N
         models.from_init_apply(batched, {})  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("default_promotion")
 def test_haiku(one_device: None, tmp_path: Any) -> None:
     hk = pytest.importorskip("haiku")

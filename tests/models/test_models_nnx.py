@@ -197,6 +197,7 @@ def test_mistakes_are_told() -> None:
         model.apply(model.init(None, None), cases.X, train=True)
 
 
+@pytest.mark.slow
 def test_an_nnx_network_trains_and_is_attacked_as_it_is(one_device: None, tmp_path: Any) -> None:
     module = network(features=64, rate=0.1, classes=10)
     before = nnx.to_pure_dict(nnx.state(module, nnx.Param))

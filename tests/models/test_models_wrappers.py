@@ -134,6 +134,7 @@ def test_robustness_of_a_wrapped_linear_network_is_known() -> None:
     assert evaluation.sandwich(report, proved).kind == "deterministic"
 
 
+@pytest.mark.slow
 def test_bounds_pass_through_channels_first() -> None:
     w = jnp.asarray(np.random.default_rng(2).normal(size=(3 * 2 * 2, 3)), jnp.float32)
 
@@ -151,6 +152,7 @@ def test_bounds_pass_through_channels_first() -> None:
     np.testing.assert_allclose(*margins, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_wrapped_network_trains(one_device: None, tmp_path: Any) -> None:
     network = models.build("mlp", 10, {"widths": (16,)})
     model = models.normalized(models.channels_first(network), 0.3, 0.5)
