@@ -71,7 +71,8 @@ def main(config: Config) -> Sandwich:
         if config.exact:
             rows = np.flatnonzero(found.undecided).tolist()
             answers = verdicts(
-                folder / "exact.json",
+                # another limit may settle what this one leaves open
+                folder / f"exact-{config.exact:g}s.json",
                 trained.model.logits_fn(trained.variables),
                 examples,
                 rows,
