@@ -21,7 +21,7 @@ from experiments.common.trained import Network, from_run
 from experiments.evaluate.__main__ import main as evaluate
 from experiments.methods.__main__ import main as study
 from experiments.methods.config import Config as Study
-from jaxrobust import data, defenses, models, training
+from jaxrobust import data, models, training
 from jaxrobust.evaluation import Report
 
 # The scripts run under JAX's defaults: Adam's bias correction promotes dtypes.
@@ -125,29 +125,10 @@ def test_a_folder_of_images_is_evaluated(tmp_path: Path) -> None:
     assert options.identity()["image_size"] == 8
 
 
-@pytest.fixture(scope="module")
-def by_hand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, training.Run]:
-    """A run as README's: `training.fit` with a config of one's own."""
-    folder = tmp_path_factory.mktemp("runs") / "readme"
-    run = training.fit(
-        0,
-        models.from_linen(models.build("mlp", 10, {"widths": (8,)})),
-        defenses.erm(),
-        data.load("digits", validation=100, limit=64),
-        training.optimizer("sgd", 0.1),
-        epochs=1,
-        batch_size=32,
-        run=folder,
-        config={"method": "erm"},
-        progress=False,
-    )
-    return folder, run
-
-
 def test_a_run_of_ones_own_call_is_evaluated(
-    by_hand: tuple[Path, training.Run], tmp_path: Path
+    tiny_run: tuple[Path, training.Run], tmp_path: Path
 ) -> None:
-    folder, run = by_hand
+    folder, run = tiny_run
     config = config_of(
         checkpoint=folder,
         architecture="mlp",
@@ -198,10 +179,10 @@ def test_a_run_of_ones_own_call_is_evaluated(
     ],
 )
 def test_what_a_run_does_not_tell_is_asked_for(
-    by_hand: tuple[Path, training.Run], tmp_path: Path, changes: dict[str, Any], message: str
+    tiny_run: tuple[Path, training.Run], tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     config = config_of(
-        checkpoint=by_hand[0], architecture="mlp", out=tmp_path / "out", progress=False
+        checkpoint=tiny_run[0], architecture="mlp", out=tmp_path / "out", progress=False
     )
     errors = (ValueError, training.CheckpointError)
     with pytest.raises(errors, match=message):
@@ -210,10 +191,10 @@ def test_what_a_run_does_not_tell_is_asked_for(
 
 
 def test_held_out_images_are_told_where_the_run_does_not(
-    by_hand: tuple[Path, training.Run],
+    tiny_run: tuple[Path, training.Run],
 ) -> None:
     config = config_of(
-        checkpoint=by_hand[0],
+        checkpoint=tiny_run[0],
         architecture="mlp",
         architecture_options=("widths=[8]",),
         split="validation",
@@ -221,7 +202,7 @@ def test_held_out_images_are_told_where_the_run_does_not(
     )
     trained, dataset = config.subject.load()
     assert dataset.validation.size == 100
-    jax.tree.map(np.testing.assert_array_equal, trained.variables, by_hand[1].state.variables)
+    jax.tree.map(np.testing.assert_array_equal, trained.variables, tiny_run[1].state.variables)
 
 
 def test_a_run_that_tells_its_network_takes_no_other(tmp_path: Path) -> None:
