@@ -255,6 +255,7 @@ def test_tightened_boxes_hold_every_violation(apply):
     assert max(shrunk for _, shrunk in found) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["the cut's other side", "a property too strict"])
 def test_boxes_without_some_violations_are_seen(fault, monkeypatch):
     if fault == "a property too strict":
@@ -324,6 +325,7 @@ def violated(seeds):
     return instances
 
 
+@pytest.mark.slow
 def test_a_lost_half_is_seen(monkeypatch):
     monkeypatch.setattr(branch_and_bound, "attacked", blind)
     instances = violated(range(12))
