@@ -61,6 +61,22 @@ class OneRow:
         return support(where.threat, where.x, direction.reshape(where.x.shape), boxed=where.boxed)
 
 
+def pulled_row(
+    where: Region, relaxed: Lines, seed: Ref, row: Array
+) -> tuple[Array, dict[int, Array]]:
+    """What `row`, of the seed's shape, leaves at the input and at the nodes' targets, by id."""
+
+    def slope(node: Node, nu: Array) -> Array | None:
+        r = relaxed[node.target.id]
+        if r.lower_slope is None or r.upper_slope is None:
+            return None
+        if r.parallel:
+            return nu * r.lower_slope
+        return jax.nn.relu(nu) * r.lower_slope - jax.nn.relu(-nu) * r.upper_slope
+
+    return pull(where.graph, seed, row, slope)
+
+
 def row_losses(
     where: Region,
     relaxed: Lines,
@@ -83,16 +99,8 @@ def row_losses(
     """
     read = OneRow() if read is None else read
 
-    def slope(node: Node, nu: Array) -> Array | None:
-        r = relaxed[node.target.id]
-        if r.lower_slope is None or r.upper_slope is None:
-            return None
-        if r.parallel:
-            return nu * r.lower_slope
-        return jax.nn.relu(nu) * r.lower_slope - jax.nn.relu(-nu) * r.upper_slope
-
     def pulled(row: Array) -> tuple[Array, dict[int, Array]]:
-        nu_x, reached = pull(where.graph, seed, row, slope)
+        nu_x, reached = pulled_row(where, relaxed, seed, row)
         reached = {i: read.split(nu, i) for i, nu in reached.items()}
         return read.split(nu_x, where.graph.input.id), reached
 

@@ -1,4 +1,4 @@
-"""Complete verification: branch and bound over the units of a network, in batches."""
+"""Complete verification: branch and bound over units or inputs, in batches."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ import numpy as np
 
 from jaxrobust import checks
 from jaxrobust.duals.concretize import check_ball
-from jaxrobust.duals.counterexamples import attacked
+from jaxrobust.duals.counterexamples import Problem, Worst, attacked
+from jaxrobust.duals.input_splits import InputSearch
 from jaxrobust.duals.matrices import require_host, unboxed
 from jaxrobust.duals.relaxed_network import METHODS, check_methods
-from jaxrobust.duals.search import Problem, Search
+from jaxrobust.duals.search import Search
 from jaxrobust.duals.specification import Property, margins
 from jaxrobust.duals.trace import logits_of
-from jaxrobust.threats import Union
+from jaxrobust.threats import Linf, Union
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
 Status = Literal["verified", "falsified", "unknown"]
+Split = Literal["units", "inputs"]
+
+FEW = 8
+"""Inputs up to which boxes of them are halved by default."""
 
 
 class Verdict(NamedTuple):
@@ -52,7 +57,8 @@ def verify(
     threat: ThreatModel,
     *,
     boxed: bool = True,
-    batch_size: int = 64,
+    split: Split | None = None,
+    batch_size: int | None = None,
     steps: int = 10,
     root_steps: int = 20,
     candidates: int = 3,
@@ -72,7 +78,7 @@ def verify(
     multipliers of the splits, which start from the parent's. Where all units are split, a linear
     program finds the multipliers. For networks of ReLUs and clips, and what reduces to them, the
     search ends with an answer, but for margins that are within rounding of 0. Smooth activations
-    are split too, without that promise.
+    are split too, without that promise. Where inputs are few, their boxes are halved instead.
 
     "verified" is as sound as every bound here: it contains float rounding, under the assumptions of
     docs/soundness.md. "falsified" is judged by the network itself at a point of the set.
@@ -87,7 +93,10 @@ def verify(
       y: the label, an integer, which is to have strictly the largest logit; or a `Property`.
       threat: a Linf, L2 or L1 ball or a union of them.
       boxed: whether the threat's pixel box counts.
-      batch_size: the number of subdomains that are split at a time.
+      split: "units" halves the boxes of units; "inputs", for Linf, those of the input, with all
+        lines drawn anew. By default inputs where there are 8 or fewer.
+      batch_size: the number of subdomains that are split at a time, by default 64, and of boxes of
+        inputs that are bounded, by default 1,024.
       steps: the most steps of the ascent for each batch of halves.
       root_steps: the most steps of the ascent for the whole region.
       candidates: how many units are tried for each split.
@@ -119,9 +128,11 @@ def verify(
     began = time.monotonic()
     require_host(x)
     check_methods(methods)
+    if split is not None:
+        checks.choice("split", split, ("units", "inputs"))
     checks.positive("time_limit", time_limit)
     for name, value in (
-        ("batch_size", batch_size),
+        ("batch_size", 1 if batch_size is None else batch_size),
         ("steps", steps),
         ("root_steps", root_steps),
         ("candidates", candidates),
@@ -137,35 +148,45 @@ def verify(
     f = f if isinstance(f, jax.tree_util.Partial) else jax.tree_util.Partial(f)
     whole = threat if boxed else unboxed(threat)
     members = whole.scaled if isinstance(whole, Union) else (whole,)
-    searches = []
+    worst, searches = Worst(), []
     for member in members:
-        search = Search(Problem(f, x, member, goal), batch_size, steps, candidates)
-        searches.append(search)
-        if not any(s.falsified for s in searches):
-            found = attacked(
-                jax.random.key(seed), *search.problem, steps=attack_steps, restarts=restarts
-            )
-            search.see(found)
+        problem = Problem(f, x, member, goal)
+        if _split_inputs(split, x, member):
+            searches.append(InputSearch(problem, worst, batch_size or 1024))
+        else:
+            searches.append(Search(problem, worst, batch_size or 64, steps, root_steps, candidates))
+        if not worst.falsified:
+            key = jax.random.key(seed)
+            worst.see(attacked(key, *problem, steps=attack_steps, restarts=restarts))
     for search in searches:
-        if any(s.falsified for s in searches):
+        if worst.falsified:
             break
-        search.begin(tuple(methods), chunk, root_steps)
-        while search.queue and not search.falsified:
+        search.begin(tuple(methods), chunk)
+        while search.frontier.queue and not worst.falsified:
             late = time.monotonic() - began > time_limit
-            if late or sum(s.visited for s in searches) >= max_subdomains:
+            if late or sum(s.frontier.visited for s in searches) >= max_subdomains:
                 break
             search.advance()
-    lower, worst = min(s.lower for s in searches), min(searches, key=lambda s: s.upper)
-    status = "verified" if all(s.done for s in searches) else "unknown"
+    frontiers = [s.frontier for s in searches]
+    status = "verified" if all(f.done for f in frontiers) else "unknown"
     return Verdict(
         "falsified" if worst.falsified else status,
-        lower,
+        min(f.lower for f in frontiers),
         worst.upper,
         worst.witness,
-        sum(s.visited for s in searches),
-        sum(len(s.queue) + len(s.stuck) for s in searches),
+        sum(f.visited for f in frontiers),
+        sum(len(f.queue) + len(f.stuck) for f in frontiers),
         time.monotonic() - began,
     )
+
+
+def _split_inputs(split: Split | None, x: Array, threat: ThreatModel) -> bool:
+    """Whether to halve boxes of inputs, which a set that is no box has none of."""
+    if split == "inputs" and not isinstance(threat, Linf):
+        raise ValueError(
+            f'split="inputs" halves boxes, and {type(threat).__name__} is none; use split="units"'
+        )
+    return isinstance(threat, Linf) and (split == "inputs" or (split is None and x.size <= FEW))
 
 
 def _goal(y: int | Array | Property, outputs: jax.ShapeDtypeStruct) -> Property:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrobust import losses
 from jaxrobust.attacks.pgd import pgd
 from jaxrobust.attacks.wrappers import restarts as restarted
 from jaxrobust.duals.specification import Property
 from jaxrobust.types import Array, Key, LogitsFn, ThreatModel
+
+
+class Problem(NamedTuple):
+    """What is asked, as the compiled programs take it."""
+
+    f: Any
+    x: Array
+    threat: ThreatModel
+    """Its pixel box counts."""
+    goal: Property
 
 
 class Point(NamedTuple):
@@ -23,6 +35,23 @@ class Point(NamedTuple):
     """`Property.value` there, on a fresh prediction; NaN where the network gives NaN."""
     inside: Array
     """bool: it lies in the set."""
+
+
+@dataclasses.dataclass
+class Worst:
+    """The worst point that a search has seen."""
+
+    upper: float = np.inf
+    falsified: bool = False
+    witness: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+
+    def see(self, point: Point) -> None:
+        """Remembers a point if it is the worst so far, and that it is a violation if it is one."""
+        value = float(point.value)
+        if not point.inside or (value >= self.upper or self.falsified):
+            return
+        self.upper, self.witness = value, np.asarray(point.z)
+        self.falsified = not value > 0
 
 
 @jax.jit

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.duals.branching import Bounded, begin, halve, improve
-from jaxrobust.duals.counterexamples import Point, judged
+from jaxrobust.duals.counterexamples import Problem, Worst, judged
+from jaxrobust.duals.frontier import Frontier
 from jaxrobust.duals.leaves import settle
-from jaxrobust.duals.specification import Property
 from jaxrobust.duals.subdomains import Domain, Multipliers, whole
 from jaxrobust.duals.tightening import tighten
-from jaxrobust.types import Array, ThreatModel
 
 TIGHTENINGS = 8
 """How often at most the boxes of the whole region are bounded anew before it is split."""
@@ -26,16 +23,6 @@ PROBES = 64
 """Units whose boxes are bounded at a time."""
 ROUNDS = 10
 """How often the ascent goes on where nothing is left to split."""
-
-
-class Problem(NamedTuple):
-    """What is asked, as the compiled programs take it."""
-
-    f: Any
-    x: Array
-    threat: ThreatModel
-    """Its pixel box counts."""
-    goal: Property
 
 
 class Item(NamedTuple):
@@ -60,49 +47,22 @@ class Search:
     """A search in progress: subdomains that together hold every violation not yet ruled out."""
 
     problem: Problem
+    worst: Worst
     batch_size: int
     steps: int
+    root_steps: int
     candidates: int
-    queue: list[Item] = dataclasses.field(default_factory=list)
-    stuck: list[Item] = dataclasses.field(default_factory=list)
-    """Those in which nothing is left to split, and which yet are not proved."""
-    proved: float = np.inf
-    """The least bound of the subdomains that are closed."""
-    begun: bool = False
-    visited: int = 0
-    upper: float = np.inf
-    falsified: bool = False
+    frontier: Frontier = dataclasses.field(default_factory=Frontier)
 
-    @property
-    def done(self) -> bool:
-        """Whether every violation is ruled out."""
-        return self.begun and not (self.queue or self.stuck)
-
-    @property
-    def lower(self) -> float:
-        """The least bound: no point of the set is below. -inf before anything is bounded."""
-        if not self.visited:
-            return -np.inf
-        return min([self.proved, *(item.lower for item in self.queue[:1] + self.stuck)])
-
-    def see(self, point: Point) -> None:
-        """Remembers a point if it is the worst so far, and that it is a violation if it is one."""
-        value = float(point.value)
-        if not point.inside or (value >= self.upper or self.falsified):
-            return
-        self.upper, self.witness = value, np.asarray(point.z)
-        self.falsified = not value > 0
-
-    def begin(self, methods: Sequence[str], chunk: int | None, steps: int) -> None:
+    def begin(self, methods: Sequence[str], chunk: int | None) -> None:
         """Bounds the whole region, for each clause of the property."""
         clauses = jnp.arange(self.problem.goal.count, dtype=jnp.int32)
         self.root, found = begin(
-            *self.problem, clauses, methods=tuple(methods), chunk=chunk, steps=steps
+            *self.problem, clauses, methods=tuple(methods), chunk=chunk, steps=self.root_steps
         )
         self.region = jax.tree.map(np.asarray, whole(self.root, clauses))
-        self.free, self.ages = np.flatnonzero(self.root.bends), itertools.count()
+        self.free = np.flatnonzero(self.root.bends)
         self._look(found)
-        self.begun = True
         for i, clause in enumerate(np.asarray(clauses)):
             own = jax.tree.map(lambda v, i=i: np.asarray(v)[i], found)
             if own.lower > 0:
@@ -115,7 +75,7 @@ class Search:
         region: Any = (self.region.lower, self.region.upper, clause)
         domain, units, low = Domain(*region), self.free, found.lower
         # from here on, bounds above 0 say that there is no violation, and nothing of values above 0
-        self.proved = min(self.proved, 0.0)
+        self.frontier.proved = min(self.frontier.proved, 0.0)
         for _ in range(TIGHTENINGS):
             bends = self.root.bends
             for start in range(0, len(units), PROBES):
@@ -124,7 +84,7 @@ class Search:
                 domain, bends = tighten(*self.problem, self.root, domain, found.duals, chunk)
             domain = jax.tree.map(np.asarray, domain)
             if np.any(domain.lower > domain.upper):
-                self.visited += 1
+                self.frontier.visited += 1
                 return
             batch = jax.tree.map(lambda v: v[None], (domain, found.duals))
             better = improve(*self.problem, self.root, *batch, steps=self.steps)
@@ -143,7 +103,7 @@ class Search:
 
     def advance(self) -> None:
         """Splits the subdomains with the lowest bounds."""
-        items = [heapq.heappop(self.queue) for _ in range(min(self.batch_size, len(self.queue)))]
+        items = self.frontier.pop(self.batch_size)
         # a short batch is filled up with its first: one compiled program
         batch = items + items[:1] * (self.batch_size - len(items))
         domains, duals = (_stacked(v) for v in zip(*map(self._on_device, batch), strict=True))
@@ -182,14 +142,11 @@ class Search:
         `least`, its parent's bound, holds here too.
         """
         lower = float(np.fmax(found.lower, least))
-        self.visited += 1
-        if lower > 0:
-            self.proved = min(self.proved, lower)
-            return
+        self.frontier.visited += 1
         duals = found.duals
         item = Item(
             lower,
-            next(self.ages),
+            next(self.frontier.ages),
             clause,
             duals.weights,
             duals.alpha[self.free].astype(np.float16),
@@ -197,7 +154,7 @@ class Search:
             duals.mu[list(splits)],
             rounds,
         )
-        heapq.heappush(self.queue, item)
+        self.frontier.push(item)
 
     def _settle(self, item: Item, found: Bounded) -> None:
         """Where nothing is left to split: the ascent goes on, and at last a program decides."""
@@ -207,17 +164,13 @@ class Search:
         domain, duals = self._on_device(item)
         lower, points = settle(*self.problem, self.root, domain, duals, list(item.splits))
         for z in points:
-            self.see(judged(*self.problem, jnp.asarray(z, self.problem.x.dtype)))
-        lower = max(lower, item.lower)
-        if lower > 0:
-            self.proved = min(self.proved, lower)
-        else:
-            self.stuck.append(item._replace(lower=lower))
+            self.worst.see(judged(*self.problem, jnp.asarray(z, self.problem.x.dtype)))
+        self.frontier.push(item._replace(lower=max(lower, item.lower)), final=True)
 
     def _look(self, found: Bounded) -> None:
         """Replays the point that looks worst on the network."""
         worst = int(np.argmin(np.nan_to_num(np.asarray(found.worst), nan=-np.inf)))
-        self.see(judged(*self.problem, found.witness[worst]))
+        self.worst.see(judged(*self.problem, found.witness[worst]))
 
     def _box(self, unit: int) -> tuple[float, float]:
         return float(self.region.lower[unit]), float(self.region.upper[unit])

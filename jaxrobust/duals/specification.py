@@ -78,9 +78,22 @@ class Property:
         """
         with jax.default_matmul_precision("highest"):
             rows = jnp.asarray(self.A, outputs.dtype) @ outputs + jnp.asarray(self.b, outputs.dtype)
+        return self.least(rows)[0]
+
+    def least(self, rows: Array) -> tuple[Array, Array]:
+        """The least over the clauses of the largest of their rows, and which row that is.
+
+        Args:
+          rows: `[rows]`, the values of A v + b, or bounds of them.
+
+        Returns:
+          (the value; the index of the row): scalars.
+        """
         clauses = jnp.asarray(self.clauses)
-        same = clauses[:, None] == clauses[None]
-        return jnp.min(jnp.max(jnp.where(same, rows[None], -jnp.inf), axis=1))
+        own = jnp.where(clauses[:, None] == clauses[None], rows[None], -jnp.inf)
+        best = jnp.max(own, axis=1)
+        clause = jnp.argmin(best)
+        return best[clause], jnp.argmax(own[clause])
 
 
 def margins(y: int | Array, num_classes: int) -> Property:

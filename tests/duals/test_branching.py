@@ -1,5 +1,7 @@
 """Branch and bound against integer programs, brute force over patterns and grids of points."""
 
+import functools
+
 import dual_cases as cases
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from jaxrobust.duals.matrices import unboxed
 from jaxrobust.duals.specification import Property, margins
 from jaxrobust.threats import L1, L2, Linf, Union
 
+verify = functools.partial(duals.verify, split="units")
 SIZES = (3, 8, 8, 3)
 """Two hidden layers of 8 units, three classes."""
 
@@ -51,7 +54,7 @@ def check_decisions(f, x, rows, exact, threat, *, apart, off=1e-5, **options):
     """Just above the exact least value of its rows a property is verified, just below falsified."""
     for offset, status in ((apart, "verified"), (-apart, "falsified")):
         goal = Property(rows, np.asarray(offset - exact, np.float32))
-        found = duals.verify(f, x, goal, threat, batch_size=8, **options)
+        found = duals.verify(f, x, goal, threat, **{"batch_size": 8, "split": "units"} | options)
         assert found.status == status, (found, exact)
         # the bounds enclose the exact value, which is `offset`
         assert min(found.lower, apart) <= offset + off
@@ -135,17 +138,17 @@ def test_clauses_hold_where_one_of_their_rows_does():
         assert np.any(values.min(axis=0) < least - 0.1)
         for offset, status in ((2e-2, "verified"), (-2e-2, "falsified")):
             goal = Property(A, (offset - least).astype(np.float32), clauses)
-            assert duals.verify(f, x, goal, threat, batch_size=8).status == status
+            assert verify(f, x, goal, threat, batch_size=8).status == status
 
 
 def test_labels_ask_for_margins():
     f, x = partial(0), example(0)
     y = int(jnp.argmax(f(x)))
     for wrong in set(range(3)) - {y}:
-        assert duals.verify(f, x, wrong, Linf(0.01)).status == "falsified"
-    by_label = duals.verify(f, x, y, Linf(0.01))
+        assert verify(f, x, wrong, Linf(0.01)).status == "falsified"
+    by_label = verify(f, x, y, Linf(0.01))
     assert by_label.status == "verified"
-    assert by_label[:2] == duals.verify(f, x, margins(y, 3), Linf(0.01))[:2]
+    assert by_label[:2] == verify(f, x, margins(y, 3), Linf(0.01))[:2]
 
 
 # soundness of what a single subdomain is told
@@ -303,7 +306,7 @@ def decisions(instances, **options):
     """Without PGD, so that branch and bound alone has to find violations."""
     found = []
     for f, x, goal in instances:
-        found.append(duals.verify(f, x, goal, Linf(0.3), batch_size=8, **options).status)
+        found.append(verify(f, x, goal, Linf(0.3), batch_size=8, **options).status)
     return found
 
 
@@ -346,7 +349,7 @@ def test_a_lost_half_is_seen(monkeypatch):
 def test_a_point_that_only_the_bound_believes_in_is_no_witness(monkeypatch):
     """Every counterexample is replayed on the network."""
     f, x = partial(0), example(0)
-    found = duals.verify(f, x, int(jnp.argmax(f(x))), Linf(0.01))
+    found = verify(f, x, int(jnp.argmax(f(x))), Linf(0.01))
     assert found.status == "verified"
     look = search.Search._look
 
@@ -354,7 +357,7 @@ def test_a_point_that_only_the_bound_believes_in_is_no_witness(monkeypatch):
         look(self, found._replace(worst=found.worst - 100))
 
     monkeypatch.setattr(search.Search, "_look", boastful)
-    assert duals.verify(f, x, int(jnp.argmax(f(x))), Linf(0.01)).status == "verified"
+    assert verify(f, x, int(jnp.argmax(f(x))), Linf(0.01)).status == "verified"
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
@@ -364,8 +367,7 @@ def test_the_size_of_batches_changes_no_verdict(batch_size):
         y = int(jnp.argmax(f(x)))
         for radius in (0.1, 0.3):
             found = [
-                duals.verify(f, x, y, Linf(radius), batch_size=size).status
-                for size in (8, batch_size)
+                verify(f, x, y, Linf(radius), batch_size=size).status for size in (8, batch_size)
             ]
             assert found[0] == found[1] != "unknown"
 
@@ -377,7 +379,7 @@ def test_another_instance_does_not_recompile():
     def run(seed, radius):
         (f, x, goal) = violated([seed])[0]
         goal = Property(goal.A, goal.b + 0.02)
-        return duals.verify(f, x, goal, Linf(radius), batch_size=8).visited
+        return verify(f, x, goal, Linf(radius), batch_size=8).visited
 
     assert run(2, 0.3) > 4
     before = [p._cache_size() for p in programs]
@@ -390,9 +392,9 @@ def test_another_instance_does_not_recompile():
 def test_limits_leave_it_unknown():
     (f, x, goal) = violated([2])[0]
     goal = Property(goal.A, goal.b + 0.02)
-    full = duals.verify(f, x, goal, Linf(0.3), batch_size=8)
-    few = duals.verify(f, x, goal, Linf(0.3), batch_size=8, max_subdomains=10)
-    short = duals.verify(f, x, goal, Linf(0.3), batch_size=8, time_limit=1e-9)
+    full = verify(f, x, goal, Linf(0.3), batch_size=8)
+    few = verify(f, x, goal, Linf(0.3), batch_size=8, max_subdomains=10)
+    short = verify(f, x, goal, Linf(0.3), batch_size=8, time_limit=1e-9)
     assert (full.status, few.status, short.status) == ("verified", "unknown", "unknown")
     assert few.visited < full.visited
     assert few.open
@@ -402,17 +404,17 @@ def test_limits_leave_it_unknown():
 def test_refusals():
     f, x = partial(0), example(0)
     with pytest.raises(ValueError, match="outside of jit"):
-        jax.jit(lambda x: duals.verify(f, x, 0, Linf(0.1)))(x)
+        jax.jit(lambda x: verify(f, x, 0, Linf(0.1)))(x)
     with pytest.raises(ValueError, match="about 2 outputs, but the network has 3"):
-        duals.verify(f, x, Property(np.eye(2), np.zeros(2)), Linf(0.1))
+        verify(f, x, Property(np.eye(2), np.zeros(2)), Linf(0.1))
     with pytest.raises(ValueError, match="y=3 is none of 3 classes"):
-        duals.verify(f, x, 3, Linf(0.1))
+        verify(f, x, 3, Linf(0.1))
     with pytest.raises(ValueError, match="time_limit must be finite and above 0"):
-        duals.verify(f, x, 0, Linf(0.1), time_limit=0)
+        verify(f, x, 0, Linf(0.1), time_limit=0)
     with pytest.raises(ValueError, match="batch_size must be a whole number"):
-        duals.verify(f, x, 0, Linf(0.1), batch_size=0)
+        verify(f, x, 0, Linf(0.1), batch_size=0)
     with pytest.raises(ValueError, match="inputs hold 1 NaN"):
-        duals.verify(f, x.at[0].set(jnp.nan), 0, Linf(0.1))
+        verify(f, x.at[0].set(jnp.nan), 0, Linf(0.1))
     with pytest.raises(ValueError, match=r"A \[rows, K\], b \[rows\]"):
         Property(np.eye(2), np.zeros(3))
     with pytest.raises(ValueError, match="without a gap"):
