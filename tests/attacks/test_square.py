@@ -132,7 +132,8 @@ def np_loop(make: Any, radius: float, queries: int) -> tuple[np.ndarray, list[fl
     return z, values
 
 
-@pytest.mark.parametrize(("make", "radius"), [(Linf, 0.03), (L2, 0.25), (L1, 1.0)])
+# at smaller L1 radii some proposals are worth what the best is, and rounding would decide
+@pytest.mark.parametrize(("make", "radius"), [(Linf, 0.03), (L2, 0.25), (L1, 2.0)])
 def test_follows_the_float64_loop(make: Any, radius: float) -> None:
     expected, values = np_loop(make, radius, BUDGET)
     assert len(set(values)) > 15, "this problem must make the attack move"
