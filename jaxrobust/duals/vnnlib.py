@@ -137,9 +137,12 @@ def box_threat(
             f"a box has two finite ends of one shape, got shapes {low.shape} and {high.shape}"
         )
     # halves first: their sum is in the range of the type
-    x = np.clip(low / 2 + high / 2, low, high)
+    x, tiny = low / 2 + high / 2, np.finfo(dtype).tiny
+    # processors may take what is below the normal numbers for 0
+    x = np.clip(np.where(np.abs(x) < tiny, 0, x), low, high)
     far = np.maximum(x - low, high - x)
-    radius = np.where(far > 0, np.nextafter(far, np.asarray(np.inf, dtype)), far)
+    above = np.maximum(np.nextafter(far, np.asarray(np.inf, dtype)), tiny)
+    radius = np.where(far > 0, above, far)
     return x, Linf(radius, low, high)
 
 
@@ -150,7 +153,8 @@ def rounded(value: Fraction, dtype: Any, *, up: bool) -> np.ndarray:
     """
     dtype = np.dtype(dtype)
     try:
-        near = np.asarray(float(value)).astype(dtype)
+        with np.errstate(over="ignore"):
+            near = np.asarray(float(value)).astype(dtype)
     except OverflowError:
         return np.asarray(np.inf if value > 0 else -np.inf, dtype)
     exact = Fraction(float(near)) if np.isfinite(near) else None
@@ -181,8 +185,8 @@ def _box(
         if a is None or b is None:
             side = "lower" if a is None else "upper"
             raise ValueError(
-                f"{path}: the input X_{index} has no {side} bound in a part of the assertions; every "
-                "input needs both"
+                f"{path}: the input X_{index} has no {side} bound in a part of the assertions; "
+                "every input needs both"
             )
         low.append(a)
         high.append(b)

@@ -85,7 +85,7 @@ def _transposed(operation: Operation, x: Value, kernel: Value, bias: Value | Non
         if wanted is not None:
             total = s * (n - 1) + more + (k - 1) * d + 1 - wanted[-rank:][axis]
             low, high = total // 2, total - total // 2
-            if mode == "SAME_LOWER":
+            if mode != "SAME_UPPER":
                 low, high = high, low
         pads.append(((k - 1) * d - low, (k - 1) * d - high + more))
     # [C, F / groups, ...] -> [F, C / groups, ...], turned around

@@ -106,4 +106,6 @@ class Batched:
     ) -> tuple[Array, PyTree]:
         """`(outputs [B, K], variables.stats)` of a batch."""
         del train, key, axes
+        if len(x) == 1:  # one example, as bounds trace it, without an axis for it
+            return self.network(variables, x[0])[None], variables.stats
         return jax.vmap(lambda one: self.network(variables, one))(x), variables.stats

@@ -131,7 +131,9 @@ def _expand(operation: Operation, x: Value, shape: Value) -> Value:
 
 
 def _tile(operation: Operation, x: Value, repeats: Value) -> Value:
-    return library(x).tile(x, integers(repeats, "repeats"))
+    for axis, count in enumerate(integers(repeats, "repeats")):
+        x = library(x).concatenate([x] * count, axis)
+    return x
 
 
 def _shape(operation: Operation, x: Value) -> np.ndarray:

@@ -17,7 +17,7 @@ INPUT, OUTPUT = "x", "y"
 def node(kind: str, inputs: str, outputs: str, **attributes: Any) -> Any:
     """A node; names of values are separated by blanks, and "-" is one that is left out."""
     names = [["" if n == "-" else n for n in text.split()] for text in (inputs, outputs)]
-    return onnx.helper.make_node(kind, *names, name=f"node-{kind}", **attributes)
+    return onnx.helper.make_node(kind, *names, name=f"{kind} of {outputs}", **attributes)
 
 
 def save(

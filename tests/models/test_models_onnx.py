@@ -54,7 +54,7 @@ CASES = {
         {"transB": 1, "alpha": 0.5, "beta": 2.0}, affine=True,
     ),
     "gemm without bias": Case("Gemm", VECTOR, (numbers(6, 3),), affine=True),
-    "gemm of the transpose": Case("Gemm", (1, 6, 1), (numbers(6, 3),), {"transA": 1}),
+    "gemm of the transpose": Case("Gemm", VECTOR, (numbers(1, 3),), {"transA": 1}),
     "matmul": Case("MatMul", VECTOR, (numbers(6, 3),), affine=True),
     "matmul of a batch": Case("MatMul", (1, 2, 3, 4), (numbers(4, 3),), affine=True),
     "matmul from the left": Case("MatMul", (1, 4, 3), (numbers(5, 4),), inputs="a0 x", affine=True),
@@ -341,7 +341,7 @@ def test_weights_are_differentiated_and_bounds_hold(tmp_path: Path) -> None:
 
     def least(variables: Any) -> jax.Array:
         f = model.logits_fn(variables)
-        return duals.lower_bounds(f, x, threats.Linf(0.02), jnp.eye(5), methods=("interval",))[0]
+        return duals.lower_bounds(f, x, jnp.eye(5), threats.Linf(0.02), methods=("interval",))[0]
 
     bound, slopes = jax.jit(jax.value_and_grad(least, allow_int=True))(variables)
     points = jax.vmap(lambda k: threats.Linf(0.02).sample(k, x))(jax.random.split(
@@ -378,10 +378,10 @@ def test_sizes_that_the_file_leaves_open_are_given(tmp_path: Path) -> None:
 
 def test_unknown_operators_are_named(tmp_path: Path) -> None:
     path = save(tmp_path / "a.onnx", [node("Relu", "x", "h"), node("Sign", "h", "y")], {}, VECTOR)
-    with pytest.raises(ValueError, match=r"a.onnx: the operator 'Sign' of node 'node-Sign' is not"):
+    with pytest.raises(ValueError, match=r"a.onnx: the operator 'Sign' of node 'Sign of y' is not"):
         models.from_onnx(path)
     own = node("Relu", "x", "y", domain="com.mine")
-    with pytest.raises(ValueError, match="the operator 'com.mine.Relu' of node"):
+    with pytest.raises(ValueError, match=r"the operator 'com\.mine\.Relu' of node"):
         models.from_onnx(save(tmp_path / "b.onnx", [own], {}, VECTOR))
     # What the output does not depend on does not matter.
     nodes = [node("Sign", "x", "z"), node("Relu", "x", "y")]
@@ -393,7 +393,7 @@ def mistakes() -> dict[str, tuple[Sequence[Any], Mapping[str, np.ndarray], Seque
     return {
         "shapes": (
             [node("MatMul", "x w", "y")], {"w": numbers(5, 2)}, VECTOR,
-            r"the operator 'MatMul' of node 'node-MatMul' with inputs of shape \(1, 6\), \(5, 2\)",
+            r"the operator 'MatMul' of node 'MatMul of y' with inputs of shape \(1, 6\), \(5, 2\)",
         ),
         "axis": ([node("Softmax", "x", "y", axis=3)], {}, VECTOR, "axis 3 of 2 axes"),
         "cast": ([node("Cast", "x", "y", to=7)], {}, VECTOR, "other than a float"),
@@ -462,9 +462,11 @@ def test_damage_gives_one_error(tmp_path: Path) -> None:
             data[place] = draw.integers(256)
         path = tmp_path / "bad.onnx"
         path.write_bytes(bytes(data[: draw.integers(len(data) // 2, len(data) + 1)]))
+        told = ""
         try:
             models.from_onnx(path)
         except ValueError as error:
-            assert "bad.onnx" in str(error)
+            told = str(error)
             refused += 1
+        assert not told or "bad.onnx" in told
     assert refused > 30
