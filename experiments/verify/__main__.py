@@ -1,4 +1,4 @@
-r"""Proves a trained model robust, image by image: certified, attacked, and exact where asked; or ONNX with VNN-LIB.
+r"""Proves a trained model robust, image by image, or a property of an ONNX network.
 
     python -m experiments.verify --checkpoint runs/dale/digits-quick/pgd-seed0 --eps 0.05
     python -m experiments.verify --pretrained mnist_small_dual_linf_0.1 --pretrained-dir weights \
@@ -74,7 +74,7 @@ def verify_model(config: Config) -> Sandwich:
     proved = evaluation.certified(
         *subject,
         threat,
-        options={"methods": tuple(config.methods), "boxed": True, "chunk": config.chunk},
+        options={"methods": tuple(config.methods), "boxed": True, "chunk": config.rows},
         folder=folder / "certificates",
         **shared,
     )
@@ -93,7 +93,7 @@ def verify_model(config: Config) -> Sandwich:
                 threat,
                 solver=config.solver,
                 time_limit=config.exact,
-                chunk=config.chunk,
+                chunk=config.rows,
             )
             statuses = Counter(a.status for a in answers.values())
             console.print(exact_line(found, statuses, config.solver))

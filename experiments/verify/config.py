@@ -47,7 +47,7 @@ class Config:
     """Of --exact: branch and bound on bounds, or integer programs (linf and l1, ReLUs)."""
     seed: int = 0
     batch_size: int = 100
-    chunk: int | None = None
+    rows: int | None = None
     """Rows of a bound at a time, to save memory."""
     out: Path | None = None
     """Folder of the results (default: a name under runs/verify that says what is verified). What is

@@ -29,6 +29,20 @@ class VnnlibProblem(NamedTuple):
     """The outputs that are no violation. Numbers are rounded to where more are violations."""
     clauses: tuple[tuple[Row, ...], ...]
     """The violations as the file writes them, a disjunction of conjunctions of exact rows."""
+    box: tuple[tuple[Fraction, Fraction], ...]
+    """The exact ends of each input."""
+
+    def inside(self, x: np.ndarray) -> np.ndarray:
+        """The point of the exact box next to `x` `[n]`, in float64."""
+
+        def clipped(value: float, ends: tuple[Fraction, Fraction]) -> float:
+            if Fraction(value) < ends[0]:
+                return float(rounded(ends[0], np.float64, up=True))
+            if Fraction(value) > ends[1]:
+                return float(rounded(ends[1], np.float64, up=False))
+            return value
+
+        return np.asarray([clipped(float(v), e) for v, e in zip(x, self.box, strict=True)])
 
     def violated(self, outputs: Sequence[float] | np.ndarray) -> bool:
         """Whether outputs `[K]` are a violation, in exact arithmetic; NaN and infinities are."""
@@ -89,22 +103,20 @@ def read_vnnlib(
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"dtype must be float32 or float64, got {dtype}")
     inputs, outputs, formula = read_formula(path)
-    found: dict[Any, tuple[np.ndarray, np.ndarray, list[Sequence[Atom]]]] = {}
+    found: dict[tuple[tuple[Fraction, Fraction], ...], list[list[Atom]]] = {}
     for atoms in disjuncts(path, formula):
-        ends = _box(path, inputs, atoms)
-        if ends is None:
-            continue
-        lower = np.asarray([rounded(v, dtype, up=False) for v in ends[0]], dtype)
-        upper = np.asarray([rounded(v, dtype, up=True) for v in ends[1]], dtype)
+        box = _box(path, inputs, atoms)
+        if all(low <= high for low, high in box):
+            found.setdefault(box, []).append([atom for atom in atoms if atom.kind == "Y"])
+    problems = []
+    for box, clauses in found.items():
+        lower = np.asarray([rounded(low, dtype, up=False) for low, _ in box], dtype)
+        upper = np.asarray([rounded(high, dtype, up=True) for _, high in box], dtype)
         if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
             raise ValueError(f"{path}: bounds of inputs that {dtype} does not hold")
-        key = (lower.tobytes(), upper.tobytes())
-        rows = [atom for atom in atoms if atom.kind == "Y"]
-        found.setdefault(key, (lower, upper, []))[2].append(rows)
-    return tuple(
-        VnnlibProblem(lower, upper, *_property(path, clauses, outputs, dtype))
-        for lower, upper, clauses in found.values()
-    )
+        goal, exact = _property(path, clauses, outputs, dtype)
+        problems.append(VnnlibProblem(lower, upper, goal, exact, box))
+    return tuple(problems)
 
 
 def box_threat(
@@ -168,8 +180,8 @@ def rounded(value: Fraction, dtype: Any, *, up: bool) -> np.ndarray:
 
 def _box(
     path: str | os.PathLike[str], inputs: int, atoms: Sequence[Atom]
-) -> tuple[list[Fraction], list[Fraction]] | None:
-    """The ends of the inputs that a conjunction describes; None where there are none."""
+) -> tuple[tuple[Fraction, Fraction], ...]:
+    """The ends of the inputs that a conjunction describes; lower above upper where none does."""
     lower: list[Fraction | None] = [None] * inputs
     upper: list[Fraction | None] = [None] * inputs
     for atom in atoms:
@@ -180,7 +192,7 @@ def _box(
             known = held[index]
             nearer = min if factor > 0 else max
             held[index] = end if known is None else nearer(known, end)
-    low, high = [], []
+    ends = []
     for index, (a, b) in enumerate(zip(lower, upper, strict=True)):
         if a is None or b is None:
             side = "lower" if a is None else "upper"
@@ -188,9 +200,8 @@ def _box(
                 f"{path}: the input X_{index} has no {side} bound in a part of the assertions; "
                 "every input needs both"
             )
-        low.append(a)
-        high.append(b)
-    return None if any(a > b for a, b in zip(low, high, strict=True)) else (low, high)
+        ends.append((a, b))
+    return tuple(ends)
 
 
 def _property(

@@ -147,6 +147,11 @@ def test_decimal_numbers_are_rounded_outwards(
             assert abs(Fraction(float(end)) - Fraction(exact)) <= abs(
                 Fraction(float(np.spacing(end)))
             )
+        for end in (problem.lower, problem.upper):
+            inside = Fraction(float(problem.inside(end)[0]))
+            gap = Fraction(b) - Fraction(a)
+            assert gap == 0 or Fraction(a) <= inside <= Fraction(b)
+            assert abs(inside - Fraction(float(end[0]))) <= abs(Fraction(float(np.spacing(end[0]))))
         # The rows, up to a factor: -Y_0 + c <= 0 with c at most the exact one, -p/1000 Y_0 + Y_1.
         assert Fraction(float(problem.goal.b[0])) <= Fraction(c)
         row = [Fraction(float(v)) for v in problem.goal.A[1]]
