@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -155,7 +155,8 @@ def box_threat(
     far = np.maximum(x - low, high - x)
     above = np.maximum(np.nextafter(far, np.asarray(np.inf, dtype)), tiny)
     radius = np.where(far > 0, above, far)
-    return x, Linf(radius, low, high)
+    # NumPy's, whatever types JAX is set to
+    return x, Linf(*cast(Any, (radius, low, high)))
 
 
 def rounded(value: Fraction, dtype: Any, *, up: bool) -> np.ndarray:
@@ -222,8 +223,8 @@ def _property(
                 )
             A, clause = [*A, factors], [*clause, index]
             b.append(rounded(constant, dtype, up=False))
-    found = Property(np.asarray(A, dtype), np.asarray(b, dtype), np.asarray(clause, np.int32))
-    return found, exact
+    arrays = np.asarray(A, dtype), np.asarray(b, dtype), np.asarray(clause, np.int32)
+    return Property(*cast(Any, arrays)), exact
 
 
 def _row(atom: Atom, outputs: int, dtype: Any) -> Row:

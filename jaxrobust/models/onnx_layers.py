@@ -20,7 +20,7 @@ def _matmul(operation: Operation, a: Value, b: Value) -> Value:
     return library(a, b).matmul(a, b)
 
 
-def _gemm(operation: Operation, a: Value, b: Value, c: Value | None = None) -> Array:
+def _gemm(operation: Operation, a: Value, b: Value, c: Value | None = None) -> Value:
     a = a.T if operation.get("transA", 0) else a
     b = b.T if operation.get("transB", 0) else b
     y = _scaled(operation.get("alpha", 1.0), jnp.matmul(a, b))

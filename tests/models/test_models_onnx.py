@@ -1,6 +1,7 @@
 """ONNX operators against onnxruntime, and what the reader promises of whole networks."""
 
 import gzip
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -435,6 +436,15 @@ def test_one_input_one_output_and_operators_of_today(tmp_path: Path) -> None:
         models.from_onnx(path)
     path = save(tmp_path / "b.onnx", [node("Relu", "x", "y")], {}, VECTOR, opset=6)
     with pytest.raises(ValueError, match="operators of version 6; convert it to 7"):
+        models.from_onnx(path)
+
+
+def test_without_the_package_the_error_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = network(tmp_path / "net.onnx")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jaxrobust\[onnx\]'"):
         models.from_onnx(path)
 
 
