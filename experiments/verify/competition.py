@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxrobust.files import write_csv, write_text_atomic
@@ -54,7 +55,8 @@ def _kept(instance: Instance, folder: Path) -> Answer:
         return Answer(**json.loads(file.read_text(encoding="utf-8")))
     try:
         answer = decide(instance)
-    except MISTAKES as error:
+    # one that does not fit into memory leaves the others alone
+    except (*MISTAKES, MemoryError, jax.errors.JaxRuntimeError) as error:
         return Answer("error", 0.0, 0, str(error))
     if answer.counterexample:
         file_of_point = folder / "counterexamples" / f"{instance.name}.txt"

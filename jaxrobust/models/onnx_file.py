@@ -21,7 +21,7 @@ from jaxrobust.types import Model, Variables
 
 OLDEST = 7
 """The first version of the operators in which arithmetic broadcasts as it does today."""
-KNOWN_FLOATS = {"Clip", "Dropout", "Max", "Min", "Pad", "Pow"}
+KNOWN_FLOATS = {"Clip", "Dropout", "Max", "Min", "Pad", "Pow", "Resize", "Upsample"}
 """Operators whose numbers are part of the function, and no weights."""
 STATISTICS = slice(3, 5)
 """Inputs of a `BatchNormalization` that training does not learn."""
@@ -35,7 +35,8 @@ def from_onnx(
     An example is the file's input without its first axis, where that is a batch: of size 1, or of
     one that the file leaves open. Its layout stays as it is, for images `[C, H, W]`; around
     `models.channels_first` images have channels last. Outputs are flattened to `[K]`. Everything
-    is computed in the type of the example, float32 or float64.
+    is computed in the type of the example, float32 or float64; weights in float64 become float32
+    unless 64-bit types are enabled. `model.apply.network.shape` is the shape of an example.
 
     Weights are arguments of the function, in `params`, and statistics of batch normalizations in
     `stats`, by their names in the file. Two files that differ by weights alone share compiled
@@ -151,7 +152,8 @@ def _settings(onnx: ModuleType, path: Path, node: Any) -> tuple[tuple[str, Any],
                 f"{attribute.name!r} that is not known here"
             )
         found.append((attribute.name, value))
-    return tuple(sorted(found, key=lambda pair: pair[0]))
+    # what is no UTF-8 comes as bytes
+    return tuple(sorted(found, key=lambda pair: str(pair[0])))
 
 
 def _name(node: Any) -> str:
@@ -178,6 +180,8 @@ def _operations(
             continue
         needed.update(node.input)
         nodes.append(node)
+    if not nodes:
+        raise ValueError(f"{path}: no operator computes the output {target!r}")
     for node in nodes:
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
             kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type

@@ -20,6 +20,8 @@ from jaxrobust.models.onnx_operation import (
     library,
 )
 
+PLACES = ("half_pixel", "asymmetric")
+"""How `Resize` finds a pixel's place in the image."""
 MODES = ("constant", "edge", "reflect")
 """How `Pad` fills."""
 
@@ -136,6 +138,35 @@ def _tile(operation: Operation, x: Value, repeats: Value) -> Value:
     return x
 
 
+def _resize(
+    operation: Operation,
+    x: Value,
+    region: Value | None = None,
+    scales: Value | None = None,
+    sizes: Value | None = None,
+) -> Value:
+    """Each pixel several times, which is what the nearest one is at whole factors."""
+    if operation.kind == "Upsample":
+        region, scales = None, region
+    told = operation.get("scales")
+    if sizes is not None:
+        told = [n / m for n, m in zip(integers(sizes, "sizes"), x.shape, strict=True)]
+    elif told is None:
+        told = known(scales, "scales").reshape(-1).tolist()
+    mode = operation.get("mode", "nearest")
+    place = operation.get("coordinate_transformation_mode", "half_pixel")
+    if mode != "nearest" or place not in PLACES or operation.get("axes") is not None:
+        raise ValueError(f"only the nearest pixel is known, at {' or '.join(PLACES)}")
+    if operation.get("nearest_mode", "floor") == "ceil" or any(v < 1 or v % 1 for v in told):
+        raise ValueError(f"only whole factors are known, rounded down or to the nearest: {told}")
+    for axis, factor in enumerate(int(v) for v in told):
+        if factor > 1:
+            shape = (*x.shape[: axis + 1], factor, *x.shape[axis + 1 :])
+            spread = library(x).broadcast_to(library(x).expand_dims(x, axis + 1), shape)
+            x = spread.reshape(*x.shape[:axis], factor * x.shape[axis], *x.shape[axis + 1 :])
+    return x
+
+
 def _shape(operation: Operation, x: Value) -> np.ndarray:
     start, end = operation.get("start", 0), operation.get("end")
     return np.asarray(x.shape[start:end], np.int64)
@@ -184,6 +215,8 @@ SHAPES: dict[str, Operator] = {
     "Gather": _gather,
     "Expand": _expand,
     "Tile": _tile,
+    "Resize": _resize,
+    "Upsample": _resize,
     "Shape": _shape,
     "Size": _size,
     "ConstantOfShape": _constant_of_shape,

@@ -48,6 +48,7 @@ IMAGE, VECTOR = (1, 2, 7, 6), (1, 6)
 POOL = {"kernel_shape": [3, 2], "strides": [2, 2]}
 NORM = (numbers(2), numbers(2, seed=1), numbers(2, seed=2), np.abs(numbers(2, seed=3)) + 0.1)
 BATCH_NORM = [np.tile(v, 3) for v in NORM]
+FACTORS = np.float32([1, 1, 2, 3])
 HALF = np.asarray(0.5, np.float32)
 CASES = {
     "gemm": Case("Gemm", VECTOR, (numbers(6, 3), numbers(3)), affine=True),
@@ -171,6 +172,14 @@ CASES = {
     "gather one": Case("Gather", IMAGE, (np.asarray(1),), {"axis": 1}, affine=True),
     "expand": Case("Expand", (1, 2, 1), (whole(3, 1, 4),), affine=True),
     "tile": Case("Tile", (1, 2, 3), (whole(1, 2, 2),), affine=True),
+    "resize": Case("Resize", IMAGE, (FACTORS,), inputs="x - a0", affine=True),
+    "resize from corners": Case(
+        "Resize", IMAGE, (FACTORS,),
+        {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}, "x - a0",
+    ),
+    "resize to sizes": Case("Resize", IMAGE, (whole(1, 2, 14, 18),), inputs="x - - a0"),
+    "upsample": Case("Upsample", IMAGE, (FACTORS,), opset=9),
+    "upsample of old": Case("Upsample", IMAGE, (), {"scales": FACTORS.tolist()}, opset=8),
     "reduce sum": Case("ReduceSum", IMAGE, (whole(1, -1),), {"keepdims": 0}, affine=True),
     "reduce sum of all": Case("ReduceSum", IMAGE, affine=True),
     "reduce mean": Case("ReduceMean", IMAGE, (), {"axes": [2]}, affine=True),
@@ -356,6 +365,17 @@ def test_weights_are_differentiated_and_bounds_hold(tmp_path: Path) -> None:
     assert all(np.abs(v).max() > 0 for v in slopes.params.values())
 
 
+def test_in_float64(tmp_path: Path) -> None:
+    w = np.random.default_rng(0).normal(size=(4, 3))
+    nodes = [node("MatMul", "x w", "h"), node("Clip", "h low", "r"), node("Softplus", "r", "y")]
+    path = save(tmp_path / "a.onnx", nodes, {"w": w, "low": np.float64(0)}, (1, 4))
+    x = np.random.default_rng(1).normal(size=4)
+    with jax.enable_x64(True):
+        model, variables = models.from_onnx(path)
+        found = model.logits_fn(variables)(jnp.asarray(x))
+    np.testing.assert_allclose(found, np.log1p(np.exp(np.maximum(x @ w, 0))), rtol=1e-12)
+
+
 def test_a_column_and_an_example_without_a_batch(tmp_path: Path) -> None:
     arrays = {"w": numbers(3, 4)}
     column = save(tmp_path / "a.onnx", [node("MatMul", "w x", "y")], arrays, (4, 1))
@@ -410,6 +430,7 @@ def mistakes() -> dict[str, tuple[Sequence[Any], Mapping[str, np.ndarray], Seque
             [node("Greater", "x a", "g"), node("Where", "g x a", "y")], {"a": numbers(1, 6)},
             VECTOR, "operands of Greater must be constants",
         ),
+        "no output": ([node("Relu", "x", "z")], {}, VECTOR, "no operator computes the output 'y'"),
         "subgraph": (
             [node("If", "c", "y", then_branch=body, else_branch=body)], {"c": np.asarray(True)},
             VECTOR, "the operator 'If'",
@@ -421,6 +442,12 @@ def mistakes() -> dict[str, tuple[Sequence[Any], Mapping[str, np.ndarray], Seque
         "training": (
             [node("BatchNormalization", "x a b c d", "y", training_mode=1)],
             dict(zip("abcd", NORM, strict=True)), (1, 2), "in evaluation mode",
+        ),
+        "pixels": (
+            [node("Resize", "x - s", "y", mode="linear")], {"s": FACTORS}, IMAGE, "nearest pixel",
+        ),
+        "factors": (
+            [node("Resize", "x - s", "y")], {"s": FACTORS / 2}, IMAGE, "only whole factors",
         ),
         "open": ([node("Relu", "x", "y")], {}, ("N",), "does not tell the shape of its input"),
     }  # fmt: skip
