@@ -104,9 +104,15 @@ def read_vnnlib(
         raise ValueError(f"dtype must be float32 or float64, got {dtype}")
     inputs, outputs, formula = read_formula(path)
     found: dict[tuple[tuple[Fraction, Fraction], ...], list[list[Atom]]] = {}
+    boxes: dict[tuple[int, ...], tuple[tuple[Fraction, Fraction], ...] | None] = {}
     for atoms in disjuncts(path, formula):
-        box = _box(path, inputs, atoms)
-        if all(low <= high for low, high in box):
+        bounds = [atom for atom in atoms if atom.kind == "X"]
+        # most share the very same ones
+        same = tuple(map(id, bounds))
+        if same not in boxes:
+            boxes[same] = _box(path, inputs, bounds)
+        box = boxes[same]
+        if box is not None:
             found.setdefault(box, []).append([atom for atom in atoms if atom.kind == "Y"])
     problems = []
     for box, clauses in found.items():
@@ -180,19 +186,18 @@ def rounded(value: Fraction, dtype: Any, *, up: bool) -> np.ndarray:
 
 
 def _box(
-    path: str | os.PathLike[str], inputs: int, atoms: Sequence[Atom]
-) -> tuple[tuple[Fraction, Fraction], ...]:
-    """The ends of the inputs that a conjunction describes; lower above upper where none does."""
+    path: str | os.PathLike[str], inputs: int, bounds: Sequence[Atom]
+) -> tuple[tuple[Fraction, Fraction], ...] | None:
+    """The ends of the inputs that bounds describe; None where there are none between them."""
     lower: list[Fraction | None] = [None] * inputs
     upper: list[Fraction | None] = [None] * inputs
-    for atom in atoms:
-        if atom.kind == "X":
-            ((index, factor),) = atom.factors
-            end = -atom.constant / factor
-            held = upper if factor > 0 else lower
-            known = held[index]
-            nearer = min if factor > 0 else max
-            held[index] = end if known is None else nearer(known, end)
+    for atom in bounds:
+        ((index, factor),) = atom.factors
+        end = -atom.constant / factor
+        held = upper if factor > 0 else lower
+        known = held[index]
+        nearer = min if factor > 0 else max
+        held[index] = end if known is None else nearer(known, end)
     ends = []
     for index, (a, b) in enumerate(zip(lower, upper, strict=True)):
         if a is None or b is None:
@@ -202,7 +207,7 @@ def _box(
                 "every input needs both"
             )
         ends.append((a, b))
-    return tuple(ends)
+    return tuple(ends) if all(low <= high for low, high in ends) else None
 
 
 def _property(
