@@ -77,16 +77,20 @@ def run_dense(activation: Callable, weights: Weights, x: jax.Array) -> jax.Array
     return x @ w + b
 
 
+STRIDES = (2, 1)
+"""Of the two convolutions; a pooling of 2 x 2 follows each."""
+
+
 def conv_weights() -> Weights:
     keys = jax.random.split(jax.random.key(1), 2)
-    kernels = [he(keys[0], (8, 1, 5, 5), 25), he(keys[1], (16, 8, 5, 5), 200)]
-    return [(k, jnp.zeros(len(k))) for k in kernels] + dense([256, 100, 10])
+    kernels = [he(keys[0], (8, 1, 5, 5), 25), he(keys[1], (16, 8, 3, 3), 72)]
+    return [(k, jnp.zeros(len(k))) for k in kernels] + dense([64, 50, 10])
 
 
 def run_conv(weights: Weights, x: jax.Array) -> jax.Array:
     x = x.reshape(len(x), 1, 28, 28)
-    for w, b in weights[:2]:
-        x = jax.lax.conv(x, w, (1, 1), "VALID") + b.reshape(1, -1, 1, 1)
+    for stride, (w, b) in zip(STRIDES, weights[:2], strict=True):
+        x = jax.lax.conv(x, w, (stride, stride), "VALID") + b.reshape(1, -1, 1, 1)
         n, c, h, _ = x.shape
         x = jax.nn.relu(x.reshape(n, c, h // 2, 2, h // 2, 2).max((3, 5)))
     return run_dense(jax.nn.relu, weights[2:], x)
@@ -190,10 +194,10 @@ def mnist_dense(folder: Path, name: str, digits: data.Dataset) -> list[tuple[str
 def mnist_conv(folder: Path, name: str, digits: data.Dataset) -> list[tuple[str, str, int]]:
     x = np.asarray(digits.train.x[:30_000], np.float32).reshape(-1, 1, 28, 28) / np.float32(255)
     loss = optax.softmax_cross_entropy_with_integer_labels
-    weights = trained(run_conv, conv_weights(), x, digits.train.y[:30_000], loss, epochs=1)
+    weights = trained(run_conv, conv_weights(), x, digits.train.y[:30_000], loss, epochs=2)
     writer = Writer()
-    for w, b in weights[:2]:
-        writer.add("Conv", np.asarray(w), np.asarray(b), kernel_shape=[5, 5])
+    for stride, (w, b) in zip(STRIDES, weights[:2], strict=True):
+        writer.add("Conv", np.asarray(w), np.asarray(b), strides=[stride, stride])
         writer.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
         writer.add("Relu")
     writer.add("Flatten")
@@ -277,13 +281,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=MAKERS, default=list(MAKERS))
     given = parser.parse_args()
     digits = data.load("mnist") if any(name != "acas" for name in given.only) else None
-    rows = []
+    rows, file = [], given.folder / "instances.csv"
+    if file.is_file():  # those of other networks stay
+        own = tuple(f"onnx/{name}.onnx," for name in given.only)
+        rows = [r.split(",") for r in file.read_text().splitlines() if not r.startswith(own)]
     for name in given.only:
         made = MAKERS[name](given.folder, digits=digits)
         print(f"{name}: {len(made)} instances", flush=True)
         rows += made
         lines = [",".join(map(str, row)) for row in rows]
-        (given.folder / "instances.csv").write_text("\n".join(lines) + "\n")
+        file.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
