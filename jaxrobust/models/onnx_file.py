@@ -109,10 +109,10 @@ def _numbers(onnx: ModuleType, path: Path, graph: Any) -> dict[str, np.ndarray]:
     found = {tensor.name: _array(onnx, path, tensor) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
-            (name, value), *rest = _settings(onnx, path, node) or ((None, None),)
-            if rest or name is None:
-                raise ValueError(f"{path}: the constant {node.output[0]!r} has no value of a kind "
-                                 "that is known")  # fmt: skip
+            settings = _settings(onnx, path, node)
+            if len(settings) != 1:
+                raise ValueError(f"{path}: the constant {_name(node)!r} has not just one value")
+            ((_, value),) = settings
             found[node.output[0]] = value.array if isinstance(value, Constant) else _plain(value)
     return found
 
@@ -128,8 +128,8 @@ def _array(onnx: ModuleType, path: Path, tensor: Any) -> np.ndarray:
     except Exception as error:
         raise ValueError(f"{path}: the array {tensor.name!r} cannot be read ({error})") from error
     # float16 and bfloat16 are float32 exactly
-    return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) and (
-        array.dtype.itemsize < 4) else array  # fmt: skip
+    short = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
+    return array.astype(np.float32) if short else array
 
 
 def _settings(onnx: ModuleType, path: Path, node: Any) -> tuple[tuple[str, Any], ...]:
@@ -141,12 +141,10 @@ def _settings(onnx: ModuleType, path: Path, node: Any) -> tuple[tuple[str, Any],
             value = Constant.of(_array(onnx, path, value))
         elif isinstance(value, bytes):
             value = value.decode(errors="replace")
-        elif not isinstance(value, int | float):
-            value = (
-                tuple(value) if isinstance(value, Sequence) or hasattr(value, "extend") else None
-            )
-        if value is None or (isinstance(value, tuple) and not all(
-            isinstance(v, int | float | bytes) for v in value)):  # fmt: skip
+        elif hasattr(value, "__iter__"):
+            value = tuple(value)
+        parts = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(v, int | float | str | bytes | Constant) for v in parts):
             raise ValueError(
                 f"{path}: the operator {node.op_type!r} of node {_name(node)!r} has an attribute "
                 f"{attribute.name!r} that is not known here"

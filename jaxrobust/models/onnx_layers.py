@@ -103,17 +103,12 @@ def _channels(values: Value, like: Value) -> Value:
     return values.reshape(1, -1, *(1,) * (like.ndim - 2))
 
 
-def _pooled(
-    pool: Callable[[Operation, Array, Windows], Array],
-) -> Operator:
+def _pooled(pool: Callable[[Operation, Array, Windows], Array]) -> Operator:
     def run(operation: Operation, x: Value) -> Array:
-        return pool(operation, jnp.asarray(x), _pool_windows(operation, x))
+        where = windows(operation, x.shape[2:], operation.get("kernel_shape", ()))
+        return pool(operation, jnp.asarray(x), where)
 
     return run
-
-
-def _pool_windows(operation: Operation, x: Value) -> Windows:
-    return windows(operation, x.shape[2:], operation.get("kernel_shape", ()))
 
 
 def _max_pool(operation: Operation, x: Array, where: Windows) -> Array:
