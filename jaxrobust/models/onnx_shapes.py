@@ -74,11 +74,8 @@ def _slice(
     along = axes_of(operation, x, axes) or tuple(range(len(first)))
     strides = [1] * len(first) if steps is None else integers(steps, "steps")
     cuts = [slice(None)] * x.ndim
-    for axis, start, end, step in zip(along, first, last, strides, strict=True):
-        size = x.shape[axis]
-        # Python's slices, but for an end before the first entry, which -1 cannot say
-        before = end < -size and step < 0
-        cuts[axis] = slice(start, None if before else end, step)
+    for axis, *ends in zip(along, first, last, strides, strict=True):
+        cuts[axis] = slice(*ends)
     return x[tuple(cuts)]
 
 

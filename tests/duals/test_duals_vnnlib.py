@@ -239,6 +239,15 @@ def test_files_in_the_styles_of_the_competition(tmp_path: Path) -> None:
     assert [second.violated([v]) for v in (0.5, 9.9, 10)] == [False, False, True]
 
 
+def test_decimal_coefficients_become_whole_numbers(tmp_path: Path) -> None:
+    text = declared(1, 2) + boxed(0, 1, 1)
+    (problem,) = read(tmp_path, text + "(assert (<= (+ (* 0.04 Y_0) (* 0.025 Y_1)) 0.3))")
+    assert problem.goal.A.tolist() == [[8, 5]]
+    assert problem.goal.b.tolist() == [-60]
+    (plain,) = read(tmp_path, text + "(assert (<= (+ (* 0.5 Y_0) (* -0.25 Y_1)) 0.25))")
+    assert plain.goal.A.tolist() == [[0.5, -0.25]]
+
+
 def test_a_packed_file_is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "a.vnnlib.gz"
     path.write_bytes(gzip.compress(ACAS.encode()))

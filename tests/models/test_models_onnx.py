@@ -112,6 +112,14 @@ CASES = {
         "AveragePool", (1, 2, 8, 7), (), {"kernel_shape": [3, 3], "strides": [2, 2],
         "ceil_mode": 1}, opset=19,
     ),
+    "max-pool rounded up, padded": Case(
+        "MaxPool", (1, 1, 4, 5), (), {"kernel_shape": [2, 2], "strides": [2, 2],
+        "pads": [0, 0, 1, 1], "ceil_mode": 1}, opset=19,
+    ),
+    "average-pool rounded up with its pads": Case(
+        "AveragePool", (1, 2, 8, 7), (), {"kernel_shape": [3, 3], "strides": [2, 2],
+        "pads": [1] * 4, "count_include_pad": 1, "ceil_mode": 1}, opset=19,
+    ),
     "average-pool same": Case("AveragePool", IMAGE, (), {**POOL, "auto_pad": "SAME_LOWER"}),
     "global average": Case("GlobalAveragePool", IMAGE, affine=True),
     "global maximum": Case("GlobalMaxPool", IMAGE, affine=True),
