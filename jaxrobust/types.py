@@ -251,13 +251,20 @@ class Model(NamedTuple):
         """The evaluation-mode classifier of one example, as attacks and certificates want it.
 
         It takes an optional `key=`, from which a randomized defense draws; see
-        `attacks.expectation`.
+        `attacks.expectation`. As a `jax.tree_util.Partial` it may be an argument of a compiled
+        program, where other variables of the same model do not recompile.
         """
+        return jax.tree_util.Partial(_OfOne(self.apply), variables)
 
-        def f(x: Array, key: Key | None = None) -> Array:
-            return self.apply(variables, x[None], train=False, key=key, axes=())[0][0]
 
-        return f
+@dataclasses.dataclass(frozen=True)
+class _OfOne:
+    """A batched model on one example; equal for equal models, so that programs are found again."""
+
+    apply: Callable[..., tuple[Array, PyTree]]
+
+    def __call__(self, variables: PyTree, x: Array, key: Key | None = None) -> Array:
+        return self.apply(variables, x[None], train=False, key=key, axes=())[0][0]
 
 
 class Batch(NamedTuple):

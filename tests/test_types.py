@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,6 +124,16 @@ def test_model_as_one_example_classifier() -> None:
     x = np.array([0.3, -0.2])
     np.testing.assert_allclose(f(jnp.asarray(x, jnp.float32)), x @ w + shift, rtol=1e-5)
     assert modes == [(False, None, ())]
+
+
+def test_a_model_of_one_example_is_an_argument_that_other_variables_do_not_recompile() -> None:
+    def apply(variables: Variables, x: Any, **_: Any) -> Any:
+        return x * variables.params, variables.stats
+
+    run = jax.jit(chex.assert_max_traces(lambda f, x: f(x), n=1))
+    for factor in (2.0, 3.0):
+        f = Model(lambda key, x: Variables(1.0), apply).logits_fn(Variables(jnp.float32(factor)))
+        np.testing.assert_array_equal(run(f, jnp.ones(2)), np.full(2, factor))
 
 
 def test_bare_attacks_never_return_the_clean_example_for_what_they_found() -> None:

@@ -1,13 +1,16 @@
-r"""Proves a trained model robust, image by image: certified, attacked, and exact where asked.
+r"""Proves a trained model robust, image by image, or a property of an ONNX network.
 
     python -m experiments.verify --checkpoint runs/dale/digits-quick/pgd-seed0 --eps 0.05
     python -m experiments.verify --pretrained mnist_small_dual_linf_0.1 --pretrained-dir weights \
         --dataset mnist --eps 0.1 --limit 1000
     python -m experiments.verify --checkpoint RUN --eps 0.02 --exact 30
+    python -m experiments.verify --onnx net.onnx --vnnlib property.vnnlib --timeout 60
+    python -m experiments.verify --instances instances.csv
 
 Prints the shares that are correct, unbroken by the attacks and certified, in this order, after
-checking on every image that none is certified and broken. Batches and answers are saved when they
-end: run the same command again after an interruption.
+checking on every image that none is certified and broken. Of the competition's files, prints unsat
+(verified), sat (a counterexample, which is written), unknown or timeout. Batches and answers are
+saved when they end: run the same command again after an interruption.
 """
 
 from __future__ import annotations
@@ -24,19 +27,31 @@ from jaxrobust.evaluation import Sandwich
 
 from ..common.attack_menu import listed, make_attacks, make_threat, number
 from ..common.cli import command_line
-from ..common.integer_programs import verdicts
+from .competition import run_all, run_one
 from .config import Config, default_folder
+from .decide import Answer
+from .exact import exact_line, settled
 
 
-def main(config: Config) -> Sandwich:
+def main(config: Config) -> Sandwich | list[Answer]:
+    """Verifies a model; or answers the competition's questions."""
+    questions = config.questions()
+    if config.instances is not None:
+        return run_all(questions, config.answers())
+    if questions:
+        return [run_one(questions[0], config.answers())]
+    return verify_model(config)
+
+
+def verify_model(config: Config) -> Sandwich:
     """Verifies the model; writes and returns what is known of every image."""
     began = time.perf_counter()
     radius = number(config.eps)
     threat = make_threat(config.threat, radius)
     suite = make_attacks(listed(config.attacks), config.threat, radius, config.budget)
     checks.nonnegative("exact", config.exact)
-    if config.exact and config.threat == "l2":
-        raise ValueError("--exact solves linear programs, for linf and l1; l2 has none")
+    if config.exact and config.solver == "milp" and config.threat == "l2":
+        raise ValueError("--solver milp solves linear programs, for linf and l1; l2 has none")
     trained, dataset = config.subject.load()
     examples = config.subject.examples(dataset)
     folder = config.out or default_folder(config, dataset)
@@ -59,7 +74,7 @@ def main(config: Config) -> Sandwich:
     proved = evaluation.certified(
         *subject,
         threat,
-        options={"methods": tuple(config.methods), "boxed": True, "chunk": config.chunk},
+        options={"methods": tuple(config.methods), "boxed": True, "chunk": config.rows},
         folder=folder / "certificates",
         **shared,
     )
@@ -70,29 +85,21 @@ def main(config: Config) -> Sandwich:
         found.save(folder / "verified")
         if config.exact:
             rows = np.flatnonzero(found.undecided).tolist()
-            answers = verdicts(
-                # another limit may settle what this one leaves open
-                folder / f"exact-{config.exact:g}s.json",
+            answers = settled(
+                folder,
                 trained.model.logits_fn(trained.variables),
                 examples,
                 rows,
                 threat,
+                solver=config.solver,
                 time_limit=config.exact,
-                chunk=config.chunk,
+                chunk=config.rows,
             )
-            console.print(exact_line(found, Counter(a.status for a in answers.values())))
+            statuses = Counter(a.status for a in answers.values())
+            console.print(exact_line(found, statuses, config.solver))
         console.print(f"wrote {folder / 'verified.md'}", soft_wrap=True)
         console.print(f"{time.perf_counter() - began:.0f} s on {jax.device_count()} device(s)")
     return found
-
-
-def exact_line(found: Sandwich, answers: Counter[str]) -> str:
-    """What the integer programs settled, and what robust accuracy lies between then."""
-    count = len(found.clean)
-    lower = 100 * (found.certified.sum() + answers["certified"]) / count
-    upper = 100 * (found.attacked.sum() - answers["broken"]) / count
-    told = ", ".join(f"{answers[name]} {name}" for name in ("certified", "broken", "undecided"))
-    return f"integer programs: {told}; robust accuracy from {lower:.2f} to {upper:.2f} %"
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from jaxrobust.duals.relaxations import Relaxation, register, relaxation
 from jaxrobust.duals.relaxed_network import METHODS, Box, Region, Relaxed, prepare, relax
 from jaxrobust.duals.specification import Property, margins
 from jaxrobust.duals.trace import UnsupportedOperation, trace
+from jaxrobust.duals.vnnlib import VnnlibProblem, box_threat, read_vnnlib
 
 __all__ = [
     "METHODS",
@@ -59,6 +60,8 @@ __all__ = [
     "Step",
     "UnsupportedOperation",
     "Verdict",
+    "VnnlibProblem",
+    "box_threat",
     "cascade_predict",
     "cascade_verdict",
     "certified_radius",
@@ -79,6 +82,7 @@ __all__ = [
     "probabilistic_margin_bounds",
     "projected_margin_bounds",
     "pull",
+    "read_vnnlib",
     "register",
     "relax",
     "relaxation",

@@ -12,6 +12,7 @@ from jaxrobust.models.layers import max_pool
 from jaxrobust.models.linen import from_linen
 from jaxrobust.models.mlp import MLP
 from jaxrobust.models.nnx import from_nnx
+from jaxrobust.models.onnx_file import from_onnx
 from jaxrobust.models.preact_resnet import PreActResNet, wide_resnet
 from jaxrobust.models.pretrained import binarized, load_cascade, load_pretrained
 from jaxrobust.models.registry import build
@@ -50,6 +51,7 @@ __all__ = [
     "from_init_apply",
     "from_linen",
     "from_nnx",
+    "from_onnx",
     "from_torch_state_dict",
     "load_cascade",
     "load_pretrained",

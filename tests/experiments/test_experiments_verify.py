@@ -1,15 +1,18 @@
 """The verifying command: the order of the figures, the exact answers, and its mistakes."""
 
 import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from experiments.common.subject import Subject
-from experiments.verify.__main__ import exact_line, main
+from experiments.verify.__main__ import main
 from experiments.verify.config import Config, default_folder
+from experiments.verify.exact import SOLVERS, exact_line
 from jaxrobust import data, training
 from jaxrobust.evaluation import Sandwich
 
@@ -30,32 +33,47 @@ def config_of(run: Path, out: Path, **changes: object) -> Config:
 
 
 @pytest.mark.slow
-def test_what_is_left_open_is_settled_by_integer_programs(
+def test_what_is_left_open_is_settled_by_both_solvers(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    config = config_of(run, tmp_path, exact=20.0, eps="0.1")
+    answers = {}
+    for solver in SOLVERS:
+        folder = tmp_path / solver
+        settled_by(solver, run, folder, capsys)
+        held = json.loads((folder / f"{solver}-20s.json").read_text())
+        answers[solver] = {row: answer["status"] for row, answer in held.items()}
+    assert answers["milp"] == answers["branch-and-bound"]
+
+
+def settled_by(
+    solver: Literal["branch-and-bound", "milp"],
+    run: Path,
+    folder: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    config = config_of(run, folder, exact=20.0, eps="0.1", solver=solver)
     found = main(config)
     assert found.clean.sum() >= found.attacked.sum() >= found.certified.sum()
     assert found.undecided.any()
     told = capsys.readouterr().out
     assert f"{found.undecided.sum()} certified" in told or "broken" in told
     assert " 0 undecided" in told
-    assert (tmp_path / "verified.md").exists()
+    assert (folder / "verified.md").exists()
     # Nothing is computed again.
-    before = (tmp_path / "exact-20s.json").read_text()
+    before = (folder / f"{solver}-20s.json").read_text()
     again = main(config)
     np.testing.assert_array_equal(again.certified, found.certified)
-    assert (tmp_path / "exact-20s.json").read_text() == before
+    assert (folder / f"{solver}-20s.json").read_text() == before
 
 
 def test_the_last_line_counts_what_was_settled() -> None:
     clean, attacked = np.array([1, 1, 1, 1, 0], bool), np.array([1, 1, 1, 0, 0], bool)
     found = Sandwich(clean, attacked, np.array([1, 0, 0, 0, 0], bool), "deterministic", {})
-    told = exact_line(found, Counter(certified=1, broken=1))
-    assert told == (
-        "integer programs: 1 certified, 1 broken, 0 undecided; robust accuracy from 40.00 to "
-        "40.00 %"
-    )
+    for solver, name in SOLVERS.items():
+        told = exact_line(found, Counter(certified=1, broken=1), solver)
+        assert told == (
+            f"{name}: 1 certified, 1 broken, 0 undecided; robust accuracy from 40.00 to 40.00 %"
+        )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +81,7 @@ def test_the_last_line_counts_what_was_settled() -> None:
     [
         ({"eps": "a"}, "eps must be a number"),
         ({"exact": -1.0}, "exact must be"),
-        ({"exact": 1.0, "threat": "l2"}, "for linf and l1"),
+        ({"exact": 1.0, "threat": "l2", "solver": "milp"}, "for linf and l1"),
         ({"attacks": ("fgms",)}, "did you mean 'fgsm'"),
         ({"subject": Subject()}, "give the model as one of --checkpoint RUN"),
     ],
