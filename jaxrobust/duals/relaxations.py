@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 
 from jaxrobust import checks
 from jaxrobust.duals import sigmoidal
+from jaxrobust.duals.curves import curve
+from jaxrobust.duals.envelopes import curve_lines, curve_range
 from jaxrobust.duals.jaxpr_calls import function_fingerprint
 from jaxrobust.duals.lines import Lines, chord, thin
 from jaxrobust.types import Array
@@ -112,7 +115,7 @@ def register(kind: str, relaxation: Relaxation) -> None:
         raise ValueError(f"a kind of node is a name, got {kind!r}")
     if not isinstance(relaxation, Relaxation):
         raise ValueError(f"an activation is taught by a duals.Relaxation, got {relaxation!r}")
-    if kind in _BUILT_IN:
+    if kind in _BUILT_IN or curve(kind) is not None:
         known = ", ".join(sorted(_BUILT_IN))
         raise ValueError(f"{kind!r} is one of the library's own ({known}); choose another name")
     _REGISTRY[kind] = relaxation
@@ -130,8 +133,26 @@ def relaxation(kind: str) -> Relaxation:
     Raises:
       ValueError: no relaxation of this kind is registered.
     """
+    if kind not in _REGISTRY:
+        curved = _curved(kind)
+        if curved is not None:
+            return curved
     checks.choice("kind of node", kind, _REGISTRY)
     return _REGISTRY[kind]
+
+
+@functools.cache
+def _curved(kind: str) -> Relaxation | None:
+    """The relaxation of a kind that has a curve."""
+    found = curve(kind)
+    if found is None:
+        return None
+    return Relaxation(
+        found.value,
+        functools.partial(curve_lines, found),
+        sigmoidal.middle,
+        functools.partial(curve_range, found),
+    )
 
 
 def recognize(program: Any, shape: tuple[int, ...], dtype: Any) -> str | None:
