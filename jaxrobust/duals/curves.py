@@ -101,8 +101,8 @@ _TABLE = {
     "expm1": Curve(jnp.expm1, jnp.exp, _CONVEX),
     "exp2": Curve(jnp.exp2, _slope(jnp.exp2), _CONVEX),
     "log": Curve(jnp.log, lambda z: 1 / z, _CONCAVE, _below(0)),
-    "log1p": Curve(jnp.log1p, lambda z: 1 / (1 + z), _CONCAVE, lambda l, u: l <= -1),
-    "sqrt": Curve(jnp.sqrt, _sqrt_slope, _CONCAVE, lambda l, u: l < 0),
+    "log1p": Curve(jnp.log1p, lambda z: 1 / (1 + z), _CONCAVE, lambda l, u: l <= -1),  # noqa: E741
+    "sqrt": Curve(jnp.sqrt, _sqrt_slope, _CONCAVE, lambda l, u: l < 0),  # noqa: E741
     "rsqrt": Curve(lax.rsqrt, lambda z: -0.5 * lax.rsqrt(z) / z, _CONVEX, _below(0)),
     "square": Curve(jnp.square, lambda z: 2 * z, _CONVEX),
     "sin": Curve(jnp.sin, jnp.cos, _periodic(0.0), _far, (-1.0, 1.0)),

@@ -92,7 +92,7 @@ def encode(
     Nodes of other kinds lie in `band(node, box)`.
 
     Raises:
-      ValueError: a box is not finite.
+      ValueError: a box is not finite, or values are multiplied.
     """
     inputs = int(np.prod(graph.input.shape))
     width = 2 * inputs + 5 * sum(int(np.prod(n.source.shape)) for n in graph.nodes)
@@ -100,6 +100,11 @@ def encode(
     values = {graph.input.id: _ball(columns, threat, x)}
     used = columns.count
     for node, box in zip(graph.nodes, boxes, strict=True):
+        if node.kind == "product":
+            raise ValueError(
+                "linear programs here hold functions of one number, and the network multiplies two "
+                "values that depend on the input; take optimized_bounds or lower_bounds"
+            )
         z = _compose(maps[node.source.id], values)
         l, u = flat(box.lower), flat(box.upper)  # noqa: E741
         if not (np.isfinite(l).all() and np.isfinite(u).all()):

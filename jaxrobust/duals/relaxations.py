@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import checks
-from jaxrobust.duals import sigmoidal
+from jaxrobust.duals import products, sigmoidal
 from jaxrobust.duals.curves import curve
 from jaxrobust.duals.envelopes import curve_lines, curve_range
 from jaxrobust.duals.jaxpr_calls import function_fingerprint
@@ -20,6 +20,8 @@ from jaxrobust.types import Array
 
 class Relaxation(NamedTuple):
     """What bounds need to know of an elementwise nonlinearity. All arrays have the node's shape.
+
+    (A product takes pairs, along a first axis that its values and the lines' intercepts lack.)
 
     Values must hold for every l <= u, also for l = u and for |l|, |u| up to an eighth of the
     largest float. NaN bounds are the caller's matter (`relaxed_network.relax`).
@@ -38,6 +40,8 @@ class Relaxation(NamedTuple):
     polygonal: bool = False
     """Whether the lines' slopes are 0, 1, alpha or those of chords, not rounded derivatives, which
     are allowed to be off by a few machine epsilons of max(1, |slope|)."""
+    limited: bool = False
+    """Whether there are boxes on which h is not defined, and its lines infinite."""
 
     def interval(self, lower: Array, upper: Array, *args: Array) -> tuple[Array, Array]:
         """The interval that h maps [lower, upper] onto (or into)."""
@@ -98,6 +102,9 @@ _BUILT_IN = {
     "clip": Relaxation(_clip, _clip_lines, _clip_adaptive, polygonal=True),
     "tanh": Relaxation(jnp.tanh, sigmoidal.tanh_lines, sigmoidal.middle),
     "softplus": Relaxation(jax.nn.softplus, sigmoidal.softplus_lines, sigmoidal.middle),
+    "product": Relaxation(
+        products.product, products.product_lines, sigmoidal.middle, products.product_range
+    ),
 }
 _REGISTRY: dict[str, Relaxation] = dict(_BUILT_IN)
 
@@ -152,6 +159,7 @@ def _curved(kind: str) -> Relaxation | None:
         functools.partial(curve_lines, found),
         sigmoidal.middle,
         functools.partial(curve_range, found),
+        limited=found.beyond is not None and found.limits == (-jnp.inf, jnp.inf),
     )
 
 

@@ -169,7 +169,8 @@ def pulled(
         total.add(jax.nn.relu(nu) * r.lower_gap)
         total.add(jax.nn.relu(-nu) * r.upper_gap)
         total.add(jnp.asarray(r.floor))
-    return total, flat([reached[n.target.id] for n in nodes]), nu_x
+    spread = [jnp.broadcast_to(reached[n.target.id], n.source.shape) for n in nodes]
+    return total, flat(spread), nu_x
 
 
 def mixed(root: Root, goal: Property, weights: Array) -> tuple[Array, Array]:
