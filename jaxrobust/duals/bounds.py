@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jaxrobust import checks
 from jaxrobust.duals.backward_bounds import Lines, node_box, over, row_losses
 from jaxrobust.duals.buckets import bucket_box, worth_a_bucket
+from jaxrobust.duals.floors import raised
 from jaxrobust.duals.forward_intervals import forward_path, interval_box
 from jaxrobust.duals.graph import Node
+from jaxrobust.duals.moved_boxes import moved_box, moved_from
 from jaxrobust.duals.relaxations import relaxation
 from jaxrobust.duals.relaxed_network import (
     Box,
@@ -81,6 +83,8 @@ def hidden_boxes(
                 tried = (*methods, "interval") if limited else methods
                 lines = relaxed_by(where, boxes, tried, alphas, made)
                 box = _pulled_box(where, node, lines, boxes, chunk, bucket)
+            if relaxation(node.kind).limited:
+                box = raised(where, node, box, boxes)
             if within is not None:
                 lower, upper = within[index][:2]
                 lower, upper = jnp.maximum(box.lower, lower), jnp.minimum(box.upper, upper)
@@ -103,6 +107,9 @@ def _pulled_box(
 ) -> Box:
     """The box of a node's source by rows that are pulled back, rounding included."""
     coloring = where.coloring.get(node.source.id)
+    bases = moved_from(where.graph, node) if node.kind == "product" else None
+    if bases is not None:
+        return moved_box(where, node, bases, lines, boxes, chunk)
     if bucket is not None and worth_a_bucket(where, node, boxes, bucket):
         box = bucket_box(where, node, lines, boxes, bucket, chunk)
     elif coloring is not None:

@@ -97,18 +97,18 @@ def _far(l: Array, u: Array) -> Array:  # noqa: E741
 
 
 _TABLE = {
-    "exp": Curve(jnp.exp, jnp.exp, _CONVEX),
+    "exp": Curve(jnp.exp, jnp.exp, _CONVEX, least=0),
     "expm1": Curve(jnp.expm1, jnp.exp, _CONVEX),
-    "exp2": Curve(jnp.exp2, _slope(jnp.exp2), _CONVEX),
+    "exp2": Curve(jnp.exp2, _slope(jnp.exp2), _CONVEX, least=0),
     "log": Curve(jnp.log, lambda z: 1 / z, _CONCAVE, _below(0)),
     "log1p": Curve(jnp.log1p, lambda z: 1 / (1 + z), _CONCAVE, lambda l, u: l <= -1),  # noqa: E741
-    "sqrt": Curve(jnp.sqrt, _sqrt_slope, _CONCAVE, lambda l, u: l < 0),  # noqa: E741
-    "rsqrt": Curve(lax.rsqrt, lambda z: -0.5 * lax.rsqrt(z) / z, _CONVEX, _below(0)),
-    "square": Curve(jnp.square, lambda z: 2 * z, _CONVEX),
+    "sqrt": Curve(jnp.sqrt, _sqrt_slope, _CONCAVE, lambda l, u: l < 0, least=0),  # noqa: E741
+    "rsqrt": Curve(lax.rsqrt, lambda z: -0.5 * lax.rsqrt(z) / z, _CONVEX, _below(0), least=0),
+    "square": Curve(jnp.square, lambda z: 2 * z, _CONVEX, least=0),
     "sin": Curve(jnp.sin, jnp.cos, _periodic(0.0), _far, (-1.0, 1.0)),
     "cos": Curve(jnp.cos, lambda z: -jnp.sin(z), _periodic(-np.pi / 2), _far, (-1.0, 1.0)),
     "erf": Curve(lax.erf, _slope(lax.erf), _S_SHAPED),
-    "erfc": Curve(lax.erfc, _slope(lax.erfc), pieces((0.0,), (-1, 1))),
+    "erfc": Curve(lax.erfc, _slope(lax.erfc), pieces((0.0,), (-1, 1)), least=0),
     "atan": Curve(jnp.arctan, lambda z: 1 / (1 + z * z), _S_SHAPED),
     "gelu": Curve(_gelu, _slope(_gelu), pieces((-np.sqrt(2), np.sqrt(2)), (-1, 1, -1))),
     "gelu_tanh": Curve(
@@ -124,7 +124,9 @@ _TABLE = {
         lambda z: z * jnp.clip(z + 3, 0, 6) / 6, _hard_silu_slope, pieces((-3.0, 3.0), (0, 1, 0))
     ),
     "soft_sign": Curve(_soft_sign, lambda z: 1 / (1 + jnp.abs(z)) ** 2, _S_SHAPED),
-    "squareplus": Curve(_squareplus, lambda z: _squareplus(z) / jnp.sqrt(z * z + 4), _CONVEX),
+    "squareplus": Curve(
+        _squareplus, lambda z: _squareplus(z) / jnp.sqrt(z * z + 4), _CONVEX, least=0
+    ),
 }
 
 
@@ -149,11 +151,13 @@ def _power(p: float) -> Curve:
 
     if not whole:
         # at 0 itself a slope may be infinite
-        return Curve(value, slope, _CONCAVE if 0 < p < 1 else _CONVEX, _below(0))
+        return Curve(value, slope, _CONCAVE if 0 < p < 1 else _CONVEX, _below(0), least=0)
     if p < 0:
         odd = pieces((0.0,), (-1, 1)) if p % 2 else pieces((0.0,), (1, 1))
-        return Curve(value, slope, odd, _around_zero)
-    return Curve(value, slope, pieces((0.0,), (-1, 1)) if p % 2 else _CONVEX)
+        return Curve(value, slope, odd, _around_zero, least=-jnp.inf if p % 2 else 0)
+    if p % 2:
+        return Curve(value, slope, pieces((0.0,), (-1, 1)))
+    return Curve(value, slope, _CONVEX, least=0)
 
 
 def _elu(a: float) -> Curve:

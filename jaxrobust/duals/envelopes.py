@@ -47,6 +47,8 @@ class Curve(NamedTuple):
     pieces are not known ..."""
     limits: tuple[float, float] = (-jnp.inf, jnp.inf)
     """... and what these lines are."""
+    least: float = -jnp.inf
+    """h is nowhere less."""
 
 
 def pieces(bends: tuple[float, ...], signs: tuple[int, ...]) -> Callable:
@@ -79,7 +81,7 @@ def curve_range(curve: Curve, l: Array, u: Array) -> tuple[Array, Array]:  # noq
     flat = jnp.zeros_like(l)
     low, high = _intercepts(curve, _parts(curve, l, u), flat, flat)
     lines = _limited(curve, l, u, Lines(flat, low, flat, high))
-    return lines.lower_intercept, lines.upper_intercept
+    return jnp.maximum(lines.lower_intercept, curve.least), lines.upper_intercept
 
 
 class _Parts(NamedTuple):

@@ -68,7 +68,7 @@ def recognized(builder: Builder, name: str, operands: list[Any]) -> list[Any] | 
 
 
 def _logaddexp(builder: Builder, name: str, operands: list[Any]) -> list[Any] | None:
-    """(a, b) where the equation ends max(a, b) + log1p(exp(-|a - b|)), as `jnp.logaddexp` has it."""
+    """(a, b) where the equation ends max(a, b) + log1p(exp(-|a - b|)), that is `jnp.logaddexp`."""
     if name != "add":
         return None
     most, value = operands
