@@ -13,8 +13,9 @@ that has not converged, makes a line looser, never wrong. Lines above are lines 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from jaxrobust.types import Array
 
 _TOUCHES = 24
 """Bisections for slopes, which need not be exact."""
+_AT_END = 1e-5
+"""The share of an interval beside its ends that bisections for slopes do not tell from these."""
 _HALVINGS = 40
 """Bisections for intercepts."""
 _ROUNDINGS = 8
@@ -61,6 +64,18 @@ def pieces(bends: tuple[float, ...], signs: tuple[int, ...]) -> Callable:
     return between
 
 
+def _points_first(h: Callable) -> Callable:
+    """Lets numbers of the units' shape meet several for each unit, along axes before."""
+
+    @functools.wraps(h)
+    def lenient(*args: Any) -> Any:
+        with jax.numpy_rank_promotion("allow"):
+            return h(*args)
+
+    return lenient
+
+
+@_points_first
 def curve_lines(curve: Curve, l: Array, u: Array, alpha: Array | None) -> Lines:  # noqa: E741
     """Lines around the curve on [l, u].
 
@@ -76,6 +91,7 @@ def curve_lines(curve: Curve, l: Array, u: Array, alpha: Array | None) -> Lines:
     return _limited(curve, l, u, Lines(lower, below, upper, above))
 
 
+@_points_first
 def curve_range(curve: Curve, l: Array, u: Array) -> tuple[Array, Array]:  # noqa: E741
     """Bounds of the curve's values on [l, u], rounding included."""
     flat = jnp.zeros_like(l)
@@ -162,8 +178,10 @@ def _slopes(curve: Curve, parts: _Parts) -> tuple[Slopes, Slopes]:
     from_u = jnp.concatenate([points[n : 2 * n], points[2 * n + k :]])
     high_l = jnp.concatenate([heights[:n], heights[2 * n : 2 * n + k]])
     high_u = jnp.concatenate([heights[n : 2 * n], heights[2 * n + k :]])
-    at_l = jnp.where(thin(l, from_l), steep[0], chord(l, from_l, values[0], high_l)[0])
-    at_u = jnp.where(thin(from_u, u), steep[1], chord(from_u, u, high_u, values[1])[0])
+    # a line that touches at an end has the slope there, also for derivatives
+    at_end = [thin(l, u) | (far <= _AT_END * (u - l)) for far in (from_l - l, u - from_u)]
+    at_l = jnp.where(at_end[0], steep[0], chord(l, from_l, values[0], high_l)[0])
+    at_u = jnp.where(at_end[1], steep[1], chord(from_u, u, high_u, values[1])[0])
     across = chord(l, u, values[0], values[1])[0]
     inside = (l < corners) & (corners < u)
     # between two pieces of a kind, the envelope leads from one to the next

@@ -74,6 +74,10 @@ class Node(NamedTuple):
         """What terms of the source's shape add up to at the target."""
         return value if self.source.shape == self.target.shape else jnp.sum(value, axis=0)
 
+    def spread(self, nu: Array) -> Array:
+        """A cotangent of the target, to be multiplied by slopes of the source's shape."""
+        return nu if self.source.shape == self.target.shape else nu[None]
+
 
 class Graph(NamedTuple):
     """A classifier of one example: `operations` in order lead from `input` to `output` `[K]`.

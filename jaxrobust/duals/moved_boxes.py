@@ -56,5 +56,7 @@ def moved_box(
     path = path_to(where.graph, node.source, set(ends), block=where.block)
     for step in path.steps:
         sides = [step.apply(*(ends[s.id][side] for s in step.sources)) for side in (0, 1)]
-        ends.update((t.id, pair) for t, pair in zip(step.targets, zip(*sides), strict=True))
+        ends.update(
+            (t.id, pair) for t, pair in zip(step.targets, zip(*sides, strict=True), strict=True)
+        )
     return Box(*ends[node.source.id])

@@ -160,6 +160,7 @@ def pulled(
         r = relaxed[node.target.id]
         if r.lower_slope is None or r.upper_slope is None:
             return None
+        nu = node.spread(nu)
         tilted = jax.nn.relu(nu) * r.lower_slope - jax.nn.relu(-nu) * r.upper_slope
         return tilted - held[node.target.id]
 

@@ -19,11 +19,13 @@ from jaxrobust.types import Array, LogitsFn
 def trace(f: LogitsFn, x: Array) -> Graph:
     """The graph of `f` for examples of `x`'s shape and dtype; no value of `x` is used.
 
-    Calls (`jit`, custom derivatives, `remat`) are inlined and constants folded. Maxima, minima,
-    absolute values, max-pooling, sigmoids and continuous two-piece `where`s become affine steps
-    and nodes of the same value. An operation counts as affine when `jax.linear_transpose`
-    accepts it and it cannot leak: no casts to integers or below 32 bits, no predicates or indices
-    that depend on the input. Parameters may be traced values: bounds differentiate in them.
+    Calls (`jit`, custom derivatives, `remat`) are inlined, loops and branches on constants written
+    out and constants folded. Maxima, minima, absolute values, pooling, sigmoids, products,
+    quotients and continuous two-piece `where`s become affine steps and nodes of the same value;
+    activations of `jax.nn`, softmax and logsumexp are recognized where they are spelled out, too.
+    An operation counts as affine when `jax.linear_transpose` accepts it and it cannot leak: no
+    casts to integers or below 32 bits, no predicates or indices that depend on the input.
+    Parameters may be traced values: bounds differentiate in them.
 
     AutoDual (Wong's thesis, section 3.3), for JAX programs in place of lists of layers.
 
@@ -98,7 +100,7 @@ def _require_affine(step: Step, caller: str) -> None:
     try:
         jax.eval_shape(step.transpose, *specs)
     except Exception as error:
-        many = len(step.sources) > 1 and name in ("mul", "dot_general", "div")
+        many = len(step.sources) > 1 and name == "conv_general_dilated"
         what = f"{name!r} of values that depend on the input" if many else f"operation {name!r}"
         what += where
         raise UnsupportedOperation(f"{what} is not affine and has no relaxation; {MEND}") from error
