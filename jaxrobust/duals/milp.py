@@ -70,6 +70,15 @@ def refuse_smooth(graph: Graph) -> None:
             )
 
 
+def refuse_products(graph: Graph) -> None:
+    """Raises ValueError if two values that depend on the input are multiplied."""
+    if any(node.kind == "product" for node in graph.nodes):
+        raise ValueError(
+            "linear programs here hold functions of one number, and the network multiplies two "
+            "values that depend on the input; take optimized_bounds or lower_bounds"
+        )
+
+
 def goal(program: Program, row: np.ndarray) -> tuple[np.ndarray, float]:
     """row . logits as a linear function of the columns, and its constant."""
     return program.output.matrix.T @ row, float(row @ program.output.constant)
@@ -92,7 +101,7 @@ def encode(
     Nodes of other kinds lie in `band(node, box)`.
 
     Raises:
-      ValueError: a box is not finite, or values are multiplied.
+      ValueError: a box is not finite.
     """
     inputs = int(np.prod(graph.input.shape))
     width = 2 * inputs + 5 * sum(int(np.prod(n.source.shape)) for n in graph.nodes)
@@ -100,11 +109,6 @@ def encode(
     values = {graph.input.id: _ball(columns, threat, x)}
     used = columns.count
     for node, box in zip(graph.nodes, boxes, strict=True):
-        if node.kind == "product":
-            raise ValueError(
-                "linear programs here hold functions of one number, and the network multiplies two "
-                "values that depend on the input; take optimized_bounds or lower_bounds"
-            )
         z = _compose(maps[node.source.id], values)
         l, u = flat(box.lower), flat(box.upper)  # noqa: E741
         if not (np.isfinite(l).all() and np.isfinite(u).all()):

@@ -25,10 +25,10 @@ def product_lines(l: Array, u: Array, alpha: Array | None) -> Lines:  # noqa: E7
     if alpha is None:
         lower = upper = (l / 2 + u / 2)[::-1]
     else:
-        below, above = alpha[0], alpha[1]
-        lower = ((1 - below) * l + below * u)[::-1]
-        # over the slope of x goes that of y backwards
-        upper = jnp.stack([(1 - above) * u[1] + above * l[1], (1 - above) * l[0] + above * u[0]])
+        below, above = alpha
+        # the slope in x is an end of y, and the slope in y one of x
+        lower = jnp.stack([_between(l[k], u[k], below) for k in (1, 0)])
+        upper = jnp.stack([_between(u[1], l[1], above), _between(l[0], u[0], above)])
     least, most = _gaps(l, u, lower)[0], _gaps(l, u, upper)[1]
     return Lines(lower, least, upper, most)
 
@@ -42,3 +42,7 @@ def _gaps(l: Array, u: Array, slope: Array) -> tuple[Array, Array]:  # noqa: E74
     """The least and the largest of x y - slope . (x, y) over the corners."""
     corners = [x * y - slope[0] * x - slope[1] * y for x in (l[0], u[0]) for y in (l[1], u[1])]
     return functools.reduce(jnp.minimum, corners), functools.reduce(jnp.maximum, corners)
+
+
+def _between(start: Array, end: Array, share: Array) -> Array:
+    return (1 - share) * start + share * end
