@@ -29,6 +29,11 @@ def _below(least: float) -> Callable[[Array, Array], Array]:
     return lambda l, u: l < least + jnp.finfo(l.dtype).tiny  # noqa: E741
 
 
+def _negative(l: Array, u: Array) -> Array:  # noqa: E741
+    del u
+    return l < 0
+
+
 def _around_zero(l: Array, u: Array) -> Array:  # noqa: E741
     tiny = jnp.finfo(l.dtype).tiny
     return (l < tiny) & (u > -tiny)
@@ -102,7 +107,7 @@ _TABLE = {
     "exp2": Curve(jnp.exp2, _slope(jnp.exp2), _CONVEX, least=0),
     "log": Curve(jnp.log, lambda z: 1 / z, _CONCAVE, _below(0)),
     "log1p": Curve(jnp.log1p, lambda z: 1 / (1 + z), _CONCAVE, lambda l, u: l <= -1),  # noqa: E741
-    "sqrt": Curve(jnp.sqrt, _sqrt_slope, _CONCAVE, lambda l, u: l < 0, least=0),  # noqa: E741
+    "sqrt": Curve(jnp.sqrt, _sqrt_slope, _CONCAVE, _negative, least=0),
     "rsqrt": Curve(lax.rsqrt, lambda z: -0.5 * lax.rsqrt(z) / z, _CONVEX, _below(0), least=0),
     "square": Curve(jnp.square, lambda z: 2 * z, _CONVEX, least=0),
     "sin": Curve(jnp.sin, jnp.cos, _periodic(0.0), _far, (-1.0, 1.0)),
@@ -147,11 +152,14 @@ def _power(p: float) -> Curve:
         return lax.integer_pow(z, int(p)) if whole else jnp.power(z, p)
 
     def slope(z: Array) -> Array:
-        return p * (lax.integer_pow(z, int(p) - 1) if whole else jnp.power(z, p - 1))
+        if whole:
+            return p * lax.integer_pow(z, int(p) - 1)
+        # at 0 itself a slope may be infinite
+        return p * jnp.power(jnp.maximum(z, jnp.finfo(z.dtype).tiny), p - 1)
 
     if not whole:
-        # at 0 itself a slope may be infinite
-        return Curve(value, slope, _CONCAVE if 0 < p < 1 else _CONVEX, _below(0), least=0)
+        shape = _CONCAVE if 0 < p < 1 else _CONVEX
+        return Curve(value, slope, shape, _negative if p > 0 else _below(0), least=0)
     if p < 0:
         odd = pieces((0.0,), (-1, 1)) if p % 2 else pieces((0.0,), (1, 1))
         return Curve(value, slope, odd, _around_zero, least=-jnp.inf if p % 2 else 0)

@@ -125,7 +125,8 @@ def _parts(curve: Curve, l: Array, u: Array) -> _Parts:  # noqa: E741
         return jnp.stack([jnp.broadcast_to(jnp.asarray(v, l.dtype), l.shape) for v in values])
 
     corners = stacked([b for _, b, _ in found[:-1]]) if len(found) > 1 else l[None][:0]
-    return _Parts(l, u, corners, *map(stacked, zip(*bent, strict=True)))
+    a, b, signs = (stacked([piece[i] for piece in bent]) for i in range(3))
+    return _Parts(l, u, corners, a, b, signs)
 
 
 def _limited(curve: Curve, l: Array, u: Array, lines: Lines) -> Lines:  # noqa: E741

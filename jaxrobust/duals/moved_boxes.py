@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from jaxrobust.duals.backward_bounds import Lines, node_box
-from jaxrobust.duals.graph import Graph, Node, Ref
+from jaxrobust.duals.graph import Graph, Node, Ref, Step
 from jaxrobust.duals.relaxed_network import Box, Region, rounded, widened
 from jaxrobust.duals.rounding import MOVES, path_to
 
@@ -27,8 +27,7 @@ def moved_from(graph: Graph, node: Node) -> list[Ref] | None:
             continue
         seen.add(value.id)
         maker = makers.get(value.id)
-        moves = maker is not None and not isinstance(maker, Node)
-        if moves and maker.primitive.name in MOVES - {"neg"} and len(maker.targets) == 1:
+        if isinstance(maker, Step) and maker.primitive.name in MOVES - {"neg"}:
             waiting += maker.sources
         else:
             bases[value.id] = value

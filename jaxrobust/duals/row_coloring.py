@@ -104,7 +104,8 @@ def _row_coloring(structure: _Structure) -> dict[int, RowColoring]:
         if coloring is not None:
             found[node.source.id] = coloring
         # of a product's pairs, either reaches it
-        before[node.target.id] = field.reshape(size, -1, int(np.prod(node.target.shape))).any(1)
+        pairs = field.reshape(size, -1, int(np.prod(node.target.shape)))
+        before[node.target.id] = np.any(pairs, axis=1)
     return found
 
 

@@ -56,6 +56,12 @@ def image_network(x):
     return jnp.where(X[:3].sum() > 0, shared, 2.0 * shared).reshape(-1)
 
 
+def pooled_minima(x):
+    x = x.reshape(1, 4, 3, 1)
+    least = lax.reduce_window(x, np.float32(np.inf), lax.min, (1, 2, 2, 1), (1, 2, 1, 1), "SAME")
+    return least.reshape(-1) + jnp.min(x)
+
+
 def wrapped(x):
     @jax.custom_vjp
     def dishonest(x):
@@ -67,7 +73,11 @@ def wrapped(x):
 
 
 def test_graphs_compute_the_function():
-    functions = cases.ACTIVATIONS | {"images": image_network, "wrapped": wrapped}
+    functions = cases.ACTIVATIONS | {
+        "images": image_network,
+        "minima": pooled_minima,
+        "wrapped": wrapped,
+    }
 
     @jax.jit
     def both(x):
