@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxrobust.duals.envelopes import Curve, Piece, pieces
+from jaxrobust.duals.sigmoidal import log1p
 from jaxrobust.types import Array
 
 _CONVEX, _CONCAVE = pieces((), (1,)), pieces((), (-1,))
@@ -106,7 +107,7 @@ _TABLE = {
     "expm1": Curve(jnp.expm1, jnp.exp, _CONVEX),
     "exp2": Curve(jnp.exp2, _slope(jnp.exp2), _CONVEX, least=0),
     "log": Curve(jnp.log, lambda z: 1 / z, _CONCAVE, _below(0)),
-    "log1p": Curve(jnp.log1p, lambda z: 1 / (1 + z), _CONCAVE, lambda l, u: l <= -1),  # noqa: E741
+    "log1p": Curve(log1p, lambda z: 1 / (1 + z), _CONCAVE, lambda l, u: l <= -1),  # noqa: E741
     "sqrt": Curve(jnp.sqrt, _sqrt_slope, _CONCAVE, _negative, least=0),
     "rsqrt": Curve(lax.rsqrt, lambda z: -0.5 * lax.rsqrt(z) / z, _CONVEX, _below(0), least=0),
     "square": Curve(jnp.square, lambda z: 2 * z, _CONVEX, least=0),

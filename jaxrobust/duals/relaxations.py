@@ -101,7 +101,9 @@ _BUILT_IN = {
     "relu": Relaxation(jax.nn.relu, _relu_lines, _relu_adaptive, polygonal=True),
     "clip": Relaxation(_clip, _clip_lines, _clip_adaptive, polygonal=True),
     "tanh": Relaxation(jnp.tanh, sigmoidal.tanh_lines, sigmoidal.middle),
-    "softplus": Relaxation(jax.nn.softplus, sigmoidal.softplus_lines, sigmoidal.middle),
+    "softplus": Relaxation(
+        jax.nn.softplus, sigmoidal.softplus_lines, sigmoidal.middle, sigmoidal.softplus_range
+    ),
     "product": Relaxation(
         products.product, products.product_lines, sigmoidal.middle, products.product_range
     ),
