@@ -70,6 +70,7 @@ def pulled_row(
         r = relaxed[node.target.id]
         if r.lower_slope is None or r.upper_slope is None:
             return None
+        nu = node.spread(nu)
         if r.parallel:
             return nu * r.lower_slope
         return jax.nn.relu(nu) * r.lower_slope - jax.nn.relu(-nu) * r.upper_slope

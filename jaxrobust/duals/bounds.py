@@ -8,14 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import checks
-from jaxrobust.duals.backward_bounds import node_box, over, row_losses
+from jaxrobust.duals.backward_bounds import Lines, node_box, over, row_losses
 from jaxrobust.duals.buckets import bucket_box, worth_a_bucket
+from jaxrobust.duals.floors import raised
 from jaxrobust.duals.forward_intervals import forward_path, interval_box
 from jaxrobust.duals.graph import Node
+from jaxrobust.duals.moved_boxes import moved_box, moved_from
+from jaxrobust.duals.relaxations import relaxation
 from jaxrobust.duals.relaxed_network import (
     Box,
     Region,
+    Relaxed,
     check_methods,
+    imaged,
     live,
     prepare,
     relaxed_by,
@@ -65,6 +70,7 @@ def hidden_boxes(
         if given is not None:
             _require_each(where, name, given)
     boxes: list[Box] = []
+    made: dict[str, dict[int, Relaxed]] = {}
     rows_pass = set(methods) != {"interval"}
     with jax.default_matmul_precision("highest"):
         for index, node in enumerate(where.graph.nodes):
@@ -72,7 +78,13 @@ def hidden_boxes(
             if path is not None:
                 box = interval_box(where, boxes, path)
             else:
-                box = _pulled_box(where, node, boxes, methods, alphas, chunk, bucket)
+                # outside of its domain, a function has no bound: no looser than by intervals
+                limited = relaxation(node.kind).limited and "interval" not in methods
+                tried = (*methods, "interval") if limited else methods
+                lines = relaxed_by(where, boxes, tried, alphas, made)
+                box = _pulled_box(where, node, lines, boxes, chunk, bucket)
+            if relaxation(node.kind).limited:
+                box = raised(where, node, box, boxes)
             if within is not None:
                 lower, upper = within[index][:2]
                 lower, upper = jnp.maximum(box.lower, lower), jnp.minimum(box.upper, upper)
@@ -81,22 +93,23 @@ def hidden_boxes(
                 # they are 0 where the unit is constant on its box, and so is their rounding
                 own = rounded(where, boxes, node.source, live(where, node, box))
                 box = box._replace(noise=own)
-            boxes.append(box)
+            boxes.append(imaged(where, node, box))
     return tuple(boxes)
 
 
 def _pulled_box(
     where: Region,
     node: Node,
+    lines: Sequence[Lines],
     boxes: Sequence[Box],
-    methods: Sequence[str],
-    alphas: Sequence[Array] | None,
     chunk: int | None,
     bucket: int | None,
 ) -> Box:
     """The box of a node's source by rows that are pulled back, rounding included."""
-    lines = relaxed_by(where, boxes, methods, alphas)
     coloring = where.coloring.get(node.source.id)
+    bases = moved_from(where.graph, node) if node.kind == "product" else None
+    if bases is not None:
+        return moved_box(where, node, bases, lines, boxes, chunk)
     if bucket is not None and worth_a_bucket(where, node, boxes, bucket):
         box = bucket_box(where, node, lines, boxes, bucket, chunk)
     elif coloring is not None:

@@ -80,6 +80,14 @@ def _reduce_window_max(
     return _tree(parts)
 
 
+def _reduce_min(x: Array, **settings: Any) -> Array:
+    return -_reduce_max(-x, **settings)
+
+
+def _reduce_window_min(x: Array, **settings: Any) -> Array:
+    return -_reduce_window_max(-x, **settings)
+
+
 DECOMPOSITIONS: dict[str, Callable[..., Array]] = {
     "max": _max,
     "min": _min,
@@ -89,6 +97,8 @@ DECOMPOSITIONS: dict[str, Callable[..., Array]] = {
     "stop_gradient": _identity,
     "reduce_max": _reduce_max,
     "reduce_window_max": _reduce_window_max,
+    "reduce_min": _reduce_min,
+    "reduce_window_min": _reduce_window_min,
 }
 """Primitive -> the same value from affine operations, maxima, ReLUs and tanh.
 

@@ -50,7 +50,10 @@ class Step(NamedTuple):
 
 
 class Node(NamedTuple):
-    """An elementwise nonlinearity `target = h(source, *args)` with a registered relaxation."""
+    """An elementwise nonlinearity `target = h(source, *args)` with a registered relaxation.
+
+    A product's source holds its two operands along a first axis that the target lacks.
+    """
 
     kind: str
     source: Ref
@@ -66,6 +69,14 @@ class Node(NamedTuple):
     def targets(self) -> tuple[Ref, ...]:
         """`target`, in the form of a `Step`."""
         return (self.target,)
+
+    def gathered(self, value: Array) -> Array:
+        """What terms of the source's shape add up to at the target."""
+        return value if self.source.shape == self.target.shape else jnp.sum(value, axis=0)
+
+    def spread(self, nu: Array) -> Array:
+        """A cotangent of the target, to be multiplied by slopes of the source's shape."""
+        return nu if self.source.shape == self.target.shape else nu[None]
 
 
 class Graph(NamedTuple):

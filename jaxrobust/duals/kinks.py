@@ -48,17 +48,24 @@ def scores(where: Region, domain: Domain, nu: Array) -> tuple[Array, Array]:
         *(split(where, v) for v in (domain.lower, domain.upper, nu)),
         strict=True,
     ):
-        h = functools.partial(apply, node)
-        t = _points(node, l, u)
-        inside = _inside(node, l, u)
-        steep = (h(u) - h(l)) / jnp.where(inside, u - l, 1)
-        at = [t, 0.5 * (l + t), 0.5 * (t + u)]
-        drop = functools.reduce(jnp.maximum, [jnp.abs(h(l) + steep * (p - l) - h(p)) for p in at])
+        t, inside = _points(node, l, u), _inside(node, l, u)
+        if node.kind == "product":
+            drop = jnp.broadcast_to(jnp.prod(u - l, axis=0) / 4, l.shape)
+        else:
+            drop = _drop(node, l, u, t, inside)
         # a unit that no row meets is split last, not never
         least = jnp.finfo(row.dtype).tiny
         found.append(jnp.where(inside, jnp.maximum(jnp.abs(row) * drop, least), 0))
         points.append(t)
     return flat(found), flat(points)
+
+
+def _drop(node: Node, l: Array, u: Array, t: Array, inside: Array) -> Array:  # noqa: E741
+    """How far the chord misses the function, at a few points."""
+    h = functools.partial(apply, node)
+    steep = (h(u) - h(l)) / jnp.where(inside, u - l, 1)
+    at = [t, 0.5 * (l + t), 0.5 * (t + u)]
+    return functools.reduce(jnp.maximum, [jnp.abs(h(l) + steep * (p - l) - h(p)) for p in at])
 
 
 def apply(node: Node, z: Array) -> Array:

@@ -91,7 +91,8 @@ def _affine(
             where.graph,
             z,
             lambda node, v: (
-                pieces[node.target.id].lower_slope * v + pieces[node.target.id].lower_intercept
+                node.gathered(pieces[node.target.id].lower_slope * v)
+                + pieces[node.target.id].lower_intercept
             ),
         )
         sources = flat([values[n.source.id] for n in where.graph.nodes])

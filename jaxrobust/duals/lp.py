@@ -15,7 +15,7 @@ from jaxrobust.duals.bounds import check_request, hidden_boxes
 from jaxrobust.duals.graph import Node
 from jaxrobust.duals.lines import Lines
 from jaxrobust.duals.matrices import affine_maps, polyhedral, require_host
-from jaxrobust.duals.milp import Band, Program, encode, goal
+from jaxrobust.duals.milp import Band, Program, encode, goal, refuse_products
 from jaxrobust.duals.relaxed_network import METHODS, Box, Region, Relaxed, prepare, relax
 from jaxrobust.types import Array, LogitsFn, ThreatModel
 
@@ -58,7 +58,8 @@ def lp_bounds(
       The bounds, a float64 array `[rows]` on the host, in units of `C @ f(x')`.
 
     Raises:
-      ValueError: another threat, traced or non-finite input, and as `lower_bounds`.
+      ValueError: another threat, traced or non-finite input, values that depend on the input
+        multiplied, and as `lower_bounds`.
       RuntimeError: the program is infeasible, which valid boxes never make it.
     """
     require_host(x)
@@ -66,6 +67,7 @@ def lp_bounds(
     x = jnp.asarray(x)
     checks.images(x, lower=-np.inf, upper=np.inf)
     where = prepare(f, x, threat, boxed=boxed)
+    refuse_products(where.graph)
     rows = np.asarray(check_request(where, C, methods), np.float64)
 
     @jax.jit

@@ -70,6 +70,15 @@ def refuse_smooth(graph: Graph) -> None:
             )
 
 
+def refuse_products(graph: Graph) -> None:
+    """Raises ValueError if two values that depend on the input are multiplied."""
+    if any(node.kind == "product" for node in graph.nodes):
+        raise ValueError(
+            "linear programs here hold functions of one number, and the network multiplies two "
+            "values that depend on the input; take optimized_bounds or lower_bounds"
+        )
+
+
 def goal(program: Program, row: np.ndarray) -> tuple[np.ndarray, float]:
     """row . logits as a linear function of the columns, and its constant."""
     return program.output.matrix.T @ row, float(row @ program.output.constant)

@@ -264,7 +264,8 @@ def _push(
     def relaxed(shifts: dict[int, Array]) -> Array:
         def activate(node: Node, z: Array) -> Array:
             i = node.target.id
-            return slopes[i] * z + shifts[i] if i in shifts else slopes[i] * z
+            moved = node.gathered(slopes[i] * z)
+            return moved + shifts[i] if i in shifts else moved
 
         return run(part, shifts.get(part.input.id, x), activate)[seed.id]
 

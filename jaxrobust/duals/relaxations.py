@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import checks
-from jaxrobust.duals import sigmoidal
+from jaxrobust.duals import products, sigmoidal
+from jaxrobust.duals.curves import curve
+from jaxrobust.duals.envelopes import curve_lines, curve_range
 from jaxrobust.duals.jaxpr_calls import function_fingerprint
 from jaxrobust.duals.lines import Lines, chord, thin
 from jaxrobust.types import Array
@@ -17,6 +20,8 @@ from jaxrobust.types import Array
 
 class Relaxation(NamedTuple):
     """What bounds need to know of an elementwise nonlinearity. All arrays have the node's shape.
+
+    (A product takes pairs, along a first axis that its values and the lines' intercepts lack.)
 
     Values must hold for every l <= u, also for l = u and for |l|, |u| up to an eighth of the
     largest float. NaN bounds are the caller's matter (`relaxed_network.relax`).
@@ -35,6 +40,8 @@ class Relaxation(NamedTuple):
     polygonal: bool = False
     """Whether the lines' slopes are 0, 1, alpha or those of chords, not rounded derivatives, which
     are allowed to be off by a few machine epsilons of max(1, |slope|)."""
+    limited: bool = False
+    """Whether there are boxes on which h is not defined, and its lines infinite."""
 
     def interval(self, lower: Array, upper: Array, *args: Array) -> tuple[Array, Array]:
         """The interval that h maps [lower, upper] onto (or into)."""
@@ -94,7 +101,12 @@ _BUILT_IN = {
     "relu": Relaxation(jax.nn.relu, _relu_lines, _relu_adaptive, polygonal=True),
     "clip": Relaxation(_clip, _clip_lines, _clip_adaptive, polygonal=True),
     "tanh": Relaxation(jnp.tanh, sigmoidal.tanh_lines, sigmoidal.middle),
-    "softplus": Relaxation(jax.nn.softplus, sigmoidal.softplus_lines, sigmoidal.middle),
+    "softplus": Relaxation(
+        jax.nn.softplus, sigmoidal.softplus_lines, sigmoidal.middle, sigmoidal.softplus_range
+    ),
+    "product": Relaxation(
+        products.product, products.product_lines, sigmoidal.middle, products.product_range
+    ),
 }
 _REGISTRY: dict[str, Relaxation] = dict(_BUILT_IN)
 
@@ -112,7 +124,7 @@ def register(kind: str, relaxation: Relaxation) -> None:
         raise ValueError(f"a kind of node is a name, got {kind!r}")
     if not isinstance(relaxation, Relaxation):
         raise ValueError(f"an activation is taught by a duals.Relaxation, got {relaxation!r}")
-    if kind in _BUILT_IN:
+    if kind in _BUILT_IN or curve(kind) is not None:
         known = ", ".join(sorted(_BUILT_IN))
         raise ValueError(f"{kind!r} is one of the library's own ({known}); choose another name")
     _REGISTRY[kind] = relaxation
@@ -130,8 +142,27 @@ def relaxation(kind: str) -> Relaxation:
     Raises:
       ValueError: no relaxation of this kind is registered.
     """
+    if kind not in _REGISTRY:
+        curved = _curved(kind)
+        if curved is not None:
+            return curved
     checks.choice("kind of node", kind, _REGISTRY)
     return _REGISTRY[kind]
+
+
+@functools.cache
+def _curved(kind: str) -> Relaxation | None:
+    """The relaxation of a kind that has a curve."""
+    found = curve(kind)
+    if found is None:
+        return None
+    return Relaxation(
+        found.value,
+        functools.partial(curve_lines, found),
+        sigmoidal.middle,
+        functools.partial(curve_range, found),
+        limited=found.beyond is not None and found.limits == (-jnp.inf, jnp.inf),
+    )
 
 
 def recognize(program: Any, shape: tuple[int, ...], dtype: Any) -> str | None:

@@ -47,6 +47,8 @@ class Box(NamedTuple):
     upper: Array
     noise: Noise | None = None
     """What rounding can do on the way to the source; None where that is somebody else's matter."""
+    image: tuple[Array, Array] | None = None
+    """The interval of the target's values; None where nobody has asked for it yet."""
 
 
 class Relaxed(NamedTuple):
@@ -126,15 +128,16 @@ def relax(
       node: one of `where.graph.nodes`.
       box: bounds of the node's source, of its shape.
       method: "interval", "wong_kolter" or "crown".
-      alpha: slopes of the node's shape, in [0, 1], in place of the method's own.
+      alpha: slopes of the source's shape, in [0, 1], in place of the method's own.
       outside: whether the clean example may lie outside of the box, as it may where the box is that
         of a part of the region. Gaps then have a sign: below 0 a line gains instead of giving away.
 
     Returns:
       A `Relaxed`: the slopes of the lower and the upper line, and how far each line lies from the
-      function's value at the clean example, what rounding can do included. All four are of the
-      node's shape; the gaps are at least 0 but for `outside`. Both slopes are None for the constant
-      lines of "interval" without `alpha`. `floor` is a scalar, what underflow can take from a row.
+      function's value at the clean example, what rounding can do included. Slopes are of the
+      source's shape, gaps of the target's, and these at least 0 but for `outside`. Both slopes are
+      None for the constant lines of "interval" without `alpha`. `floor` is a scalar, what underflow
+      can take from a row.
 
     Raises:
       ValueError: an unknown method, or a box or `alpha` that has not the node's shape.
@@ -166,17 +169,18 @@ def relax(
     def off(slope: Array, intercept: Array) -> Array:
         """How far the line, as computed, may miss the function and a row the line."""
         steep = jnp.abs(slope)
-        size = jnp.where(bent, LINES * eps * (steep * reach + jnp.abs(intercept) + values), 0)
-        met = 0.0 if box.noise is None else steep * box.noise.size
-        return size + bend * jnp.maximum(steep, 1) + least * reach + met
+        numbers = node.gathered(steep * reach) + jnp.abs(intercept) + values
+        size = jnp.where(bent, LINES * eps * numbers, 0)
+        met = 0.0 if box.noise is None else node.gathered(steep * box.noise.size)
+        return size + node.gathered(bend * jnp.maximum(steep, 1) + least * reach) + met
 
-    below = h - (lines.lower_slope * z + lines.lower_intercept)
-    above = lines.upper_slope * z + lines.upper_intercept - h
+    below = h - (node.gathered(lines.lower_slope * z) + lines.lower_intercept)
+    above = node.gathered(lines.upper_slope * z) + lines.upper_intercept - h
     if not outside:
         below, above = _gap(below), _gap(above)
     below += off(lines.lower_slope, lines.lower_intercept)
     above += off(lines.upper_slope, lines.upper_intercept)
-    floor = 4 * least * jnp.sum(1 + reach + jnp.abs(below) + jnp.abs(above))
+    floor = 4 * least * jnp.sum(1 + node.gathered(reach) + jnp.abs(below) + jnp.abs(above))
     if box.noise is not None:
         floor += box.noise.floor
     return Relaxed(lines.lower_slope, lines.upper_slope, below, above, jax.lax.stop_gradient(floor))
@@ -194,7 +198,13 @@ def _ends(where: Region, node: Node, box: Box) -> tuple[Array, Array, Array, Arr
     # infinite bounds would make NaN of 0 * inf; no finite value lies beyond the largest float
     most = jnp.finfo(node.source.dtype).max / 8
     l, u = (jnp.clip(b, -most, most) for b in (box.lower, box.upper))  # noqa: E741
-    return l, u, *relaxation(node.kind).interval(l, u, *node.args)
+    image = relaxation(node.kind).interval(l, u, *node.args) if box.image is None else box.image
+    return l, u, *image
+
+
+def imaged(where: Region, node: Node, box: Box) -> Box:
+    """The box with the interval of the target's values, which many will ask for."""
+    return box._replace(image=_ends(where, node, box._replace(image=None))[2:])
 
 
 def live(where: Region, node: Node, box: Box) -> Array | None:
@@ -230,16 +240,21 @@ def relaxed_by(
     boxes: Sequence[Box],
     methods: Sequence[str],
     alphas: Sequence[Array] | None = None,
+    known: dict[str, dict[int, Relaxed]] | None = None,
 ) -> list[dict[int, Relaxed]]:
-    """The lines of the nodes that have boxes, by target id, for each method."""
+    """The lines of the nodes that have boxes, by target id, for each method.
+
+    `known` holds those that were made for the first of these boxes, and the new ones afterwards.
+    """
     slopes = [None] * len(boxes) if alphas is None else alphas
-    return [
-        {
-            node.target.id: relax(where, node, box, m, None if m == "interval" else alpha)
-            for node, box, alpha in zip(where.graph.nodes, boxes, slopes, strict=False)
-        }
-        for m in methods
-    ]
+    known = {} if known is None else known
+    for method in methods:
+        lines = known.setdefault(method, {})
+        for node, box, alpha in zip(where.graph.nodes, boxes, slopes, strict=False):
+            if node.target.id not in lines:
+                own = None if method == "interval" else alpha
+                lines[node.target.id] = relax(where, node, box, method, own)
+    return [dict(known[m]) for m in methods]
 
 
 def _gap(gap: Array) -> Array:

@@ -89,7 +89,7 @@ def _row_coloring(structure: _Structure) -> dict[int, RowColoring]:
 
     def reached(hot: jax.Array) -> list[jax.Array]:
         x = jnp.where(jnp.arange(size) == hot, jnp.nan, 0).astype(graph.input.dtype)
-        values = run(graph, x.reshape(graph.input.shape), lambda _, z: z)
+        values = run(graph, x.reshape(graph.input.shape), lambda node, z: node.gathered(z))
         return [jnp.isnan(values[i]).reshape(-1) for i in sources]
 
     with jax.ensure_compile_time_eval():
@@ -103,7 +103,9 @@ def _row_coloring(structure: _Structure) -> dict[int, RowColoring]:
         coloring = _color(field, before)
         if coloring is not None:
             found[node.source.id] = coloring
-        before[node.target.id] = field
+        # of a product's pairs, either reaches it
+        pairs = field.reshape(size, -1, int(np.prod(node.target.shape)))
+        before[node.target.id] = np.any(pairs, axis=1)
     return found
 
 

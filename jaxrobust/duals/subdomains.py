@@ -160,6 +160,7 @@ def pulled(
         r = relaxed[node.target.id]
         if r.lower_slope is None or r.upper_slope is None:
             return None
+        nu = node.spread(nu)
         tilted = jax.nn.relu(nu) * r.lower_slope - jax.nn.relu(-nu) * r.upper_slope
         return tilted - held[node.target.id]
 
@@ -169,7 +170,8 @@ def pulled(
         total.add(jax.nn.relu(nu) * r.lower_gap)
         total.add(jax.nn.relu(-nu) * r.upper_gap)
         total.add(jnp.asarray(r.floor))
-    return total, flat([reached[n.target.id] for n in nodes]), nu_x
+    spread = [jnp.broadcast_to(reached[n.target.id], n.source.shape) for n in nodes]
+    return total, flat(spread), nu_x
 
 
 def mixed(root: Root, goal: Property, weights: Array) -> tuple[Array, Array]:

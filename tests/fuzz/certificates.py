@@ -17,6 +17,7 @@ from fractions import Fraction
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from jaxrobust import duals
 from jaxrobust.threats import L1, L2, Linf, Union
@@ -62,9 +63,33 @@ ACTIVATIONS: dict[str, Callable] = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
     "softplus": jax.nn.softplus,
+    "gelu": lambda z: jax.nn.gelu(z, approximate=False),
+    "silu": jax.nn.silu,
+    "mish": jax.nn.mish,
+    "sin": jnp.sin,
+    "soft_sign": jax.nn.soft_sign,
+    "square": jnp.square,
+    "product": lambda z: z * jnp.roll(z, 1),
+    "quotient": lambda z: jnp.roll(z, 1) / (1 + jnp.square(z)),
+    "softmax": jax.nn.softmax,
 }
-RATIONAL = ("relu", "clip", "max", "residual")
+RATIONAL = ("relu", "clip", "max", "residual", "square", "product", "quotient")
 """Activations of rationals that are rational."""
+
+
+def _mish(z: np.ndarray) -> np.ndarray:
+    return z * np.tanh(np.logaddexp(z, 0))
+
+
+_SMOOTH: dict[str, Callable] = {
+    # the factor is the number of the network's type
+    "gelu": lambda z: 0.5 * z * special.erfc(-z * float(np.float32(np.sqrt(0.5)))),
+    "silu": lambda z: z * special.expit(z),
+    "mish": _mish,
+    "sin": np.sin,
+    "soft_sign": lambda z: z / (1 + np.abs(z)),
+    "softmax": lambda z: special.softmax(z),
+}
 
 
 def _exact(name: str, z: np.ndarray) -> np.ndarray:
@@ -85,6 +110,14 @@ def _exact(name: str, z: np.ndarray) -> np.ndarray:
         return np.tanh(z)
     if name == "sigmoid":
         return 0.5 + 0.5 * np.tanh(0.5 * z)
+    if name == "square":
+        return z * z
+    if name == "product":
+        return z * np.roll(z, 1)
+    if name == "quotient":
+        return np.roll(z, 1) / (z * z + (zero + 1))
+    if name in _SMOOTH:
+        return _SMOOTH[name](z)
     return np.logaddexp(z, 0)
 
 
@@ -223,6 +256,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=5000)
     parser.add_argument("--each", type=int, default=100, help="networks of one kind")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--activation", choices=[*ACTIVATIONS], help="this one alone")
     parser.add_argument("--double", action="store_true", help="float64 against rationals")
     options = parser.parse_args()
     dtype = np.float64 if options.double else np.float32
@@ -230,6 +264,8 @@ def main() -> None:
     with jax.enable_x64(options.double):
         while total < options.cases:
             case = next(kinds)
+            if options.activation not in (None, case.activation):
+                continue
             new = faults(case, seed=options.seed + total, count=options.each, dtype=dtype)
             total, wrong = total + options.each, wrong + new
             for line in new[:1]:
