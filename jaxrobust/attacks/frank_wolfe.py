@@ -7,14 +7,18 @@ import jax.numpy as jnp
 
 from jaxrobust import checks, losses
 from jaxrobust.attacks.ascend import judge, objective
-from jaxrobust.threats import Wasserstein
+from jaxrobust.threats import L1, L2, Linf, Wasserstein
+from jaxrobust.threats.extremes import extreme
 from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, Loss, static
+
+Known = Linf | L2 | L1 | Wasserstein
+"""Sets over which linear functions are maximized exactly."""
 
 
 class FrankWolfe(Attack):
     """What `frank_wolfe` makes; see there."""
 
-    threat: Wasserstein
+    threat: Known
     steps: int = static()
     loss: Loss = static()
     clean: bool = static(default=True)
@@ -27,7 +31,7 @@ class FrankWolfe(Attack):
         def step(z: Array, pace: Array) -> tuple[Array, None]:
             g = gradient(jnp.minimum(z, top))
             g = jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g))
-            return z + pace * (self.threat.extreme(x, g) - z), None
+            return z + pace * (extreme(self.threat, x, g) - z), None
 
         paces = 2 / (jnp.arange(self.steps, dtype=x.dtype) + 2)
         z = self.threat.project(x, jax.lax.scan(step, x, paces)[0])
@@ -44,18 +48,21 @@ class FrankWolfe(Attack):
         )
 
 
-def frank_wolfe(threat: Wasserstein, *, steps: int = 40, loss: Loss = losses.margin) -> FrankWolfe:
+def frank_wolfe(threat: Known, *, steps: int = 40, loss: Loss = losses.margin) -> FrankWolfe:
     """Frank-Wolfe ascent: z <- z + 2 / (k + 2) (s - z), s the best point of the set for <g, s>.
 
-    `s` comes from the exact linear oracle, so that every iterate is an average of images within the
-    transport budget; the oracle knows no upper end of the box, gradients are taken at the clipped
-    image, and one projection onto ball and box closes the attack. Where the box leaves room
-    (color images) few steps suffice; on black-and-white images the projection gives up much of
-    what was gained, and `growing` or `pgd` are stronger. Frank & Wolfe 1956; Wu, Wang & Yu 2020
-    (arXiv:2008.02883), there with an entropic oracle that knows the box.
+    `s` comes from an exact linear oracle (`threats.extremes.extreme`), so that every iterate is an
+    average of points of the set. For `Linf`, `L2` and `L1` that is the ball in its pixel box, and
+    no iterate is ever projected. For `Wasserstein` it is the transport budget alone: the oracle
+    knows no upper end of the box, gradients are taken at the clipped image, and one projection onto
+    ball and box closes the attack. Where the box leaves room (color images) few steps suffice
+    there; on black-and-white images the projection gives up much of what was gained, and `growing`
+    or `pgd` are stronger. Frank & Wolfe 1956; Chen et al. 2020 (arXiv:1811.10828) for balls; Wu,
+    Wang & Yu 2020 (arXiv:2008.02883) for transport, there with an entropic oracle that knows the
+    box.
 
     Args:
-      threat: `Wasserstein`.
+      threat: `Linf`, `L2`, `L1` or `Wasserstein`.
       steps: gradients and oracle calls.
       loss: what to climb.
 
@@ -63,7 +70,9 @@ def frank_wolfe(threat: Wasserstein, *, steps: int = 40, loss: Loss = losses.mar
       TypeError: another threat.
       ValueError: steps < 1.
     """
-    if not isinstance(threat, Wasserstein):
-        raise TypeError(f"frank_wolfe needs a Wasserstein threat, got {type(threat).__name__}")
+    if not isinstance(threat, Known):
+        raise TypeError(
+            "frank_wolfe needs a Linf, L2, L1 or Wasserstein threat, got " + type(threat).__name__
+        )
     checks.at_least("steps", steps, 1)
     return FrankWolfe(threat=threat, steps=steps, loss=loss)
