@@ -10,7 +10,6 @@ from jaxrobust.threats.box import numbers, require_one_shape, share_of
 from jaxrobust.threats.l1 import L1
 from jaxrobust.threats.l2 import L2
 from jaxrobust.threats.linf import Linf
-from jaxrobust.threats.wasserstein import Wasserstein
 from jaxrobust.types import Array
 
 
@@ -41,12 +40,12 @@ def price(threat: L1 | L2, gain: Array, room: Array) -> Array:
     return jnp.nextafter(largest_where(spends, top), jnp.full_like(top, jnp.inf))
 
 
-def extreme(threat: Linf | L2 | L1 | Wasserstein, x: Array, gradient: Array) -> Array:
+def extreme(threat: Linf | L2 | L1, x: Array, gradient: Array) -> Array:
     """The point z of ball and pixel box around `x` that maximizes <gradient, z>, up to rounding.
 
     For linf each coordinate goes to its end. For l1 the coordinates of largest gain go to theirs
     until the radius is spent, those of equal gain alike. For l2 they go by gain / price, or to the
-    end of the box. For `Wasserstein` see there: it knows no upper end of the box.
+    end of the box.
 
     Args:
       threat: the set.
@@ -61,8 +60,6 @@ def extreme(threat: Linf | L2 | L1 | Wasserstein, x: Array, gradient: Array) -> 
     """
     require_one_shape(x, gradient, names=("x", "gradient"))
     gradient = jax.lax.stop_gradient(jnp.nan_to_num(gradient))
-    if isinstance(threat, Wasserstein):
-        return threat.extreme(x, gradient)
     radius, lower, upper = numbers(threat, x)
     sign = jnp.sign(gradient)
     if isinstance(threat, Linf):
