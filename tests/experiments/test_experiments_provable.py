@@ -29,7 +29,7 @@ from experiments.provable.measure import Run
 from experiments.provable.published import PUBLISHED, told
 from experiments.provable.recipes import PRESETS
 from experiments.provable.subjects import Row, Subject
-from jaxrobust import data, training
+from jaxrobust import data, models, training
 from jaxrobust.data import Split
 from jaxrobust.data.tfds import tfds
 from jaxrobust.threats import Linf
@@ -229,6 +229,8 @@ def test_certified_radii_and_cascade_rules_of_linear_classifiers(tmp_path):
             {"reference_dir": "x"},
             "--reference-dir holds bounds of the networks of --preset mnist-r",
         ),
+        ({"preset": "har"}, "--har-dir and --preset har belong together"),
+        ({"har_dir": "x"}, "--har-dir and --preset har belong together"),
         (
             {"preset": "mnist-released", "pretrained_dir": "x", "epochs": 3},
             "trains nothing, so that epochs changes nothing",
@@ -263,6 +265,37 @@ def test_released_networks_are_found(shared):
     assert (shared / "reference" / released.REFERENCE).is_file()
     for _, stem, _, _, _ in released.CASCADES:
         assert (shared / "pretrained" / f"{stem}.npz").is_file()
+
+
+def test_har_is_read_trained_on_and_certified_in_halved_radii(tmp_path):
+    """On made-up files of the published shape, whose classes lie far apart in a few features."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 96), ("test", 24)):
+        (tmp_path / split).mkdir()
+        y = np.arange(count) % 6
+        x = np.clip(0.1 * draw.normal(size=(count, 561)), -1, 1)
+        x[np.arange(count), y] = 0.9
+        np.savetxt(tmp_path / split / f"X_{split}.txt", x, fmt="%.7e")
+        np.savetxt(tmp_path / split / f"y_{split}.txt", y + 1, fmt="%d")
+    config = Config(
+        preset="har", har_dir=tmp_path, out=tmp_path / "runs", progress=False, eps=("0.025",),
+        methods=("dual",), epochs=40, train_batch_size=16, learning_rate=1e-3, limit=24,
+        certificates=("Wong-Kolter",),
+    )  # fmt: skip
+    assert [r.name for r in subjects.rows(setting(dataclasses.replace(config, methods=None)))] == [
+        "signed500 0.025 standard", "signed500 0.025 dual",
+    ]  # fmt: skip
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        (row,) = main(config)["table"]
+    assert row["Clean"] == 0
+    assert row["Clean"] <= row["fgsm"] <= row["Wong-Kolter"] < 100
+    assert row["in the thesis"].startswith("clean/FGSM/bound 9.20/22.20/22.80")
+    module, options = recipes.NETWORKS["signed500"]
+    network = models.build(module, 6, options)
+    x = jnp.asarray(draw.uniform(size=(2, 561)), jnp.float32)
+    plain = models.build("mlp", 6, {"widths": (500,)})
+    variables = plain.init(jax.random.key(0), x)
+    assert jnp.allclose(network.apply(variables, x), plain.apply(variables, 2 * x - 1), atol=1e-4)
 
 
 TINY = Recipe(
