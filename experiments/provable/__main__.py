@@ -5,11 +5,13 @@
     python -m experiments.provable --preset mnist --methods standard dual projections --epochs 10
     python -m experiments.provable --preset mnist-scaled --networks wide1 wide2 deep1 deep2
     python -m experiments.provable --preset cifar10 --parts table cascade --eps 2/255
+    python -m experiments.provable --parts curves projections stages filters activations slack
     python -m experiments.provable --preset har --har-dir "UCI HAR Dataset"
 
-quick runs every part on the embedded digits; mnist-released certifies the released networks and
-cascades without training; the others train with the thesis' settings (a GPU). Runs and batches are
-saved when they end: run the same command again after an interruption, or with rows added.
+quick runs on the embedded digits, by default the parts that train each network once; mnist-released
+certifies the released networks and cascades without training; the others train with the thesis'
+settings (a GPU). Runs and batches are saved when they end: run the same command again after an
+interruption, or with rows added.
 Table 3.3's data set (HAR) is not among TFDS': har reads its published text files.
 """
 

@@ -113,9 +113,10 @@ def activations(found: Mapping[str, Sequence[np.ndarray]]) -> Figure:
 def slack(found: Mapping[str, np.ndarray]) -> Figure:
     """Figure 3.8: how far dual margins lie below the linear program's, a panel per network."""
     figure = Figure(figsize=(3.4 * len(found), 3.0), layout="constrained")
-    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    panels = figure.subplots(1, len(found), squeeze=False, sharex=True)[0]
+    most = 100 * max(values.max() for values in found.values())
     for panel, (name, values) in zip(panels, found.items(), strict=True):
-        panel.hist(100 * values, bins=30)
+        panel.hist(100 * values, bins=np.linspace(0, most, 41))
         panel.set_title(name, fontsize=9)
         panel.set_xlabel("slack (% of the mean logit gap)")
         panel.set_yticks([])
