@@ -71,7 +71,7 @@ def cascade(stages: Sequence[Stage]) -> Figure:
 
 
 def filters(kernels: Mapping[str, np.ndarray], *, most: int = 16) -> Figure:
-    """Figures 3.9 and 3.10: a network per row, its first filters, of their first input.
+    """Figures 3.9 and 3.10: a network per row, its first filters on the input they weigh most.
 
     `kernels` are `[k, k, inputs, filters]`; white is 0, and each row has a scale of its own.
     """
@@ -79,12 +79,12 @@ def filters(kernels: Mapping[str, np.ndarray], *, most: int = 16) -> Figure:
     figure = Figure(figsize=(0.62 * count + 1.4, 0.82 * len(kernels) + 0.3), layout="constrained")
     grid = figure.subplots(len(kernels), count, squeeze=False)
     for line, (name, kernel) in zip(grid, kernels.items(), strict=True):
-        top = np.abs(kernel).max()
+        weighed = kernel[:, :, np.argmax(np.abs(kernel).sum(axis=(0, 1, 3)))]
+        top = np.abs(weighed).max()
         for panel in line:
             panel.axis("off")
         for index in range(min(count, kernel.shape[-1])):
-            shown = kernel[:, :, 0, index]
-            line[index].imshow(shown, cmap="RdBu_r", vmin=-top, vmax=top)
+            line[index].imshow(weighed[..., index], cmap="RdBu_r", vmin=-top, vmax=top)
         line[0].text(
             -0.25, 0.5, name, ha="right", va="center", transform=line[0].transAxes, fontsize=8
         )

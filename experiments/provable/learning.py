@@ -69,12 +69,18 @@ def found(
     )
 
 
+@functools.lru_cache(maxsize=4)
+def _found(chunk: int | None) -> functools.partial:
+    # One object for each chunk, or every epoch would compile anew.
+    return functools.partial(found, chunk=chunk)
+
+
 def measured(
     model: Model, variables: Variables, split: Split, threat: ThreatModel, chunk: int | None
 ) -> Found:
     """`found` of every image."""
     return per_image(
-        Partial(functools.partial(found, chunk=chunk), threat),
+        Partial(_found(chunk), threat),
         model,
         variables,
         split,

@@ -58,6 +58,21 @@ def test_losses_and_errors_of_a_linear_classifier_are_closed_forms() -> None:
     assert row["test robust error"] == pytest.approx(100 * np.mean(wrong))
 
 
+def test_epochs_share_one_program() -> None:
+    traced = []
+
+    def counted(variables: Variables, x: jax.Array, **_: object) -> tuple[jax.Array, tuple]:
+        traced.append(x.shape)
+        return hidden(variables, x)
+
+    model = Model(lambda key, x: Variables({}), counted)
+    validate = learning.watch(model, {"test": Split(X, Y)}, Linf(EPS), None)
+    validate(Variables(PARAMS))
+    seen = len(traced)
+    validate(Variables({**PARAMS, "b": PARAMS["b"] + 1}))
+    assert len(traced) == seen > 0
+
+
 def test_a_cascades_error_counts_what_its_rule_does_not_prove() -> None:
     labels, proofs = DRAW.integers(0, 2, (3, 40)), DRAW.random((3, 40)) < 0.5
     y = DRAW.integers(0, 2, 40)
