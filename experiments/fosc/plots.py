@@ -46,7 +46,7 @@ def lines(rows: Sequence[Mapping[str, Any]], *, x: str, y: str) -> Figure:
         values = [row[name] for name in columns]
         panel.errorbar(columns, values, errors, marker="o", capsize=2, label=row["method"])
     panel.set(xlabel=x, ylabel=y)
-    panel.tick_params(axis="x", labelrotation=15)
+    panel.set_xticks(range(len(columns)), columns, rotation=20, ha="right", fontsize=9)
     panel.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
