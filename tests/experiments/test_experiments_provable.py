@@ -359,6 +359,47 @@ def test_the_study_writes_tables_and_figures_and_resumes(tmp_path, monkeypatch, 
 
 
 @pytest.mark.slow
+def test_trainings_are_followed_and_resume(tmp_path, monkeypatch, tiny):
+    small = {"methods": ("dual",), "watched": 16, "projections": (3,), "stages": 2}
+    monkeypatch.setitem(PRESETS, "quick", dataclasses.replace(PRESETS["quick"], **small))
+    config = Config(
+        out=tmp_path, progress=False, train_limit=96, epochs=2,
+        parts=("curves", "projections", "stages"),
+    )  # fmt: skip
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        made = main(config)
+        assert [row["method"] for row in made["curves"]] == ["wide1 0.02 dual"]
+        assert [row["method"] for row in made["projections"]] == ["exact", "k 3"]
+        exact = made["projections"][0]
+        # The same run: what Figure 3.6 shows is the row of exact bounds in Figure 3.21.
+        assert {**exact, "method": ""} == {**made["curves"][0], "method": ""}
+        assert exact["gap"] == pytest.approx(
+            exact["test robust error"] - exact["train robust error"]
+        )
+        folder = tmp_path / "quick" / "first8"
+        names = {"figure6_curves", "figure21_projections", "figure18_stages"}
+        assert names == {file.stem for file in folder.glob("*.png")}
+        histories = sorted((tmp_path / "quick").glob("*/metrics.jsonl"))
+        stages = [h for h in histories if "stage" in h.parent.name]
+        assert len(histories) == len(stages) + 2
+        first = json.loads(stages[0].read_text().splitlines()[-1])
+        # With one stage the cascade is that network: its error on test images, not on its own.
+        watched = json.loads((next(h for h in histories if h.parent.name.endswith("seed0-watched")))
+                             .read_text().splitlines()[-1])  # fmt: skip
+        assert first["cascade error"] == pytest.approx(watched["test robust error"])
+        assert first["stage error"] == pytest.approx(watched["train robust error"])
+        trained = [file.read_text() for file in histories]
+        assert main(config) == made
+        assert [file.read_text() for file in histories] == trained
+
+
+def test_parts_that_train_are_not_of_the_released_networks(tmp_path):
+    config = Config(preset="mnist-released", pretrained_dir=tmp_path, parts=("curves",))
+    with pytest.raises(ValueError, match="no training to follow in the parts curves, projections"):
+        setting(config)
+
+
+@pytest.mark.slow
 def test_costs_of_bounds(monkeypatch):
     monkeypatch.setattr(costs, "REPEATS", 1)
     (row,) = costs.cost_rows((2,), 3, (4, 4, 1))
