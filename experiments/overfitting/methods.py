@@ -63,12 +63,12 @@ def trades_schedules(settings: Recipe, dataset: Dataset, name: str) -> list[Meth
         wide: {"model": wide, "model_options": {**options, "width": WIDTH[wide]}},
     }
     courses = {
-        "TRADES' rate": {"epochs": settings.epochs // 2, "schedule_options": {"at": (0.75, 0.9)}},
-        "standard rate": {"schedule_options": {"at": (0.5, 0.75)}},
+        "trades_rate": {"epochs": settings.epochs // 2, "schedule_options": {"at": (0.75, 0.9)}},
+        "standard_rate": {"schedule_options": {"at": (0.5, 0.75)}},
     }
     defense = by_trades(settings, dataset)
     return [
-        Method(f"{network}, {course}", defense, changes={"schedule": "piecewise", **own, **at})
+        Method(f"{network}_{course}", defense, changes={"schedule": "piecewise", **own, **at})
         for network, own in networks.items()
         for course, at in courses.items()
     ]

@@ -220,12 +220,12 @@ def test_every_part_makes_its_rows(tmp_path, digits):
         assert float(rate(20)) > 0
     made, _ = rows_of("trades")
     assert list(made) == [
-        f"{network}, {rate}"
+        f"{network}_{rate}"
         for network in ("mlp", "wong_wide")
-        for rate in ("TRADES' rate", "standard rate")
+        for rate in ("trades_rate", "standard_rate")
     ]
     short, long = (
-        made[f"wong_wide, {rate}"].recipe(settings) for rate in ("TRADES' rate", "standard rate")
+        made[f"wong_wide_{rate}"].recipe(settings) for rate in ("trades_rate", "standard_rate")
     )
     assert (short.epochs, long.epochs) == (20, 40)
     assert (short.model_options, long.model) == ({"width": 2}, "wong_wide")
@@ -235,6 +235,8 @@ def test_every_part_makes_its_rows(tmp_path, digits):
         for i, at in enumerate(decays):
             assert float(rate(at - 1)) == pytest.approx(0.1**i)
             assert float(rate(at + 1)) == pytest.approx(0.1 ** (i + 1))
+    # Names without a number: no family of a hyperparameter to draw.
+    assert curves.hyperparameters([{"method": name} for name in made]) == {}
     made, _ = rows_of("widths", widths=(3,))
     assert made["width 3"].changes == {"model": "wong_wide", "model_options": {"width": 3}}
     made, _ = rows_of("radii", radii=("1/20",))
