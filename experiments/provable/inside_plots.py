@@ -26,7 +26,11 @@ def learning(histories: Mapping[str, History]) -> Figure:
                     label = f"{split}, {robust or 'standard'}"
                     panel.plot(epochs, values, style, color=color, label=label.strip())
             panel.set(xlabel="epoch", ylabel=kind + (" (%)" if kind == "error" else ""))
-            panel.set_yscale("log" if kind == "loss" else "linear")
+            panel.locator_params(axis="x", integer=True)
+            if kind == "loss":
+                panel.set_yscale("log")
+                panel.yaxis.set_major_formatter("{x:g}")
+                panel.yaxis.set_minor_formatter("{x:g}")
             panel.grid(alpha=0.3)
         line[0].set_title(name)
         line[1].legend(fontsize=9)
@@ -64,6 +68,7 @@ def cascade(stages: Sequence[Stage]) -> Figure:
         if begun:
             panel.axvline(begun + 0.5, color="0.6", linewidth=1)
         begun += len(stage.train)
+    panel.locator_params(axis="x", integer=True)
     panel.set(xlabel="epoch, stages one after another", ylabel="robust error (%)", ylim=(0, 100))
     panel.grid(alpha=0.3)
     panel.legend()
