@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from .insides import SIGNS
 from .learning import History, Stage
@@ -29,8 +30,9 @@ def learning(histories: Mapping[str, History]) -> Figure:
             panel.locator_params(axis="x", integer=True)
             if kind == "loss":
                 panel.set_yscale("log")
+                panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 panel.yaxis.set_major_formatter("{x:g}")
-                panel.yaxis.set_minor_formatter("{x:g}")
+                panel.minorticks_off()
             panel.grid(alpha=0.3)
         line[0].set_title(name)
         line[1].legend(fontsize=9)
