@@ -94,6 +94,7 @@ MENU: Mapping[str, Item] = {
     "cw-pgd": Item(lambda t, b: attacks.carlini_wagner_pgd(t, **b.stepped(t, 30))),
     "multi-targeted": Item(_multi_targeted),
     "beta": Item(_beta),
+    "frank-wolfe": Item(_plain(attacks.frank_wolfe, "steps")),
     "apgd-ce": Item(_apgd_ce),
     "apgd-t": Item(_apgd_t),
     "fab-t": Item(_plain(attacks.fab, "steps", "chunk"), least_norm=True),

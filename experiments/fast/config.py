@@ -21,8 +21,9 @@ class Config:
 
     options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
     part: Literal["table", "start", "verified", "time", "steps", "collapse"] = "table"
-    """table: Table 4.1. start: 4.3. verified: 4.4. time: 4.6 and Figure 4.7. steps: Figures 4.4 and
-    4.5. collapse: catastrophic overfitting, N-FGSM and GradAlign in a small network."""
+    """table: Table 4.1, Figures 4.2 and 4.3. start: Table 4.3. verified: 4.4. time: 4.6 and Figure
+    4.7. steps: Figures 4.4 and 4.5. collapse: catastrophic overfitting, N-FGSM and GradAlign in a
+    small network."""
     methods: tuple[str, ...] | None = None
     """Rows of the part table, start, verified or collapse by their names there, or fgsm_rs, free,
     pgd of the part time (default: all)."""

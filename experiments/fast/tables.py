@@ -19,6 +19,7 @@ from ..common.rows import BEST_BY, Outcome
 from ..common.runner import judged_network
 from ..common.tables import averaged, collapses, summarize
 from . import methods, plots
+from .perturbations import add_edges, histogram
 from .recipes import STARTS, TABLE, TIMES, VERIFIED
 from .run import Rows, Run, timed
 from .verified import Question, verify
@@ -31,7 +32,7 @@ def grouped(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
 
 
 def table(run: Run) -> tuple[Rows, list[Path]]:
-    """Table 4.1 and Figure 4.2."""
+    """Table 4.1, Figures 4.2 and 4.3."""
     made = methods.table_rows(run.chosen, run.settings, run.dataset)
     outcomes = run.train([method for method in made if run.wants(method.name)])
     published = TABLE.get(run.options.name)
@@ -42,6 +43,7 @@ def table(run: Run) -> tuple[Rows, list[Path]]:
         }
     if jax.process_index() != 0:
         return found, []
+    moves = add_edges(found, grouped(outcomes), run.settings, run.dataset)
     title = run.title("stopped: the best epoch on images held out")
     written = [run.publish("table", title, found, "Table 4.1")]
     epochs = plots.epoch_rows(outcomes)
@@ -49,6 +51,8 @@ def table(run: Run) -> tuple[Rows, list[Path]]:
     written.append(run.draw("epochs", plots.epochs_figure(epochs)))
     shown = [name for name in ("zero", "uniform 1.25 eps") if run.wants(name)]
     if shown:
+        picture = histogram({name: moves[name] for name in shown})
+        written.append(run.draw("figure3_perturbations", picture))
         overfitting = plots.overfitting_figure(epochs, shown)
         written.append(run.draw("figure2_overfitting", overfitting))
     return found, written
@@ -75,9 +79,11 @@ def collapse(run: Run) -> tuple[Rows, list[Path]]:
     epochs = plots.epoch_rows(outcomes)
     write_csv(run.folder / "epochs.csv", epochs)
     names = [method.name for method in made if run.wants(method.name)]
+    moves = add_edges(found, grouped(outcomes), run.settings, run.dataset)
     return found, [
         run.publish("table", title, found, "section 4.1.2 (catastrophic overfitting)"),
         run.draw("overfitting", plots.overfitting_figure(epochs, names)),
+        run.draw("figure3_perturbations", histogram(moves)),
     ]
 
 

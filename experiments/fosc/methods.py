@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxrobust import defenses
+from jaxrobust import attacks, defenses
 from jaxrobust.data import Dataset
 
-from ..common.defense_menu import make_methods, stepped
+from ..common.defense_menu import make_methods, mode, stepped
 from ..common.recipes import Recipe, kin
 from ..common.rows import Method
 from .config import Config
-from .recipes import LESSONS, SURROGATES, UNTIL
+from .recipes import EARLY, LESSONS, SURROGATES, UNTIL
 
 
 def dynamic_row(config: Config, settings: Recipe) -> Method:
@@ -29,6 +29,16 @@ def dynamic_row(config: Config, settings: Recipe) -> Method:
     default = config.c_max == 0.5 and config.until is None
     name = "dynamic" if default else f"dynamic c_max={config.c_max:g} until={until:g}"
     return Method(name, defense)
+
+
+def early_row(name: str, config: Config, settings: Recipe) -> Method:
+    """PGD by steps of eps / 8, or FGSM at first and the recipe's PGD then (Figure 3)."""
+    small = {**stepped(settings), "step_size": settings.epsilon / 8}
+    if name == "pgd_small":
+        return Method(name, defenses.pgd(settings.threat, **small, **mode(settings)))
+    strong = attacks.pgd(settings.threat, **stepped(settings), keep="last")
+    weak = attacks.fgsm(settings.threat)
+    return Method(name, defenses.phased(weak, strong, share=config.weak, **mode(settings)))
 
 
 def surrogate_row(config: Config, settings: Recipe, dataset: Dataset) -> Method:
@@ -49,6 +59,9 @@ def rows_of(config: Config, settings: Recipe, dataset: Dataset) -> list[Method]:
     lessons = dataclasses.replace(settings, steps=most)
     rows = []
     for name in config.methods:
+        if name in EARLY:
+            rows.append(early_row(name, config, settings))
+            continue
         own = lessons if name.startswith("curriculum") else settings
         rows += make_methods((name,), own, dataset)
     return [dynamic_row(config, settings) if r.name == "dynamic" else r for r in rows]

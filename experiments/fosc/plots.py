@@ -1,8 +1,9 @@
-"""Figures 1, 3 and 5 of FOSC."""
+"""The figures of FOSC."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -32,6 +33,40 @@ def paths(found: Convergence) -> Figure:
         panel.plot(np.arange(values.shape[1]), values.T, linewidth=0.9, alpha=0.7)
         panel.set(xlabel="step", ylabel="FOSC" if name == "fosc" else name)
         panel.grid(alpha=0.3)
+    return figure
+
+
+def lines(rows: Sequence[Mapping[str, Any]], *, x: str, y: str) -> Figure:
+    """Figures 2a, 2b and 4: a line per row over its columns of accuracy."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    panel = figure.subplots()
+    columns = [n for n in rows[0] if n not in ("method", "seeds") and not n.endswith(" std")]
+    for row in rows:
+        errors = [row[f"{name} std"] or 0.0 for name in columns]
+        values = [row[name] for name in columns]
+        panel.errorbar(columns, values, errors, marker="o", capsize=2, label=row["method"])
+    panel.set(xlabel=x, ylabel=y)
+    panel.set_xticks(range(len(columns)), columns, rotation=20, ha="right", fontsize=9)
+    panel.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def ends(found: Mapping[str, Convergence], top: float) -> Figure:
+    """Figures 2c to 2f: FOSC and loss of training points, a line per setting of PGD."""
+    figure = Figure(figsize=(9.4, 3.5), layout="constrained")
+    fosc, loss = figure.subplots(1, 2)
+    most = max(float(np.percentile(own.loss, 98)) for own in found.values())
+    for panel, field, end in ((fosc, "fosc", top), (loss, "loss", most)):
+        for name, own in found.items():
+            values = np.clip(getattr(own, field), 0, end)
+            counts, edges = np.histogram(values, 25, (0, end))
+            panel.stairs(100 * counts / len(values), edges, label=name, linewidth=1.4)
+        label = "FOSC" if field == "fosc" else field
+        panel.set(xlabel=f"{label} (last part: and above)")
+        panel.grid(alpha=0.3)
+    fosc.set_ylabel("training images (%)")
+    loss.legend(fontsize=8)
     return figure
 
 

@@ -58,6 +58,9 @@ SURROGATES: Mapping[tuple[str, str], str] = {("cifar10", "paper"): "resnet50"}
 METHODS = ("erm", "pgd", "curriculum", "curriculum_mixed", "dynamic")
 """The paper's Unsecured, Standard, Curriculum (in its two forms) and Dynamic."""
 
+EARLY = ("pgd_small", "fgsm_pgd")
+"""Rows of Figure 3 beside `pgd`: steps of eps / 8, and FGSM in the first part of training."""
+
 STAGES = (10 / 120, 60 / 120, 1.0)
 """Shares of training that Figures 3 and 5 show."""
 

@@ -2,6 +2,7 @@
 
     python -m experiments.overfitting
     python -m experiments.overfitting --part schedules
+    python -m experiments.overfitting --part trades
     python -m experiments.overfitting --methods pgd early_stopping cutout --cutout 2 4 6
     python -m experiments.overfitting --dataset cifar10 --preset paper --seeds 0
     python -m experiments.overfitting --dataset svhn_cropped --preset paper --learning-rate 0.01
@@ -98,8 +99,9 @@ def main(config: Config) -> list[dict]:
         summarize(outcomes),
         about=about,
     )
-    # The rows of schedules do not share their decays.
-    marks = () if config.part == "schedules" else curves.decays(settings)
+    # The rows of these parts do not share their decays.
+    own = config.part in ("schedules", "trades")
+    marks = () if own else curves.decays(settings)
     drawn = {
         f"{config.part}_curves": curves.learning_curves(outcomes, marks=marks),
         f"{config.part}_robust": curves.robust_errors(outcomes, marks=marks),

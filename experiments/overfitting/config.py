@@ -20,8 +20,11 @@ class Config:
     """Trains past the best epoch and prints final and best test errors of every row."""
 
     options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
-    part: Literal["regularizers", "schedules", "widths", "radii", "sizes"] = "regularizers"
-    """regularizers: Table 4.13. schedules: Figure 4.8. widths: Figure 4.22. sizes: of the data."""
+    part: Literal["regularizers", "schedules", "trades", "widths", "radii", "sizes"] = (
+        "regularizers"
+    )
+    """regularizers: Table 4.13. schedules: Figure 4.8. trades: 4.19, in l2 4.20. widths:
+    4.22. sizes: of the data."""
     methods: tuple[str, ...] | None = None
     """Any of pgd, early_stopping, l1, l2, cutout, mixup, semi_supervised, fgsm_rs, trades (default:
     all but the last two, semi_supervised where images are unlabeled); the first part's."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from jaxrobust import checks
 from jaxrobust.data import Dataset
 
-from ..common.defense_menu import PLAIN
 from ..common.recipes import Recipe
 from ..common.rows import Method
 from . import methods
@@ -47,12 +46,6 @@ def grid(given: Grid, preset: str, dataset: Dataset) -> Grid:
     return Grid(**(default | own))
 
 
-def _trades(recipe: Recipe, dataset: Dataset) -> Method:
-    # As the thesis's code, which attacks in evaluation mode for TRADES alone.
-    gentle = dataclasses.replace(recipe, attack_mode="eval")
-    return Method("trades", PLAIN["trades"](gentle, dataset))
-
-
 REGULARIZERS: Mapping[str, Callable[[Recipe, Dataset, Grid], list[Method]]] = {
     "pgd": lambda r, d, g: [Method("pgd", methods.by_pgd(r, d))],
     "l1": lambda r, d, g: methods.penalties("l1", g.l1, methods.by_pgd(r, d)),
@@ -60,7 +53,7 @@ REGULARIZERS: Mapping[str, Callable[[Recipe, Dataset, Grid], list[Method]]] = {
     "cutout": lambda r, d, g: methods.cutouts(g.cutout, d, methods.by_pgd(r, d)),
     "mixup": lambda r, d, g: methods.mixups(g.mixup, r),
     "fgsm_rs": lambda r, d, g: [Method("fgsm_rs", methods.fgsm_rs(r))],
-    "trades": lambda r, d, g: [_trades(r, d)],
+    "trades": lambda r, d, g: [Method("trades", methods.by_trades(r, d))],
 }
 """Rows by the name of their family; fgsm_rs and trades are the other schemes of Table 4.12."""
 

@@ -35,10 +35,43 @@ WIDE: Mapping[str, tuple[str, Mapping[str, int]]] = {
 }
 """A network with a width for each kind of data."""
 
+WIDTH: Mapping[str, int] = {"wong_wide": 2, "wide_resnet": 10}
+"""Its width where there is one row of it (thesis, section 4.3.8, for the residual network)."""
+
 
 def by_pgd(settings: Recipe, dataset: Dataset) -> Defense:
     """PGD training, the baseline."""
     return PLAIN["pgd"](settings, dataset)
+
+
+def by_trades(settings: Recipe, dataset: Dataset) -> Defense:
+    """TRADES, attacked in evaluation mode, as in the thesis's code for TRADES alone."""
+    return PLAIN["trades"](dataclasses.replace(settings, attack_mode="eval"), dataset)
+
+
+def trades_schedules(settings: Recipe, dataset: Dataset, name: str) -> list[Method]:
+    """TRADES by its own schedule and by Madry's, in the recipe's network and in a wide one.
+
+    Its own divides the rate after 75 and 90 of 100 epochs, Madry's after 100 and 150 of 200.
+
+    Args:
+      name: of the data set, which tells the wide network.
+    """
+    wide, options = WIDE[kin(name)]
+    networks = {
+        settings.model: {},
+        wide: {"model": wide, "model_options": {**options, "width": WIDTH[wide]}},
+    }
+    courses = {
+        "trades_rate": {"epochs": settings.epochs // 2, "schedule_options": {"at": (0.75, 0.9)}},
+        "standard_rate": {"schedule_options": {"at": (0.5, 0.75)}},
+    }
+    defense = by_trades(settings, dataset)
+    return [
+        Method(f"{network}_{course}", defense, changes={"schedule": "piecewise", **own, **at})
+        for network, own in networks.items()
+        for course, at in courses.items()
+    ]
 
 
 def fgsm_rs(settings: Recipe) -> Defense:

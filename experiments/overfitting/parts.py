@@ -61,6 +61,8 @@ def part_of(
         return regularizers(config, settings, dataset, pool, label)
     if config.part == "schedules":
         return plain(rows.schedules(config.schedules, settings, defense))
+    if config.part == "trades":
+        return plain(rows.trades_schedules(settings, dataset, config.options.dataset))
     if config.part == "widths":
         return plain(rows.widths(config.widths, config.options.dataset, defense))
     if config.part == "radii":

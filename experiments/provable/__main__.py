@@ -5,11 +5,14 @@
     python -m experiments.provable --preset mnist --methods standard dual projections --epochs 10
     python -m experiments.provable --preset mnist-scaled --networks wide1 wide2 deep1 deep2
     python -m experiments.provable --preset cifar10 --parts table cascade --eps 2/255
+    python -m experiments.provable --parts curves projections stages filters activations slack
+    python -m experiments.provable --preset har --har-dir "UCI HAR Dataset"
 
-quick runs every part on the embedded digits; mnist-released certifies the released networks and
-cascades without training; the others train with the thesis' settings (a GPU). Runs and batches are
-saved when they end: run the same command again after an interruption, or with rows added.
-Table 3.3's data set (HAR) is not among TFDS': mnist-hidden runs its network on MNIST.
+quick runs on the embedded digits, by default the parts that train each network once; mnist-released
+certifies the released networks and cascades without training; the others train with the thesis'
+settings (a GPU). Runs and batches are saved when they end: run the same command again after an
+interruption, or with rows added.
+Table 3.3's data set (HAR) is not among TFDS': har reads its published text files.
 """
 
 from __future__ import annotations
@@ -26,13 +29,14 @@ from jaxrobust import figures
 from ..common.attack_menu import listed
 from ..common.cli import command_line
 from ..common.tables import publish
-from . import cascades, exactness, plots, released, tables
+from . import cascades, exactness, inside_plots, insides, learning, plots, released, tables
 from .config import Config, load, setting
 from .costs import cost_rows
+from .learning import Lesson
 from .measure import Run
 from .planar import planar
 from .plots import draw_estimators, draw_radii
-from .recipes import PARTS, RELEASED
+from .recipes import FOLLOWED, PARTS, RELEASED
 from .subjects import Subject, Trainer
 from .tables import Results, _compared
 
@@ -68,11 +72,20 @@ def main(config: Config) -> dict[str, Sequence[Mapping[str, Any]]]:
     results = Results(title, {}, {})
     trainer = Trainer(chosen, dataset, base, config.progress)
     subjects: list[Subject] = []
-    if set(chosen.parts) - {"toy", "costs"}:
+    if set(chosen.parts) - {"toy", "costs", *FOLLOWED}:
         if is_released:
             subjects = list(released.subjects(chosen, dataset, config.pretrained_dir))
         else:
             subjects = list(trainer.subjects(config.seeds))
+
+    followed = (
+        f"{dataset.label}: robust errors in % after training, on the first {chosen.watched} images "
+        f"of each split, seed {config.seeds[0]}"
+    )
+
+    def firsts() -> list[Subject]:
+        """The first seed, network and radius of every method."""
+        return list({s.row.method: s for s in reversed(subjects)}.values())[::-1]
 
     def make_toy() -> None:
         made = planar(config.seeds[0])
@@ -96,6 +109,38 @@ def main(config: Config) -> dict[str, Sequence[Mapping[str, Any]]]:
         results.add("costs", rows, f"{title}, {chosen.samples} projections")
         results.figures["figure20_costs"] = plots.costs(rows)
 
+    def make_curves() -> None:
+        histories = learning.curves(Lesson(trainer, config.seeds[0]))
+        results.add("curves", learning.gaps(histories), followed)
+        results.figures["figure6_curves"] = inside_plots.learning(histories)
+
+    def make_projections() -> None:
+        histories = learning.projections(Lesson(trainer, config.seeds[0]))
+        results.add("projections", learning.gaps(histories), followed)
+        results.figures["figure21_projections"] = inside_plots.projections(histories)
+
+    def make_stages() -> None:
+        found = learning.stages(Lesson(trainer, config.seeds[0]))
+        results.figures["figure18_stages"] = inside_plots.cascade(found)
+
+    def make_filters() -> None:
+        results.add("sparsity", insides.sparsity(firsts()), "weights below 1 % of the largest, %")
+        for layer, name in enumerate(insides.kernels(firsts()[0])):
+            shown = {s.row.method: insides.kernels(s)[name] for s in firsts()}
+            results.figures[f"figure{9 + layer}_filters"] = inside_plots.filters(shown)
+
+    def make_activations() -> None:
+        found = {s.row.method: insides.activations(s) for s in firsts()}
+        about = f"units of each ReLU layer over the ball, %; {title}"
+        results.add("activations", insides.activation_rows(found), about)
+        results.figures["figure11_activations"] = inside_plots.activations(found)
+
+    def make_slack() -> None:
+        found = {s.row.method: insides.slack(s, chosen.programs) for s in firsts()}
+        about = f"Wong-Kolter margins below the linear program's, first {chosen.programs} images"
+        results.add("slack", insides.slack_rows(found), f"{about}, % of the mean logit gap")
+        results.figures["figure8_slack"] = inside_plots.slack(found)
+
     makers: Mapping[str, Callable[[], None]] = {
         "toy": make_toy,
         "table": lambda: certify(config, run, subjects, results),
@@ -103,6 +148,12 @@ def main(config: Config) -> dict[str, Sequence[Mapping[str, Any]]]:
         "radii": lambda: draw_radii(run, subjects, results),
         "estimators": lambda: draw_estimators(subjects, results),
         "costs": make_costs,
+        "curves": make_curves,
+        "projections": make_projections,
+        "stages": make_stages,
+        "filters": make_filters,
+        "activations": make_activations,
+        "slack": make_slack,
     }
     for part in PARTS:
         if part in chosen.parts:

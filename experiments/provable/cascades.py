@@ -72,7 +72,7 @@ def stage_rows(run: Run, cascade: Cascade) -> list[dict[str, Any]]:
     for count in range(1, len(labels) + 1):
         row: dict[str, Any] = {"method": f"{subject.row.name}, {count} of {len(labels)} stages"}
         for rule in RULES:
-            decision = _decisions(np.stack(labels[:count], 1), np.stack(proofs[:count], 1), rule)
+            decision = decisions(np.stack(labels[:count], 1), np.stack(proofs[:count], 1), rule)
             # The label is the same by every rule.
             right = np.asarray(decision.label) == examples.y
             row["Clean"] = 100 * float(np.mean(~right))
@@ -83,5 +83,5 @@ def stage_rows(run: Run, cascade: Cascade) -> list[dict[str, Any]]:
     return rows
 
 
-def _decisions(labels: np.ndarray, proofs: np.ndarray, rule: str) -> Any:
+def decisions(labels: np.ndarray, proofs: np.ndarray, rule: str) -> Any:
     return jax.vmap(lambda a, b: decide(a, b, rule=rule))(jnp.asarray(labels), jnp.asarray(proofs))

@@ -11,7 +11,7 @@ from jaxrobust.data import Dataset
 from ..common.attack_menu import MENU, listed, menu_item, number
 from . import released
 from .certifiers import CERTIFICATES, OPTIMIZED
-from .recipes import METHODS, NETWORKS, PARTS, PRESETS, RELEASED, Setting
+from .recipes import FOLLOWED, METHODS, NETWORKS, PARTS, PRESETS, RELEASED, Setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +20,12 @@ class Config:
 
     preset: str = "quick"
     """quick, mnist-released, mnist (Table 3.1), mnist-scaled, mnist-0.3 (3.5, 3.6), mnist-l2 (3.7),
-    mnist-hidden (3.3), fashion_mnist, svhn_cropped (3.1), cifar10 (3.5), cifar10-l2 (3.7)."""
+    har (3.1, 3.3), mnist-hidden (that network on MNIST), fashion_mnist, svhn_cropped (3.1), cifar10
+    (3.5), cifar10-l2 (3.7)."""
     parts: tuple[str, ...] | None = None
-    """Any of toy (Figures 3.3 to 3.5), table, cascade, radii (Figure 3.7), estimators (3.19) and
-    costs (3.20); default: the preset's."""
+    """Any of toy (Figures 3.3 to 3.5), table, cascade, radii (Figure 3.7), estimators (3.19), costs
+    (3.20), curves (3.6, 3.12 to 3.14), projections (3.21), stages (3.18), filters (3.9, 3.10),
+    activations (3.11) and slack (3.8); default: the preset's."""
     networks: tuple[str, ...] | None = None
     """Any of small, large, resnet, wide1 to wide16, deep1 to deep3, fc500."""
     eps: tuple[str, ...] | None = None
@@ -59,6 +61,8 @@ class Config:
     reference_dir: Path | None = None
     """Folder of the released code's bounds on MNIST, to compare ours with; test images then come in
     the original order."""
+    har_dir: Path | None = None
+    """Folder of the text files of HAR, for the preset har; see `data.from_har`."""
     data_dir: Path | None = None
     """Folder of prepared TFDS sets (default: the environment variable TFDS_DATA_DIR)."""
     batch_size: int = 100
@@ -99,6 +103,16 @@ def setting(config: Config) -> Setting:
             f"--pretrained-dir and --preset {RELEASED} belong together: the one certifies what the "
             "other holds; to train on MNIST instead, use --preset mnist"
         )
+    if (chosen.dataset == "har") != (config.har_dir is not None):
+        raise ValueError(
+            "--har-dir and --preset har belong together: the one names the folder that the other "
+            "reads; without the files, --preset mnist-hidden trains that network on MNIST"
+        )
+    if is_released and set(chosen.parts) & set(FOLLOWED):
+        raise ValueError(
+            f"--preset {RELEASED} trains nothing, so that there is no training to follow in the "
+            f"parts {', '.join(FOLLOWED)}"
+        )
     trains = {"networks", "epsilons", "samples", "stages"} & given.keys() | changes.keys()
     if is_released and (trains or config.train_limit is not None or config.seeds != (0,)):
         named = ", ".join(sorted(trains)) or "train_limit or seeds"
@@ -135,7 +149,10 @@ def setting(config: Config) -> Setting:
 
 def load(config: Config, chosen: Setting) -> Dataset:
     """The data set: the training images asked for, and all test images."""
-    dataset = data.load(chosen.dataset, data_dir=config.data_dir)
+    if config.har_dir is not None:
+        dataset = data.from_har(config.har_dir)
+    else:
+        dataset = data.load(chosen.dataset, data_dir=config.data_dir)
     if config.reference_dir is not None:
         dataset = released.ordered(dataset, config.reference_dir)
     if config.train_limit is not None:

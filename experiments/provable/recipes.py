@@ -24,12 +24,20 @@ NETWORKS: Mapping[str, Network] = {
     **{f"wide{k}": Network("wong_wide", {"width": k}) for k in (1, 2, 4, 8, 16)},
     **{f"deep{k}": Network("wong_deep", {"depth": k}) for k in (1, 2, 3)},
     "fc500": Network("mlp", {"widths": (500,)}),
+    "signed500": Network("mlp", {"widths": (500,), "mean": (0.5,), "std": (0.5,)}),
 }
-"""The thesis' networks: wide and deep ones with their k, and one hidden layer of 500 units."""
+"""The thesis' networks: wide and deep ones with their k, and one hidden layer of 500 units, that
+takes features of [0, 1] as they are or, signed, as numbers of [-1, 1]."""
 
-PARTS = ("toy", "table", "cascade", "radii", "estimators", "costs")
+PARTS = (
+    *("toy", "table", "cascade", "radii", "estimators", "costs"),
+    *("curves", "projections", "stages", "filters", "activations", "slack"),
+)
 """What a run can make: figures 3.3 to 3.5; tables 3.1, 3.3 and 3.6; tables 3.5 and 3.7; figures
-3.7, 3.19 and 3.20."""
+3.7, 3.19 and 3.20; 3.6 (on other data 3.12 to 3.14), 3.21 and 3.18; 3.9 and 3.10, 3.11 and 3.8."""
+
+FOLLOWED = ("curves", "projections", "stages")
+"""Parts that follow a training of their own."""
 
 METHODS = ("standard", "dual", "projections", "interval")
 """How a network is trained: on clean images, on exact dual bounds, on estimates of them from random
@@ -67,6 +75,12 @@ class Setting:
     """Undecided images to settle by an integer program, of networks of the `main` method."""
     radii: int = 1000
     """Images whose largest certified radius is sought."""
+    watched: int = 500
+    """Images of each split whose losses and errors are followed through training."""
+    projections: tuple[int, ...] = (10, 50)
+    """Numbers of projections of figure 3.21, beside exact bounds."""
+    programs: int = 10
+    """Images whose dual bounds are set beside linear programs."""
     filters: tuple[int, ...] = (8, 16, 32, 64)
     """Filters of the convolutions whose bounds are timed."""
     parts: tuple[str, ...] = ("table", "radii", "estimators")
@@ -149,8 +163,11 @@ PRESETS: Mapping[str, Setting] = {
         stages=2,
         exact=3,
         radii=100,
+        watched=100,
+        projections=(2, 10),
+        programs=5,
         filters=(4, 16),
-        parts=PARTS,
+        parts=("toy", "table", "cascade", "radii", "estimators", "costs"),
     ),
     "mnist": _MNIST,
     "mnist-scaled": _MNIST_SCALED,
@@ -166,6 +183,16 @@ PRESETS: Mapping[str, Setting] = {
         methods=("dual",),
         published={},
         note="table 3.3 of the thesis is this network on HAR",
+    ),
+    "har": dataclasses.replace(
+        _MNIST,
+        dataset="har",
+        recipe=dataclasses.replace(_FIRST, learning_rate=1e-4, ramp=0.0),
+        networks=("signed500",),
+        epsilons=(0.025, 0.05, 0.125, 0.25, 0.5),
+        parts=("table",),
+        published=PUBLISHED["har"],
+        note="features in [0, 1]: radii are half the thesis', whose features span [-1, 1]",
     ),
     "fashion_mnist": dataclasses.replace(
         _MNIST, dataset="fashion_mnist", published=PUBLISHED["fashion_mnist"]
@@ -183,7 +210,8 @@ PRESETS: Mapping[str, Setting] = {
         limit=200,
         exact=3,
         radii=50,
-        parts=("table", "cascade", "radii", "estimators"),
+        parts=("table", "cascade", "radii", "estimators", "filters", "activations"),
+        programs=3,
         note="networks released with the thesis",
     ),
     "cifar10": _CIFAR,

@@ -19,7 +19,7 @@ from jaxrobust.types import Model, ThreatModel, Variables
 
 from ..common.attack_menu import make_threat
 from ..common.runner import AUGMENT, Study, study
-from .published import told
+from .published import told as text
 from .recipes import NETWORKS, Setting
 
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     @property
     def name(self) -> str:
         """To show, and for folders."""
-        return f"{self.network} {told(self.radius)} {self.method}"
+        return f"{self.network} {text(self.radius)} {self.method}"
 
 
 class Subject(NamedTuple):
@@ -107,13 +107,36 @@ class Trainer:
             optimizer = optax.chain(optax.clip_by_global_norm(self.setting.clip), optimizer)
         return dataclasses.replace(shared, model=model, optimizer=optimizer)
 
+    def threat(self, row: Row) -> ThreatModel:
+        """The set that a row is certified on."""
+        return make_threat(self.setting.norm, row.radius)
+
     def train(
         self, row: Row, seed: int, shared: Study, *, stage: int = 0, lessons: Defense
     ) -> Variables:
         """The weights of a row, or of a later stage of its cascade; resumes."""
+        return self.run(row, seed, shared, stage=stage, lessons=lessons).state.variables
+
+    def run(
+        self,
+        row: Row,
+        seed: int,
+        shared: Study,
+        *,
+        stage: int = 0,
+        lessons: Defense,
+        told: str = "",
+        validate: training.Validate | None = None,
+    ) -> training.Run:
+        """A row's training, or that of a later stage of its cascade; resumes.
+
+        Args:
+          told: joins the name of its folder, for what is validated after every epoch.
+        """
         # A network trained on clean images is the same at every radius.
-        named = row.method if row.method == "standard" else f"{told(row.radius)} {row.method}"
+        named = row.method if row.method == "standard" else f"{text(row.radius)} {row.method}"
         name = f"{row.network} {named} seed{seed}" + (f" stage{stage}" if stage else "")
+        name += f" {told}" if told else ""
         setting = self.setting
         held = None if row.method == "standard" else (setting.norm, row.radius, setting.first)
         return training.fit(
@@ -136,8 +159,9 @@ class Trainer:
                 "stage": stage,
             },
             augment=AUGMENT if shared.recipe.augment else None,
+            validate=validate,
             progress=self.progress,
-        ).state.variables
+        )
 
     def subjects(self, seeds: tuple[int, ...]) -> Iterator[Subject]:
         """Every row from every seed; rows of one network share its compiled programs."""
@@ -146,7 +170,7 @@ class Trainer:
         for row in rows(self.setting):
             shared = self.study(models[row.network], row.network, self.dataset)
             lessons = defense(self.setting, row)
-            threat = make_threat(self.setting.norm, row.radius)
+            threat = self.threat(row)
             for seed in seeds:
                 variables = self.train(row, seed, shared, lessons=lessons)
                 yield Subject(row, seed, shared.model, variables, threat, examples)

@@ -18,8 +18,8 @@ class Config:
     part: tuple[Literal["table", "sensitivity", "black-box", "theorem"], ...] | None = None
     """What to run (default: all that there are recipes for; theorem is of digits and mnist)."""
     attacks: tuple[str, ...] | None = None
-    """Columns of the white-box table: fgsm pgd mi-fgsm deepfool cw (the default), lbfgs (by default
-    with the preset paper alone)."""
+    """Columns of the white-box table: fgsm pgd mi-fgsm deepfool deepfool-l2 cw (the default), lbfgs
+    (by default with the preset paper alone)."""
     more_steps: int | None = None
     """A further column of FGSM^k with so many steps (the paper also took 1,000)."""
     weights: tuple[float, ...] | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from jaxrobust import attacks, checks, defenses
-from jaxrobust.types import Attack
+from jaxrobust import attacks, checks, defenses, losses
+from jaxrobust.threats import L2
+from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, ThreatModel
 
 from ..common.defense_menu import mode, stepped
 from ..common.options import distinct
@@ -47,11 +48,29 @@ def _sized(settings: Recipe) -> dict[str, float]:
     return {"step_size": settings.eval_step_size, "steps": settings.eval_steps}
 
 
+class JudgedIn(Attack):
+    """An attack that seeks in a set of its own, and succeeds where its point lies in `threat`."""
+
+    threat: ThreatModel
+    attack: Attack
+
+    def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
+        found = self.attack(key, f, x, y)
+        costs = {"forwards": found.forwards, "backwards": found.backwards}
+        return attacks.judge(f, self.threat, x, y, found.x, losses.margin, **costs)
+
+
+def _deepfool_l2(settings: Recipe) -> Attack:
+    # Its search ends at the nearest misclassified point, whatever the radius of the set.
+    return JudgedIn(threat=settings.threat, attack=attacks.deepfool(L2(1.0)))
+
+
 WHITE_BOX: Mapping[str, tuple[str, Callable[[Recipe], Attack]]] = {
     "fgsm": ("FGSM", lambda r: attacks.fgsm(r.threat)),
     "pgd": ("FGSM^k", lambda r: iterated(r, r.eval_steps)),
     "mi-fgsm": ("MI-FGSM", lambda r: attacks.momentum(r.threat, **_sized(r))),
     "deepfool": ("DeepFool", lambda r: attacks.deepfool(r.threat)),
+    "deepfool-l2": ("DeepFool l2", _deepfool_l2),
     "lbfgs": ("L-BFGS", lambda r: attacks.lbfgs(r.threat)),
     "cw": ("C&W", lambda r: attacks.carlini_wagner_pgd(r.threat, **_sized(r))),
 }

@@ -20,7 +20,8 @@ class Config:
 
     options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
     methods: tuple[str, ...] = tuple(ROWS)
-    """A row each: erm, linf, l2, l1, worst (Worst-PGD), augmented (PGD-Aug), msd."""
+    """A row each: erm, linf, l2, l1, worst (Worst-PGD), augmented (PGD-Aug), msd (from the
+    image), msd_random (from a random point of the union)."""
     attacks: tuple[str, ...] | None = None
     """Any of pgd, fgsm, mim, deepfool, ddn, cw, ead, apgd, noise, salt-and-pepper, pointwise and
     boundary, each in the balls of the thesis' tables (default: the preset's)."""

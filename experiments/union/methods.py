@@ -34,11 +34,12 @@ def _single(norm: str) -> Callable[[Setting], Defense]:
     return lambda s: defenses.adversarial(training_attacks(s)[norm], **mode(s.recipe))
 
 
-def _msd(setting: Setting) -> Defense:
+def _msd(setting: Setting, start: attacks.Start) -> Defense:
     linf, l2, l1 = setting.msd_radii
     threat = Union((Linf(linf), L2(l2), L1(l1)))
     sizes, steps = setting.msd_sizes, setting.msd_steps
-    return defenses.msd(attacks.msd(threat, step_sizes=sizes, steps=steps), **mode(setting.recipe))
+    attack = attacks.msd(threat, step_sizes=sizes, steps=steps, start=start)
+    return defenses.msd(attack, **mode(setting.recipe))
 
 
 ROWS: Mapping[str, Callable[[Setting], Defense]] = {
@@ -48,9 +49,11 @@ ROWS: Mapping[str, Callable[[Setting], Defense]] = {
     "augmented": lambda s: defenses.augmented(
         tuple(training_attacks(s).values()), **mode(s.recipe)
     ),
-    "msd": _msd,
+    "msd": lambda s: _msd(s, attacks.clean),
+    "msd_random": lambda s: _msd(s, attacks.uniform),
 }
-"""None; each norm's own (P_inf, P_2, P_1 in the thesis); Worst-PGD, PGD-Aug and MSD."""
+"""None; each norm's own (P_inf, P_2, P_1 in the thesis); Worst-PGD, PGD-Aug and MSD, from the image
+(Algorithm 9) or from a random point of one of the balls, drawn anew for every image."""
 
 
 def rows_of(names: Sequence[str], setting: Setting) -> list[Method]:

@@ -14,6 +14,7 @@ from jaxrobust.data.batches import (
 )
 from jaxrobust.data.dataset import assemble, load, pseudo_labeled
 from jaxrobust.data.folder import from_folder
+from jaxrobust.data.har import from_har
 from jaxrobust.data.loaders import Loader, stream_of
 from jaxrobust.data.stream import Records, Stream, open_stream
 from jaxrobust.data.synthetic import synthetic
@@ -31,6 +32,7 @@ __all__ = [
     "epoch_batches",
     "from_arrays",
     "from_folder",
+    "from_har",
     "from_npz",
     "load",
     "open_stream",

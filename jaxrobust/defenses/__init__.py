@@ -23,6 +23,7 @@ from jaxrobust.defenses.grad_align import grad_align
 from jaxrobust.defenses.mart import mart
 from jaxrobust.defenses.mixup import mixup
 from jaxrobust.defenses.pairing import alp, clp, noisy_clp
+from jaxrobust.defenses.phased import phased
 from jaxrobust.defenses.trades import binary_trades, trades, trades_attack
 from jaxrobust.defenses.union import augmented, msd, worst
 
@@ -59,6 +60,7 @@ __all__ = [
     "noisy_clp",
     "paired",
     "pgd",
+    "phased",
     "sbeta",
     "trades",
     "trades_attack",

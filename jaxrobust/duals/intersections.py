@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from jaxrobust.duals.concretize import reach, support
 from jaxrobust.duals.rounding import grown, tiny
 from jaxrobust.threats import L1, L2
+from jaxrobust.threats.extremes import price
 from jaxrobust.types import Array, ThreatModel
-
-_HALVINGS = 30
-"""Of the interval that holds the price of the ball's radius."""
 
 
 def support_in_box(threat: ThreatModel, x: Array, direction: Array) -> Array:
@@ -20,7 +17,8 @@ def support_in_box(threat: ThreatModel, x: Array, direction: Array) -> Array:
     With a_i = |radius_i direction_i| and t_i >= 0 how far coordinate i moves in units of its
     radius, at most room_i in the box, the value is max a.t over ||t|| <= 1 and t <= room, and for
     every 0 <= k <= a at most ||k||_* + (a - k).room. The least has k = min(a, price) for L1 and
-    k = min(a, price room) for L2.
+    k = min(a, price room) for L2;
+    whatever the price, that is an upper bound.
 
     Returns:
       The maximum or an upper bound of it, rounding included, a scalar of at least 0.
@@ -34,20 +32,6 @@ def support_in_box(threat: ThreatModel, x: Array, direction: Array) -> Array:
     a = jnp.abs(radius * direction)
     weight = room if isinstance(threat, L2) else jnp.ones_like(a)
 
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        price = 0.5 * (low + high)
-        if isinstance(threat, L2):
-            t = jnp.minimum(a / jnp.maximum(price, tiny(x.dtype)), room)
-            dear = jnp.sum(t * t) > 1
-        else:
-            dear = jnp.sum(jnp.where(a > price, room, 0)) > 1
-        return jnp.where(dear, price, low), jnp.where(dear, high, price)
-
-    # at the top, the ball alone decides
-    top = jnp.max(a) if isinstance(threat, L1) else jnp.sqrt(jnp.sum(a * a))
-    ends = jax.lax.stop_gradient((jnp.zeros_like(top), top))
-    price = jax.lax.stop_gradient(jax.lax.fori_loop(0, _HALVINGS, halve, ends)[1])
-    kept = jnp.minimum(a, price * weight)
+    kept = jnp.minimum(a, price(threat, a, room) * weight)
     inner = threat.dual_norm(kept) + jnp.sum((a - kept) * room)
     return jnp.minimum(plain, grown(inner, 2 * a.size))

@@ -1,5 +1,6 @@
 """Fast adversarial training on a few digits: the command as a user runs it, and its formulas."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from experiments.common import integer_programs
 from experiments.common.clock import clock
 from experiments.common.options import Options
 from experiments.common.rows import BEST_BY, Outcome
-from experiments.fast import methods, plots, tables
+from experiments.fast import methods, perturbations, plots, tables
 from experiments.fast.__main__ import main
 from experiments.fast.config import Config, setting
 from experiments.fast.recipes import RECIPES, SETTINGS
@@ -164,6 +165,38 @@ def history(*robust: float, rate: float = 50.0) -> list[dict]:
 
 def outcome(method: str, seed: int, *robust: float) -> Outcome:
     return Outcome(method, seed, {}, {}, history(*robust), {})
+
+
+def test_perturbations_of_a_linear_classifier_end_at_the_edge_and_those_of_a_bump_do_not():
+    digits = data.load("digits", limit=40)
+    # With one label the attack has one direction: it lowers the score of class 0.
+    one = digits.test._replace(y=np.zeros_like(digits.test.y))
+    digits = dataclasses.replace(digits, test=one)
+    settings = dataclasses.replace(
+        RECIPES["digits", "quick"], epsilon=0.1, eval_step_size=0.02, eval_steps=40
+    )
+
+    def moves(slope):  # of class 1 over class 0, from each pixel
+        def apply(variables, x, *, train, key, axes):
+            score = slope(x.reshape(len(x), -1))
+            return jnp.pad(score[:, None], ((0, 0), (0, 9))), ()
+
+        model = Model(lambda key, x: Variables({}), apply)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(perturbations, "judged_network", lambda *_: model)
+            outcome = Outcome("zero", 0, {}, {}, [], {"last": Variables({})})
+            return perturbations.perturbations(outcome, settings, digits)
+
+    edges = moves(lambda z: jnp.sum(z, axis=-1))
+    x = digits.test.x.astype(np.float32) / 255
+    assert edges.size == np.sum((x >= 0.1) & (x <= 0.9))
+    assert perturbations.edge_share(edges) == 100
+    # Every pixel is pulled to .5 and its steps come back over it: few are far enough for the edge.
+    bump = moves(lambda z: 0.1 * jnp.sum((z - 0.5) ** 2, axis=-1))
+    far = np.abs(x - 0.5)[(x >= 0.1) & (x <= 0.9)]
+    assert 100 * np.mean(far > 0.12) <= perturbations.edge_share(bump)
+    assert perturbations.edge_share(bump) <= 100 * np.mean(far > 0.07) < 90
+    assert perturbations.histogram({"zero": edges, "pgd": bump}).axes[1].get_title() == "pgd"
 
 
 def test_compiling_is_told_from_training():

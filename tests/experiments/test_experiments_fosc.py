@@ -13,7 +13,7 @@ from training.training_cases import linear
 from experiments.common.options import Options
 from experiments.common.per_image import per_image
 from experiments.common.recipes import recipe
-from experiments.fosc import plots
+from experiments.fosc import plots, sweeps
 from experiments.fosc.__main__ import main
 from experiments.fosc.config import Config, checked
 from experiments.fosc.measure import (
@@ -205,6 +205,61 @@ def test_drawings_hold_their_data():
     np.testing.assert_allclose(panel.patches[0].get_data().edges, [0, 0.25, 0.5])
 
 
+def test_rows_of_figure_3_train_with_small_steps_and_with_fgsm_at_first(tmp_path):
+    digits = data.load("digits", limit=64)
+    config = small(tmp_path, methods=("pgd", "pgd_small", "fgsm_pgd"), weak=0.25)
+    rows = rows_of(config, checked(config), digits)
+    assert [row.name for row in rows] == list(config.methods)
+    assert config.weak != Config().weak == pytest.approx(20 / 120)
+    with pytest.raises(ValueError, match="weak"):
+        checked(small(tmp_path, weak=1.5))
+
+
+def test_settings_of_figure_2_are_pgds_of_those_steps():
+    family = sweeps.settings_of((1.0, 0.25), (10, 40))
+    assert [one.name for one in family["size"]] == ["20 steps of 1 eps", "20 steps of 0.25 eps"]
+    assert [one.count for one in family["number"]] == [10, 40]
+    settings = RECIPES["mnist", "paper"]
+    attack = family["number"][1].attack(settings, keep="last").settings
+    assert attack["steps"] == 40
+    assert float(attack["step_size"]) == pytest.approx(0.3 / 6)
+    assert attack["threat"] == Linf(0.3)
+
+
+def test_radii_take_their_steps_along_and_a_run_is_read_at_its_own(tmp_path):
+    settings = RECIPES["digits", "quick"]
+    digits = data.load("digits", limit=64)
+    config = small(tmp_path, methods=("pgd",), model=None)
+    made = sweeps.trained_at(config, settings, digits, (0.1, 0.2))
+    assert [row.name for row in made] == ["pgd at 0.1", "pgd at 0.2"]
+    own = made[0].recipe(settings)
+    assert (own.epsilon, own.step_size) == (0.1, settings.step_size / 2)
+    columns = sweeps.radius_columns(settings, (0.1,))
+    assert float(columns["eps 0.1"].settings["step_size"]) == pytest.approx(0.025)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("default_promotion")
+def test_sweeps_write_their_tables_and_figures(tmp_path):
+    config = small(
+        tmp_path, part=("steps", "radii"), methods=("pgd",), seeds=(0,), epochs=1,
+        sizes=(0.5, 0.25), counts=(10,), radii=("0.1", "0.2"),
+    )  # fmt: skip
+    tables = main(config)
+    assert list(tables) == ["tested_radii", "steps_size", "steps_number", "trained_radii"]
+    # larger balls hold the smaller ones, and more of the same steps are no weaker here
+    (row,) = tables["tested_radii"]
+    assert row["eps 0.1"] >= row["eps 0.2"]
+    (own,) = tables["trained_radii"]
+    # the recipe's radius is the second: the same run by another name
+    assert own["eps 0.2"] == row["eps 0.2"]
+    assert [r["method"] for r in tables["steps_size"]] == [
+        "20 steps of 0.5 eps", "20 steps of 0.25 eps",
+    ]  # fmt: skip
+    names = {"figure4a_radii", "figure4b_radii", "figure2_size", "figure2_number_fosc"}
+    assert names <= {file.stem for file in (tmp_path / "digits-quick").glob("*.png")}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -212,6 +267,9 @@ def test_drawings_hold_their_data():
         ({"methods": ()}, "nothing to run: --methods is empty"),
         ({"part": ("tables",)}, "unknown part 'tables'"),
         ({"methods": ("erm",)}, "add pgd to --methods"),
+        ({"counts": ()}, "nothing to run: --counts is empty"),
+        ({"radii": ("wide",)}, "radii must be a number such as 0.3 or 8/255, got 'wide'"),
+        ({"sizes": (0.0,)}, "sizes must be finite and above 0, got 0"),
         ({"c_max": 0.0}, "c_max must be finite and above 0, got 0"),
         ({"groups": 1}, "groups must be a whole number of at least 2, got 1"),
         ({"groups": 65}, "64 test images do not fill groups=65; use fewer"),

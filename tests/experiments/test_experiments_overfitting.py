@@ -218,6 +218,25 @@ def test_every_part_makes_its_rows(tmp_path, digits):
         own = method.recipe(settings)
         rate = training.schedule(own.schedule, own.learning_rate, 100, own.schedule_options)
         assert float(rate(20)) > 0
+    made, _ = rows_of("trades")
+    assert list(made) == [
+        f"{network}_{rate}"
+        for network in ("mlp", "wong_wide")
+        for rate in ("trades_rate", "standard_rate")
+    ]
+    short, long = (
+        made[f"wong_wide_{rate}"].recipe(settings) for rate in ("trades_rate", "standard_rate")
+    )
+    assert (short.epochs, long.epochs) == (20, 40)
+    assert (short.model_options, long.model) == ({"width": 2}, "wong_wide")
+    # thesis, section 4.3.8: /10 at 75 and 90 of 100 epochs, or at 100 and 150 of 200
+    for own, decays in ((short, (15, 18)), (long, (20, 30))):
+        rate = training.schedule(own.schedule, 1.0, own.epochs, own.schedule_options)
+        for i, at in enumerate(decays):
+            assert float(rate(at - 1)) == pytest.approx(0.1**i)
+            assert float(rate(at + 1)) == pytest.approx(0.1 ** (i + 1))
+    # Names without a number: no family of a hyperparameter to draw.
+    assert curves.hyperparameters([{"method": name} for name in made]) == {}
     made, _ = rows_of("widths", widths=(3,))
     assert made["width 3"].changes == {"model": "wong_wide", "model_options": {"width": 3}}
     made, _ = rows_of("radii", radii=("1/20",))

@@ -29,7 +29,7 @@ from experiments.provable.measure import Run
 from experiments.provable.published import PUBLISHED, told
 from experiments.provable.recipes import PRESETS
 from experiments.provable.subjects import Row, Subject
-from jaxrobust import data, training
+from jaxrobust import data, models, training
 from jaxrobust.data import Split
 from jaxrobust.data.tfds import tfds
 from jaxrobust.threats import Linf
@@ -229,6 +229,8 @@ def test_certified_radii_and_cascade_rules_of_linear_classifiers(tmp_path):
             {"reference_dir": "x"},
             "--reference-dir holds bounds of the networks of --preset mnist-r",
         ),
+        ({"preset": "har"}, "--har-dir and --preset har belong together"),
+        ({"har_dir": "x"}, "--har-dir and --preset har belong together"),
         (
             {"preset": "mnist-released", "pretrained_dir": "x", "epochs": 3},
             "trains nothing, so that epochs changes nothing",
@@ -263,6 +265,37 @@ def test_released_networks_are_found(shared):
     assert (shared / "reference" / released.REFERENCE).is_file()
     for _, stem, _, _, _ in released.CASCADES:
         assert (shared / "pretrained" / f"{stem}.npz").is_file()
+
+
+def test_har_is_read_trained_on_and_certified_in_halved_radii(tmp_path):
+    """On made-up files of the published shape, whose classes lie far apart in a few features."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 96), ("test", 24)):
+        (tmp_path / split).mkdir()
+        y = np.arange(count) % 6
+        x = np.clip(0.1 * draw.normal(size=(count, 561)), -1, 1)
+        x[np.arange(count), y] = 0.9
+        np.savetxt(tmp_path / split / f"X_{split}.txt", x, fmt="%.7e")
+        np.savetxt(tmp_path / split / f"y_{split}.txt", y + 1, fmt="%d")
+    config = Config(
+        preset="har", har_dir=tmp_path, out=tmp_path / "runs", progress=False, eps=("0.025",),
+        methods=("dual",), epochs=40, train_batch_size=16, learning_rate=1e-3, limit=24,
+        certificates=("Wong-Kolter",),
+    )  # fmt: skip
+    assert [r.name for r in subjects.rows(setting(dataclasses.replace(config, methods=None)))] == [
+        "signed500 0.025 standard", "signed500 0.025 dual",
+    ]  # fmt: skip
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        (row,) = main(config)["table"]
+    assert row["Clean"] == 0
+    assert row["Clean"] <= row["fgsm"] <= row["Wong-Kolter"] < 100
+    assert row["in the thesis"].startswith("clean/FGSM/bound 9.20/22.20/22.80")
+    module, options = recipes.NETWORKS["signed500"]
+    network = models.build(module, 6, options)
+    x = jnp.asarray(draw.uniform(size=(2, 561)), jnp.float32)
+    plain = models.build("mlp", 6, {"widths": (500,)})
+    variables = plain.init(jax.random.key(0), x)
+    assert jnp.allclose(network.apply(variables, x), plain.apply(variables, 2 * x - 1), atol=1e-4)
 
 
 TINY = Recipe(
@@ -323,6 +356,47 @@ def test_the_study_writes_tables_and_figures_and_resumes(tmp_path, monkeypatch, 
         assert main(config) == made
         assert [file.read_text() for file in histories] == trained
         assert {f: f.stat().st_mtime_ns for f in folder.glob("**/*.npz")} == saved
+
+
+@pytest.mark.slow
+def test_trainings_are_followed_and_resume(tmp_path, monkeypatch, tiny):
+    small = {"methods": ("dual",), "watched": 16, "projections": (3,), "stages": 2}
+    monkeypatch.setitem(PRESETS, "quick", dataclasses.replace(PRESETS["quick"], **small))
+    config = Config(
+        out=tmp_path, progress=False, train_limit=96, epochs=2,
+        parts=("curves", "projections", "stages"),
+    )  # fmt: skip
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        made = main(config)
+        assert [row["method"] for row in made["curves"]] == ["wide1 0.02 dual"]
+        assert [row["method"] for row in made["projections"]] == ["exact", "k 3"]
+        exact = made["projections"][0]
+        # The same run: what Figure 3.6 shows is the row of exact bounds in Figure 3.21.
+        assert {**exact, "method": ""} == {**made["curves"][0], "method": ""}
+        assert exact["gap"] == pytest.approx(
+            exact["test robust error"] - exact["train robust error"]
+        )
+        folder = tmp_path / "quick" / "first8"
+        names = {"figure6_curves", "figure21_projections", "figure18_stages"}
+        assert names == {file.stem for file in folder.glob("*.png")}
+        histories = sorted((tmp_path / "quick").glob("*/metrics.jsonl"))
+        stages = [h for h in histories if "stage" in h.parent.name]
+        assert len(histories) == len(stages) + 2
+        first = json.loads(stages[0].read_text().splitlines()[-1])
+        # With one stage the cascade is that network: its error on test images, not on its own.
+        watched = json.loads((next(h for h in histories if h.parent.name.endswith("seed0-watched")))
+                             .read_text().splitlines()[-1])  # fmt: skip
+        assert first["cascade error"] == pytest.approx(watched["test robust error"])
+        assert first["stage error"] == pytest.approx(watched["train robust error"])
+        trained = [file.read_text() for file in histories]
+        assert main(config) == made
+        assert [file.read_text() for file in histories] == trained
+
+
+def test_parts_that_train_are_not_of_the_released_networks(tmp_path):
+    config = Config(preset="mnist-released", pretrained_dir=tmp_path, parts=("curves",))
+    with pytest.raises(ValueError, match="no training to follow in the parts curves, projections"):
+        setting(config)
 
 
 @pytest.mark.slow

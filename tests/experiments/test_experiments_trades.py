@@ -1,8 +1,10 @@
 """TRADES' experiments on a few digits: the command as a user runs it, and its formulas."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -201,6 +203,23 @@ def test_recipes_carry_the_papers_settings():
     assert list(columns) == ["FGSM", "FGSM20", "L-BFGS", "FGSM1000"]
     assert columns["FGSM20"].settings["start"] is attacks.clean
     assert DIGITS.steps < DIGITS.eval_steps
+
+
+def test_deepfool_by_l2_succeeds_where_its_point_lies_in_the_linf_ball():
+    """On a linear classifier its move is -f w / |w|^2 (and 2 % more): large where one weight is."""
+    w = np.asarray([3.0, 0.3, 0.3, 0.3])
+    x = np.full(4, 0.5, np.float32)
+    f = lambda z: jnp.stack([jnp.asarray(w, z.dtype) @ (z - 0.5) + 0.5, jnp.zeros(())])  # noqa: E731
+    move = 1.02 * 0.5 * w / (w @ w)
+    for radius, expected in ((1.01 * move.max(), True), (0.99 * move.max(), False)):
+        settings = dataclasses.replace(DIGITS, epsilon=float(radius))
+        columns = white_box(("deepfool", "deepfool-l2"), settings, more_steps=None)
+        found = columns["DeepFool l2"](jax.random.key(0), f, jnp.asarray(x), jnp.int32(0))
+        np.testing.assert_allclose(found.x, x - move, atol=1e-5)
+        assert bool(found.success) is expected
+        assert float(found.norm) == pytest.approx(move.max(), rel=1e-4)
+        # in linf the nearest point is nearer, and every coordinate shares the move
+        assert bool(columns["DeepFool"](jax.random.key(0), f, jnp.asarray(x), jnp.int32(0)).success)
 
 
 @pytest.mark.parametrize(

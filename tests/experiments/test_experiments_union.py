@@ -15,7 +15,7 @@ from experiments.union.config import Config, load, setting
 from experiments.union.methods import ROWS, rows_of, training_attacks
 from experiments.union.recipes import SETTINGS
 from experiments.union.suite import ATTACKS, steepest, suite, worst_cases
-from jaxrobust import attacks, training
+from jaxrobust import attacks, defenses, training
 from jaxrobust.evaluation import AttackReport, Report, Timing, compiled
 from jaxrobust.threats import L1, L2, Linf
 
@@ -189,8 +189,18 @@ def test_settings_carry_the_thesis_numbers():
 
 def test_every_row_has_its_method():
     made = rows_of(tuple(ROWS), SETTINGS["digits", "quick"])
-    assert [method.name for method in made] == ["erm", *NORMS, "worst", "augmented", "msd"]
+    names = ["erm", *NORMS, "worst", "augmented", "msd", "msd_random"]
+    assert [method.name for method in made] == names
     assert not any(method.defense.constrained for method in made)
+
+
+def test_msd_starts_at_the_image_or_at_a_random_point(monkeypatch):
+    made = []
+    monkeypatch.setattr(attacks, "msd", lambda *a, **k: made.append(k["start"]))
+    monkeypatch.setattr(defenses, "msd", lambda attack, **k: None)
+    for name in ("msd", "msd_random"):
+        ROWS[name](SETTINGS["mnist", "paper"])
+    assert made == [attacks.clean, attacks.uniform]
 
 
 def test_the_images_are_the_first_and_options_win(tmp_path):

@@ -118,6 +118,7 @@ MENU: dict[str, Entry] = {
     "msd": Entry(_union, balls=("linf",)),
     "apgd": Entry(_apgd),
     "apgd-t": Entry(lambda t, s: attacks.targeted(_apgd(t, s), loss=losses.targeted_dlr_or_margin)),
+    "frank-wolfe": Entry(lambda t, s: attacks.frank_wolfe(t, steps=1 + s["steps"])),
     "fab": Entry(lambda t, s: attacks.fab(t, steps=s["steps"]), exact=False),
     "square": Entry(lambda t, s: attacks.square(t, queries=10 * s["steps"])),
     "deepfool": Entry(lambda t, s: attacks.deepfool(t, steps=s["steps"]), exact=False),

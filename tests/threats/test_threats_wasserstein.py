@@ -45,16 +45,19 @@ def lp_distance(x: np.ndarray, z: np.ndarray) -> float:
     return found.fun if found.success else np.inf
 
 
-def lp_gain(x: np.ndarray, y: np.ndarray, radius: float) -> float:
-    """The most <y, z - x> over the ball around x without a box."""
+def lp_gain(x: np.ndarray, y: np.ndarray, radius: float, upper: float | None = None) -> float:
+    """The most <y, z - x> per mass over the ball around x, pixels of at most `upper`."""
     mass = np.float64(x).ravel() / np.float64(x).sum()
     flat, arcs = np.float64(y).ravel(), moves()
     rows = np.zeros((mass.size, len(arcs)))
     for k, (i, _, _) in enumerate(arcs):
         rows[i, k] = 1
     gain = [-(flat[j] - flat[i]) for i, j, _ in arcs]
-    spent = [[c for *_, c in arcs]]
-    return -linprog(gain, A_ub=spent, b_ub=[radius], A_eq=rows, b_eq=mass).fun
+    limits, most = [[c for *_, c in arcs]], [radius]
+    if upper is not None:
+        limits += [[float(j == k) for _, j, _ in arcs] for k in range(mass.size)]
+        most += [upper / np.float64(x).sum()] * mass.size
+    return -linprog(gain, A_ub=limits, b_ub=most, A_eq=rows, b_eq=mass).fun
 
 
 PROJECT = jax.jit(jax.vmap(lambda s, x, z: s.project(x, z), in_axes=(None, 0, 0)))
@@ -170,7 +173,8 @@ def test_growing_attack_on_a_linear_model() -> None:
             assert lp_gain(x, w, float(norm) * 1.01) * x.sum() >= -(score + bias)
 
 
-def test_frank_wolfe_attains_the_linear_maximum() -> None:
+@pytest.mark.parametrize("boxed", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_frank_wolfe_attains_the_linear_maximum(boxed: bool) -> None:
     """On a linear model one oracle call is optimal: success exactly where the program says so."""
     w = np.random.default_rng(4).normal(size=SHAPE).astype(np.float32)
     roomy = Wasserstein(0.2, upper=10.0, lam=1e4, cost=COST)
@@ -180,12 +184,33 @@ def test_frank_wolfe_attains_the_linear_maximum() -> None:
     @jax.jit
     def succeeds(x: jax.Array, bias: jax.Array) -> jax.Array:
         f = lambda z: jnp.stack([jnp.zeros((), z.dtype), jnp.sum(z * w) + bias])  # noqa: E731
-        attack = frank_wolfe(roomy, steps=1)
+        attack = frank_wolfe(roomy, steps=1, boxed=boxed)
         return attack(jax.random.key(0), f, x, jnp.int32(0)).success
 
     for share, expected in ((0.95, True), (1.05, False)):
         for x, score, most in zip(X, scores, reach, strict=True):
             assert bool(succeeds(x, np.float32(-score - share * most))) == expected
+
+
+@pytest.mark.slow
+def test_the_oracle_that_knows_the_box_comes_close_to_the_program() -> None:
+    """On images that are black and white in part, where an oracle without a box is far off."""
+    threat = Wasserstein(0.3, cost=COST)
+    best = jax.jit(
+        lambda x, g: (threat.extreme_in_box(x, g), threat.project(x, threat.extreme(x, g)))
+    )
+    for seed in range(4):
+        draw = np.random.default_rng(seed)
+        x = np.clip(draw.uniform(-0.5, 1.5, SHAPE), 0, 1).astype(np.float32)
+        g = draw.normal(size=SHAPE).astype(np.float32)
+        most = lp_gain(x, g, 0.3, 1.0) * x.sum()
+        z, projected = best(x, g)
+        assert bool(threat.contains(jnp.asarray(x), z))
+        gained = float(np.sum(g * (z - x)))
+        assert 0.98 * most <= gained <= most * (1 + 1e-4)
+        assert gained > 1.1 * float(np.sum(g * (projected - x)))
+    x, g = X[1], np.zeros(SHAPE, np.float32)
+    np.testing.assert_allclose(best(x, g)[0], x, atol=1e-5)
 
 
 def test_bad_sets() -> None:

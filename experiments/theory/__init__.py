@@ -1,0 +1,1 @@
+"""The papers' theorems on problems whose answers are known."""
