@@ -74,8 +74,8 @@ def _slice(
     along = axes_of(operation, x, axes) or tuple(range(len(first)))
     strides = [1] * len(first) if steps is None else integers(steps, "steps")
     cuts = [slice(None)] * x.ndim
-    for axis, *cut in zip(along, first, last, strides, strict=True):
-        cuts[axis] = slice(*cut)
+    for axis, start, end, step in zip(along, first, last, strides, strict=True):
+        cuts[axis] = slice(start, end, step)
     return x[tuple(cuts)]
 
 
