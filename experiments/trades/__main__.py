@@ -7,11 +7,12 @@
     python -m experiments.trades --dataset cifar10 --preset paper
 
 Parts: table (white-box, Tables 5 and 8), sensitivity (1 / lambda, Table 4), black-box (Tables 6,
-7, 9, 10, on the table's models) and theorem (a binary task, Table 3). Every attack is judged at the
-recipe's linf radius: DeepFool and L-BFGS seek the nearest misclassified point, L-BFGS and
-deepfool-l2 by its l2 norm, and succeed only where that lies inside the ball, so that they leave
-more accuracy standing than attacks that search the ball. The paper's C&W is of that kind too; cw
-here is PGD on C&W's margin inside the ball. Every run resumes from its folder.
+7, 9, 10, on the table's models), theorem (a binary task, Table 3), and where asked for plane
+(boundaries in the plane, Figure 1). Every attack is judged at the recipe's linf radius: DeepFool
+and L-BFGS seek the nearest misclassified point, L-BFGS and deepfool-l2 by its l2 norm, and succeed
+only where that lies inside the ball, so that they leave more accuracy standing than attacks that
+search the ball. The paper's C&W is of that kind too; cw here is PGD on C&W's margin inside the
+ball. Every run resumes from its folder.
 """
 
 from __future__ import annotations

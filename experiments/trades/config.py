@@ -15,8 +15,9 @@ class Config:
     """Trains TRADES and its baselines and prints natural and robust test accuracies."""
 
     options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
-    part: tuple[Literal["table", "sensitivity", "black-box", "theorem"], ...] | None = None
-    """What to run (default: all that there are recipes for; theorem is of digits and mnist)."""
+    part: tuple[Literal["table", "sensitivity", "black-box", "theorem", "plane"], ...] | None = None
+    """What to run (default: all that there are recipes for; theorem is of digits and mnist), or
+    plane: Figure 1, of points of its own."""
     attacks: tuple[str, ...] | None = None
     """Columns of the white-box table: fgsm pgd mi-fgsm deepfool deepfool-l2 cw (the default), lbfgs
     (by default with the preset paper alone)."""

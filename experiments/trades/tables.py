@@ -15,7 +15,7 @@ from ..common.options import distinct
 from ..common.rows import Judge, Method
 from ..common.runner import judge, run_rows, setup
 from ..common.tables import summarize
-from . import theorem
+from . import plane, theorem
 from .config import Config
 from .methods import FAST, WHITE_BOX, binary_row, iterated, trades_row, white_box
 from .recipes import (
@@ -153,6 +153,23 @@ def bound(config: Config) -> Job:
     return work
 
 
+def figure_1(config: Config) -> Job:
+    """Figure 1: boundaries in the plane, from the first seed."""
+    seed = config.options.seeds[0]
+
+    def work(folder: Path) -> dict[str, Sheet]:
+        dataset = plane.points(seed)
+        found = plane.learned(folder / "plane", seed, dataset)
+        title = (
+            f"{dataset.train.size} points of the plane, linf eps {plane.RADIUS:g}, "
+            f"{plane.EPOCHS} epochs, seed {seed}; errors on them in %"
+        )
+        figure = plane.drawn(found, dataset)
+        return {"plane": Sheet(title, "TRADES, Figure 1", plane.rows(found), figure)}
+
+    return work
+
+
 def jobs(config: Config) -> list[Job]:
     """What to run, every option checked.
 
@@ -166,10 +183,11 @@ def jobs(config: Config) -> list[Job]:
         parts += ("theorem",) if (options.name, options.preset) in THEOREM else ()
     _some("part", parts)
     for part in parts:
-        checks.choice("part", part, ("table", "sensitivity", "black-box", "theorem"))
+        checks.choice("part", part, ("table", "sensitivity", "black-box", "theorem", "plane"))
     made = [models(config, parts)] if {"table", "black-box"} & set(parts) else []
     made += [sensitivity(config)] if "sensitivity" in parts else []
-    return made + ([bound(config)] if "theorem" in parts else [])
+    made += [bound(config)] if "theorem" in parts else []
+    return made + ([figure_1(config)] if "plane" in parts else [])
 
 
 def _some(name: str, values: tuple[Any, ...]) -> None:

@@ -14,7 +14,7 @@ from training.training_cases import linear
 from experiments.common.options import Options
 from experiments.common.per_image import clean_cross_entropy, per_image
 from experiments.common.recipes import DIGITS, recipe
-from experiments.trades import recipes, theorem
+from experiments.trades import plane, recipes, theorem
 from experiments.trades.__main__ import main
 from experiments.trades.config import Config
 from experiments.trades.methods import white_box
@@ -203,6 +203,40 @@ def test_recipes_carry_the_papers_settings():
     assert list(columns) == ["FGSM", "FGSM20", "L-BFGS", "FGSM1000"]
     assert columns["FGSM20"].settings["start"] is attacks.clean
     assert DIGITS.steps < DIGITS.eval_steps
+
+
+def test_points_of_the_plane_can_be_parted_and_are_drawn_with_their_balls(tmp_path):
+    made = plane.points(3, count=16)
+    x, y = made.train
+    far = np.abs(x[:, None] - x[None]).max(axis=-1)
+    assert far[y[:, None] != y[None]].min() > 2.2 * plane.RADIUS
+    assert set(y.tolist()) == {0, 1}
+    above = x[:, 1] > 0.5 + 0.25 * np.sin(2 * np.pi * x[:, 0])
+    np.testing.assert_array_equal(above, y == 1)
+    line = np.linspace(0, 1, plane.SIDE)
+    scores = np.broadcast_to(line[:, None] - 0.5, (plane.SIDE, plane.SIDE))
+    found = {"natural": plane.Learned(0.0, 25.0, scores), "TRADES": plane.Learned(5.0, 10, scores)}
+    assert plane.rows(found)[0] == {
+        "method": "natural", "natural error": 0.0, "robust error": 25.0,
+    }  # fmt: skip
+    left, right = plane.drawn(found, made).axes
+    assert len(left.patches) == len(right.patches) == 16
+    assert right.get_title() == "TRADES: natural error 5 %, robust 10 %"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("default_promotion")
+def test_the_plane_is_learned_and_judged_on_its_points(tmp_path):
+    made = plane.points(0, count=24)
+    found = plane.learned(tmp_path, 0, made, epochs=150)
+    assert list(found) == ["natural", "TRADES"]
+    for one in found.values():
+        assert one.natural <= one.robust
+        assert one.natural < 20
+        # the drawing and the error are of the same network
+        column, row = (np.rint(made.train.x * (plane.SIDE - 1)).astype(int)).T
+        drawn = one.scores[row, column] > 0
+        assert 100 * np.mean(drawn != (made.train.y == 1)) <= one.natural + 9
 
 
 def test_deepfool_by_l2_succeeds_where_its_point_lies_in_the_linf_ball():
