@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def from_onnx(
       duals.verify(model.logits_fn(variables), x, y, threats.Linf(0.03))
     """
     with checks.extra("onnx"):
-        import onnx
+        onnx = importlib.import_module("onnx")
     path = Path(path)
     graph, opset = _graph(onnx, path)
     numbers = _numbers(onnx, path, graph)
