@@ -102,6 +102,7 @@ def test_impossible_settings() -> None:
         salt_and_pepper(Linf(0.1, upper=np.inf))
 
 
+@pytest.mark.slow
 def test_noise_cannot_be_scaled_by_moves_of_mass() -> None:
     x = jnp.linspace(0.2, 0.8, 16).reshape(4, 4)
     for name in ("gaussian_noise", "uniform_noise"):

@@ -22,6 +22,7 @@ def test_uniform_draws_a_member_of_a_union_whatever_its_size() -> None:
     assert far.max() == pytest.approx(0.4, abs=0.01)
 
 
+@pytest.mark.slow
 def test_uniform_keeps_the_mass_and_the_cost_of_a_wasserstein_set() -> None:
     x = jax.random.uniform(jax.random.key(0), (4, 5))
     threat = Wasserstein(0.1)

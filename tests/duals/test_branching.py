@@ -253,7 +253,7 @@ def lost_violations(seed, apply=network):
     return far, shrunk
 
 
-@pytest.mark.parametrize("apply", [network, bent])
+@pytest.mark.parametrize("apply", [network, pytest.param(bent, marks=pytest.mark.slow)])
 def test_tightened_boxes_hold_every_violation(apply):
     found = [lost_violations(seed, apply) for seed in range(3)]
     assert max(far for far, _ in found) <= 0

@@ -26,7 +26,7 @@ def smooth(parameters, x):
     return cases.mlp((jnp.tanh, jax.nn.sigmoid), parameters)(x)
 
 
-@pytest.mark.parametrize("apply", [network, bent])
+@pytest.mark.parametrize("apply", [network, pytest.param(bent, marks=pytest.mark.slow)])
 def test_decisions_are_those_of_integer_programs(apply):
     for seed in (0, 2):
         f = partial(seed, apply=apply)
@@ -148,6 +148,7 @@ def test_corners_hold_the_set(dtype):
     assert np.all(most - least >= (high - low) - 8 * np.finfo(dtype).eps)
 
 
+@pytest.mark.slow
 def test_sizes_of_batches_and_other_numbers():
     """The same verdicts, and one program for each size."""
     seen = {}
@@ -164,6 +165,7 @@ def test_sizes_of_batches_and_other_numbers():
     assert all("unknown" not in found[0] for found in seen.values())
 
 
+@pytest.mark.slow
 def test_inputs_are_halved_where_they_are_few():
     f, x = partial(0), example(0)
     y = int(jnp.argmax(f(x)))
@@ -175,7 +177,11 @@ def test_inputs_are_halved_where_they_are_few():
     assert input_splits.bounded._cache_size() == before
     # a member that is a box is halved, the other split by units
     assert duals.verify(f, x, y, Union((Linf(0.01), L1(0.01))), batch_size=8).status == "verified"
+
+
+def test_refusals():
+    f, x = partial(0), example(0)
     with pytest.raises(ValueError, match="halves boxes, and L2 is none"):
-        duals.verify(f, x, y, L2(0.1), split="inputs")
+        duals.verify(f, x, 0, L2(0.1), split="inputs")
     with pytest.raises(ValueError, match="unknown split 'input'"):
-        duals.verify(f, x, y, Linf(0.1), split="input")
+        duals.verify(f, x, 0, Linf(0.1), split="input")

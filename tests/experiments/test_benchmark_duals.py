@@ -74,6 +74,7 @@ def test_our_sides_agree_and_say_what_they_prove(target, certified):
     assert np.mean(sides["jaxrobust, best of 3"][1]) > np.mean(found)
 
 
+@pytest.mark.slow
 def test_pytorch_has_the_same_bound(target, certified):
     torch = pytest.importorskip("torch")
     _, sides = certified

@@ -128,6 +128,7 @@ def test_steepest_step_gains_what_the_linear_program_gains() -> None:
         assert gain <= float(dual) * (1 + 1e-5)
 
 
+@pytest.mark.slow
 def test_resuming_is_projecting() -> None:
     def both(x: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         first, state = resume(SETS, x, 0.9 * z + 0.1 * x, opening(SETS, x))
@@ -143,6 +144,7 @@ def test_resuming_is_projecting() -> None:
     assert state == ()
 
 
+@pytest.mark.slow
 def test_radii_map_and_zero_is_the_identity() -> None:
     stack = Wasserstein(jnp.array([0.0, 0.1, 0.3]), lam=200.0, cost=COST)
     points = jax.jit(jax.vmap(lambda s: s.project(X[1], TARGETS[1])))(stack)
