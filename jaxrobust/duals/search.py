@@ -21,8 +21,6 @@ TIGHTENINGS = 8
 """How often at most the boxes of the whole region are bounded anew before it is split."""
 PROBES = 64
 """Units whose boxes are bounded at a time."""
-PROBE_STEPS = 10
-"""Of the ascent of each of their bounds."""
 ROUNDS = 10
 """How often the ascent goes on where nothing is left to split."""
 
@@ -78,14 +76,12 @@ class Search:
         domain, units, low = Domain(*region), self.free, found.lower
         # from here on, bounds above 0 say that there is no violation, and nothing of values above 0
         self.frontier.proved = min(self.frontier.proved, 0.0)
-        for turn in range(TIGHTENINGS):
+        for _ in range(TIGHTENINGS):
             bends = self.root.bends
-            # most regions are closed by where the ascent starts
-            steps = jnp.asarray(PROBE_STEPS if turn else 0, jnp.int32)
             for start in range(0, len(units), PROBES):
                 chunk = units[start : start + PROBES]
                 chunk = np.pad(chunk, (0, PROBES - len(chunk)), mode="edge")
-                domain, bends = tighten(*self.problem, self.root, domain, found.duals, chunk, steps)
+                domain, bends = tighten(*self.problem, self.root, domain, found.duals, chunk)
             domain = jax.tree.map(np.asarray, domain)
             if np.any(domain.lower > domain.upper):
                 self.frontier.visited += 1
@@ -96,7 +92,7 @@ class Search:
             before, found = found.lower, jax.tree.map(lambda v: np.asarray(v)[0], better)
             units = np.flatnonzero(bends)
             # a twentieth of the gap is what splitting a unit would gain
-            if found.lower > 0 or not len(units) or (turn and found.lower < 0.95 * before):
+            if found.lower > 0 or not len(units) or found.lower < 0.95 * before:
                 break
         changed = (domain.lower > self.region.lower) | (domain.upper < self.region.upper)
         splits = {
