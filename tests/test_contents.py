@@ -209,6 +209,7 @@ print(json.dumps(contents(everything()), sort_keys=True))
 """
 
 
+@pytest.mark.slow
 def test_other_sessions_and_other_devices_say_the_same() -> None:
     here = Path(__file__).resolve().parent
     found = set()

@@ -125,6 +125,7 @@ def test_decisions_of_other_balls_are_those_of_a_grid(threat):
         check_decisions(f, x, rows, np.asarray(exact), threat, apart=1e-2, off=5e-3)
 
 
+@pytest.mark.slow
 def test_clauses_hold_where_one_of_their_rows_does():
     """Each row of a clause is negative somewhere, yet never all of them at once."""
     sizes, threat, clauses = (2, 6, 3), Linf(0.4), np.array([0, 1, 0, 1], np.int32)
@@ -251,7 +252,8 @@ def lost_violations(seed, apply=network):
     return far, shrunk
 
 
-@pytest.mark.parametrize("apply", [network, pytest.param(bent, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("apply", [network, bent])
 def test_tightened_boxes_hold_every_violation(apply):
     found = [lost_violations(seed, apply) for seed in range(3)]
     assert max(far for far, _ in found) <= 0
@@ -360,7 +362,7 @@ def test_a_point_that_only_the_bound_believes_in_is_no_witness(monkeypatch):
     assert verify(f, x, int(jnp.argmax(f(x))), Linf(0.01)).status == "verified"
 
 
-@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 64])
 def test_the_size_of_batches_changes_no_verdict(batch_size):
     for seed in range(4):
         f, x = partial(seed), example(seed)

@@ -105,7 +105,7 @@ POINT = st.tuples(*[QUARTERS] * (INPUTS + OUTPUTS))
 
 
 @given(st.data(), st.lists(FORMULA, min_size=1, max_size=3), st.lists(POINT, min_size=20))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_what_is_read_is_what_is_written(
     tmp_path_factory: pytest.TempPathFactory, data: Any, formulas: list, points: list
 ) -> None:

@@ -67,6 +67,7 @@ def test_the_command_trains_and_judges(tmp_path):
     assert (tmp_path / "digits-quick" / "free-seed1" / "metrics.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_a_judge_sees_last_and_best_epochs_and_a_suite_of_few_images(tmp_path, small):
     digits = data.load("digits", limit=64, validation=32)
     settings = dataclasses.replace(small, validation=32)

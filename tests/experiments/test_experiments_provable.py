@@ -267,6 +267,7 @@ def test_released_networks_are_found(shared):
         assert (shared / "pretrained" / f"{stem}.npz").is_file()
 
 
+@pytest.mark.slow
 def test_har_is_read_trained_on_and_certified_in_halved_radii(tmp_path):
     """On made-up files of the published shape, whose classes lie far apart in a few features."""
     draw = np.random.default_rng(0)
