@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"devices", "pytree"},
     {"types"},
-    {"checks", "files", "float_bisection", "fingerprint", "processes", "signals"},
+    {"checks", "files", "float_bisection", "fingerprint", "hoisting", "processes", "signals"},
     {"archive", "contents", "lagrangian", "locks", "losses"},
     {"sinkhorn"},
     {"threats"},

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import checks
+from jaxrobust.hoisting import hoisted
 from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, PyTree, Scalar
 
 Box = tuple[Scalar, Scalar]
@@ -99,6 +100,9 @@ def side_by_side(
     Args:
       own: which of the attack's numbers are by row, from `per_example`.
     """
+    if axis_name is None:  # else it may speak to the other examples, whom it meets below only
+        _, x, *_ = rows
+        f = hoisted(f, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
     if own is None:
         return jax.vmap(lambda k, *example: attack(k, f, *example), axis_name=axis_name)(*rows)
     run = jax.vmap(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrobust import checks
 from jaxrobust.models.convolution import Conv
-from jaxrobust.models.layers import as_logits, dense, flatten, he_fan_out, prepare
+from jaxrobust.models.layers import as_logits, dense, flatten, he_fan_out, prepare, relu
 from jaxrobust.types import Array
 
 ConvSpec = tuple[int, int, int]
@@ -46,10 +46,10 @@ class ConvNet(nn.Module):
                 kernel_init=he_fan_out,
                 name=f"conv{index}",
             )
-            x = nn.relu(conv(x))
+            x = relu(conv(x))
         x = flatten(x)
         for index, width in enumerate(self.widths, 1):
-            x = nn.relu(dense(width, self.dtype, f"dense{index}")(x))
+            x = relu(dense(width, self.dtype, f"dense{index}")(x))
         return as_logits(dense(self.num_classes, self.dtype, f"dense{len(self.widths) + 1}")(x))
 
 

@@ -30,6 +30,11 @@ def parameter_dtype(dtype: Any) -> Any:
     return dtype if jnp.finfo(dtype).bits > 32 else jnp.float32
 
 
+def along_channels(values: Array, ndim: int = 4) -> Array:
+    """`values` `[C]` along the last of `ndim` axes, where they multiply or join an image."""
+    return values.reshape((1,) * (ndim - 1) + (-1,))
+
+
 def _pads(x: Array, kernel: Array, strides: _Pair, padding: Padding) -> _Pads:
     if isinstance(padding, str):
         first, second = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
@@ -151,16 +156,23 @@ class Conv(nn.Module):
     kernel_init: Callable[..., Array] = nn.initializers.lecun_normal()
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Convolves `x` `[B, H, W, C]` and adds the bias."""
+    def __call__(self, x: Array, affine: tuple[Array, Array] | None = None) -> Array:
+        """Convolves `x` `[B, H, W, C]` and adds the bias.
+
+        `affine`, scale and offset `[features]`, is applied to the result by way of kernel and
+        bias.
+        """
         stored = parameter_dtype(self.dtype)
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, stored)
+        kernel, bias = self.param("kernel", self.kernel_init, shape, stored), None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), stored)
+        if affine is not None:
+            scale, offset = affine
+            kernel = kernel * along_channels(scale)
+            bias = offset if bias is None else bias * scale + offset
         strides = (self.strides, self.strides)
         y = convolve(
             x.astype(self.dtype), kernel.astype(self.dtype), strides=strides, padding=self.padding
         )
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,), stored)
-            y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
-        return y
+        return y if bias is None else y + along_channels(bias.astype(self.dtype))

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrobust.models.convolution import Conv
-from jaxrobust.models.layers import as_logits, dense, flatten, max_pool, prepare
+from jaxrobust.models.layers import as_logits, dense, flatten, max_pool, prepare, relu
 from jaxrobust.types import Array
 
 
@@ -32,8 +32,8 @@ class DaleMnist(nn.Module):
         x = prepare(x, self.mean, self.std, self.dtype)
         for index, features in enumerate((32, 64), 1):
             conv = Conv(features, padding="VALID", dtype=self.dtype, name=f"conv{index}")
-            x = nn.relu(conv(x))
+            x = relu(conv(x))
         x = nn.Dropout(0.25, deterministic=not train)(max_pool(x))
-        x = nn.relu(dense(128, self.dtype, "dense1")(flatten(x)))
+        x = relu(dense(128, self.dtype, "dense1")(flatten(x)))
         x = nn.Dropout(0.5, deterministic=not train)(x)
         return as_logits(dense(self.num_classes, self.dtype, "dense2")(x))

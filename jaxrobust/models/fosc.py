@@ -8,7 +8,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrobust.models.convolution import Conv
-from jaxrobust.models.layers import as_logits, batch_norm, dense, flatten, max_pool, prepare
+from jaxrobust.models.layers import (
+    as_logits,
+    dense,
+    flatten,
+    max_pool,
+    norm_layer,
+    normalized,
+    prepare,
+    relu,
+)
 from jaxrobust.types import Array
 
 
@@ -43,12 +52,10 @@ class FoscCNN(nn.Module):
                     kernel_init=nn.initializers.he_normal(),
                     name=f"block{b}_conv{c}",
                 )
-                x = batch_norm(
-                    conv(x), train=train, axes=self.axes, dtype=self.dtype, name=f"block{b}_norm{c}"
-                )
-                x = nn.relu(x)
+                norm = norm_layer(self.axes, self.dtype, f"block{b}_norm{c}")
+                x = relu(normalized(conv, norm, x, train=train))
             x = max_pool(x)
-        x = nn.relu(dense(self.width, self.dtype, "dense1")(flatten(x)))
+        x = relu(dense(self.width, self.dtype, "dense1")(flatten(x)))
         return as_logits(dense(self.num_classes, self.dtype, "dense2")(x))
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrobust.models.convolution import Conv, parameter_dtype
+from jaxrobust.models.convolution import Conv, along_channels, parameter_dtype
 from jaxrobust.types import Array, Key
 
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -70,16 +70,32 @@ def max_pool(x: Array) -> Array:
     return lax.max(lax.max(corners[0], corners[1]), lax.max(corners[2], corners[3]))
 
 
-def batch_norm(x: Array, *, train: bool, axes: tuple[str, ...], dtype: Any, name: str) -> Array:
-    """Batch normalization with PyTorch's constants; called inside a compact linen method.
+@jax.custom_jvp
+def relu(x: Array) -> Array:
+    """`max(x, 0)`, whose derivative is read off the value.
+
+    As `jax.nn.relu`, whose derivative asks for the argument again: on a GPU that makes another
+    pass compute once more what came before, a normalization for example.
+    """
+    return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (tangent,) = primals, tangents
+    y = relu(x)
+    return y, jnp.where(y > 0, tangent, jnp.zeros_like(tangent))
+
+
+def norm_layer(axes: tuple[str, ...], dtype: Any, name: str) -> nn.BatchNorm:
+    """Batch normalization with PyTorch's constants, in at least float32.
 
     In training mode statistics are means over all axes but the last and over the mapped axes
-    named in `axes`. Computed in at least float32, returned in `dtype`. Known deviation from
-    PyTorch: the running variance averages the biased batch variance.
+    named in `axes`. Known deviation from PyTorch: the running variance averages the biased batch
+    variance.
     """
     stored = parameter_dtype(dtype)
-    norm = nn.BatchNorm(
-        use_running_average=not train,
+    return nn.BatchNorm(
         momentum=0.9,
         epsilon=1e-5,
         dtype=stored,
@@ -89,7 +105,35 @@ def batch_norm(x: Array, *, train: bool, axes: tuple[str, ...], dtype: Any, name
         force_float32_reductions=False,
         name=name,
     )
-    return norm(x.astype(stored)).astype(dtype)
+
+
+def batch_norm(norm: nn.BatchNorm, x: Array, *, train: bool) -> Array:
+    """`x` `[..., C]` normalized by `norm`, in the dtype of `x`; inside a compact linen method."""
+    wide = x.astype(norm.dtype)
+    if train or norm.is_initializing():
+        return norm(wide, use_running_average=not train).astype(x.dtype)
+    scale, offset = (along_channels(a, x.ndim) for a in _affine(norm))
+    return (wide * scale + offset).astype(x.dtype)
+
+
+def _affine(norm: nn.BatchNorm) -> tuple[Array, Array]:
+    """Scale and offset `[C]` of a normalization by running statistics.
+
+    They depend on the variables alone, so that attacks compute them once (see `hoisting`).
+    """
+    learned, running = norm.variables["params"], norm.variables["batch_stats"]
+    scale = learned["scale"] * lax.rsqrt(running["var"] + norm.epsilon)
+    return scale, learned["bias"] - running["mean"] * scale
+
+
+def normalized(conv: Conv, norm: nn.BatchNorm, x: Array, *, train: bool) -> Array:
+    """A convolution, then a normalization; inside a compact linen method.
+
+    In evaluation mode they are one convolution, which saves a pass over the image.
+    """
+    if train or norm.is_initializing():
+        return batch_norm(norm, conv(x), train=train)
+    return conv(x, _affine(norm))
 
 
 def conv_norm(
@@ -103,7 +147,7 @@ def conv_norm(
     axes: tuple[str, ...],
     dtype: Any,
 ) -> Array:
-    """A square convolution without bias, then `batch_norm`; for compact linen methods."""
+    """A square convolution, then batch normalization, as `normalized`."""
     conv = Conv(
         features,
         (side, side),
@@ -114,7 +158,7 @@ def conv_norm(
         kernel_init=he_fan_out,
         name=f"{name}_conv",
     )
-    return batch_norm(conv(x), train=train, axes=axes, dtype=dtype, name=f"{name}_norm")
+    return normalized(conv, norm_layer(axes, dtype, f"{name}_norm"), x, train=train)
 
 
 def dense(

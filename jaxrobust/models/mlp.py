@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrobust.models.layers import as_logits, dense, flatten, prepare
+from jaxrobust.models.layers import as_logits, dense, flatten, prepare, relu
 from jaxrobust.types import Array
 
 
@@ -29,5 +29,5 @@ class MLP(nn.Module):
         """Logits; the same in both modes."""
         x = flatten(prepare(x, self.mean, self.std, self.dtype))
         for index, width in enumerate(self.widths, 1):
-            x = nn.relu(dense(width, self.dtype, f"dense{index}")(x))
+            x = relu(dense(width, self.dtype, f"dense{index}")(x))
         return as_logits(dense(self.num_classes, self.dtype, f"dense{len(self.widths) + 1}")(x))

@@ -14,14 +14,17 @@ from jaxrobust.models.layers import (
     batch_norm,
     dense,
     he_fan_out,
+    norm_layer,
+    normalized,
     prepare,
+    relu,
     torch_bias,
     torch_uniform,
 )
 from jaxrobust.types import Array
 
 SHORTCUTS = ("activated", "raw")
-ACTIVATIONS = {"relu": nn.relu, "silu": nn.silu}
+ACTIVATIONS = {"relu": relu, "silu": nn.silu}
 PADDINGS = ("symmetric", "same")
 INITIALIZATIONS = {"he": he_fan_out, "torch": torch_uniform}
 """Initializations of convolutions."""
@@ -74,7 +77,7 @@ class PreActResNet(nn.Module):
         """Logits; `train` normalizes by the batch's statistics and renews the running ones."""
         kernel_init = INITIALIZATIONS[self.initialization]
 
-        def conv(x: Array, features: int, side: int, stride: int, name: str) -> Array:
+        def conv(features: int, side: int, stride: int, name: str) -> Conv:
             return Conv(
                 features,
                 (side, side),
@@ -84,25 +87,27 @@ class PreActResNet(nn.Module):
                 dtype=self.dtype,
                 kernel_init=kernel_init,
                 name=name,
-            )(x)
+            )
 
-        def activate(x: Array, name: str) -> Array:
-            x = batch_norm(x, train=train, axes=self.axes, dtype=self.dtype, name=name)
-            return ACTIVATIONS[self.activation](x)
+        def norm(name: str) -> nn.BatchNorm:
+            return norm_layer(self.axes, self.dtype, name)
+
+        activation = ACTIVATIONS[self.activation]
 
         x = prepare(x, self.mean, self.std, self.dtype)
-        x = conv(x, self.stem, 3, 1, "stem_conv")
+        x = conv(self.stem, 3, 1, "stem_conv")(x)
         for s, features in enumerate(self.features, 1):
             for b in range(1, self.blocks + 1):
                 name, stride = f"stage{s}_block{b}", 2 if s > 1 and b == 1 else 1
-                h = activate(x, f"{name}_norm1")
+                h = activation(batch_norm(norm(f"{name}_norm1"), x, train=train))
                 if stride != 1 or x.shape[-1] != features:
                     seen = h if self.shortcut == "activated" else x
-                    x = conv(seen, features, self.shortcut_side, stride, f"{name}_shortcut")
-                h = conv(h, features, 3, stride, f"{name}_conv1")
-                x = x + conv(activate(h, f"{name}_norm2"), features, 3, 1, f"{name}_conv2")
+                    x = conv(features, self.shortcut_side, stride, f"{name}_shortcut")(seen)
+                first = conv(features, 3, stride, f"{name}_conv1")
+                h = activation(normalized(first, norm(f"{name}_norm2"), h, train=train))
+                x = x + conv(features, 3, 1, f"{name}_conv2")(h)
         if self.final_norm:
-            x = activate(x, "final_norm")
+            x = activation(batch_norm(norm("final_norm"), x, train=train))
         own = {}
         if self.initialization == "torch":
             own = {"kernel_init": kernel_init, "bias_init": torch_bias(x.shape[-1])}

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrobust.models.layers import as_logits, conv_norm, dense, prepare
+from jaxrobust.models.layers import as_logits, conv_norm, dense, prepare, relu
 from jaxrobust.types import Array
 
 
@@ -38,13 +38,13 @@ class ResNet(nn.Module):
 
         step = functools.partial(conv_norm, train=train, axes=self.axes, dtype=self.dtype)
         x = prepare(x, self.mean, self.std, self.dtype)
-        x = nn.relu(step(x, self.features[0], 3, 1, "stem"))
+        x = relu(step(x, self.features[0], 3, 1, "stem"))
         for s, features in enumerate(self.features, 1):
             for b in range(1, self.blocks + 1):
                 name, stride = f"stage{s}_block{b}", 2 if s > 1 and b == 1 else 1
-                h = nn.relu(step(x, features, 3, stride, f"{name}_first"))
+                h = relu(step(x, features, 3, stride, f"{name}_first"))
                 h = step(h, features, 3, 1, f"{name}_second")
                 if stride != 1 or x.shape[-1] != features:
                     x = step(x, features, 1, stride, f"{name}_shortcut")
-                x = nn.relu(h + x)
+                x = relu(h + x)
         return as_logits(dense(self.num_classes, self.dtype, "dense")(x.mean((1, 2))))

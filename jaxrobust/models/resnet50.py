@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrobust.models.layers import as_logits, conv_norm, dense, prepare
+from jaxrobust.models.layers import as_logits, conv_norm, dense, prepare, relu
 from jaxrobust.types import Array
 
 EXPANSION = 4
@@ -43,17 +43,17 @@ class ResNet50(nn.Module):
 
         step = functools.partial(conv_norm, train=train, axes=self.axes, dtype=self.dtype)
         x = prepare(x, self.mean, self.std, self.dtype)
-        x = overlapping_max_pool(nn.relu(step(x, self.width, 7, 2, "stem")))
+        x = overlapping_max_pool(relu(step(x, self.width, 7, 2, "stem")))
         for s, count in enumerate(self.blocks, 1):
             features = self.width * 2 ** (s - 1)
             for b in range(1, count + 1):
                 name, stride = f"stage{s}_block{b}", 2 if s > 1 and b == 1 else 1
-                h = nn.relu(step(x, features, 1, 1, f"{name}_first"))
-                h = nn.relu(step(h, features, 3, stride, f"{name}_second"))
+                h = relu(step(x, features, 1, 1, f"{name}_first"))
+                h = relu(step(h, features, 3, stride, f"{name}_second"))
                 h = step(h, EXPANSION * features, 1, 1, f"{name}_third")
                 if b == 1:
                     x = step(x, EXPANSION * features, 1, stride, f"{name}_shortcut")
-                x = nn.relu(h + x)
+                x = relu(h + x)
         return as_logits(dense(self.num_classes, self.dtype, "dense")(x.mean((1, 2))))
 
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrobust.models.convolution import Conv
-from jaxrobust.models.layers import as_logits, dense, flatten, max_pool, prepare
+from jaxrobust.models.layers import as_logits, dense, flatten, max_pool, prepare, relu
 from jaxrobust.types import Array
 
 
@@ -41,11 +41,11 @@ class TradesSmall(nn.Module):
                 kernel_init=nn.initializers.he_normal(),
                 name=f"conv{index}",
             )
-            x = nn.relu(conv(x))
+            x = relu(conv(x))
             if index % 2 == 0:
                 x = max_pool(x)
-        x = nn.relu(dense(200, self.dtype, "dense1")(flatten(x)))
+        x = relu(dense(200, self.dtype, "dense1")(flatten(x)))
         x = nn.Dropout(0.5, deterministic=not train)(x)
-        x = nn.relu(dense(200, self.dtype, "dense2")(x))
+        x = relu(dense(200, self.dtype, "dense2")(x))
         last = dense(self.num_classes, self.dtype, "dense3", nn.initializers.zeros)
         return as_logits(last(x))

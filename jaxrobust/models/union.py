@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrobust.models.convolution import Conv
-from jaxrobust.models.layers import as_logits, dense, flatten, max_pool, prepare
+from jaxrobust.models.layers import as_logits, dense, flatten, max_pool, prepare, relu
 from jaxrobust.types import Array
 
 
@@ -32,6 +32,6 @@ class UnionMnist(nn.Module):
         x = prepare(x, self.mean, self.std, self.dtype)
         for index, features in enumerate((32, 64), 1):
             conv = Conv(features, (5, 5), padding=2, dtype=self.dtype, name=f"conv{index}")
-            x = max_pool(nn.relu(conv(x)))
-        x = nn.relu(dense(1024, self.dtype, "dense1")(flatten(x)))
+            x = max_pool(relu(conv(x)))
+        x = relu(dense(1024, self.dtype, "dense1")(flatten(x)))
         return as_logits(dense(self.num_classes, self.dtype, "dense2")(x))

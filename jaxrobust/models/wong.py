@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrobust import checks
 from jaxrobust.models.convnet import ConvNet, ConvSpec
 from jaxrobust.models.convolution import Conv
-from jaxrobust.models.layers import as_logits, dense, flatten, he_fan_out, prepare
+from jaxrobust.models.layers import as_logits, dense, flatten, he_fan_out, prepare, relu
 from jaxrobust.types import Array
 
 
@@ -88,12 +88,12 @@ class WongResNet(nn.Module):
             )(x)
 
         x = prepare(x, self.mean, self.std, self.dtype)
-        x = nn.relu(conv(x, self.features[0], 3, 1, 1, "stem"))
+        x = relu(conv(x, self.features[0], 3, 1, 1, "stem"))
         for index, features in enumerate(self.features, 1):
             first, skip, stride = (3, 1, 1) if x.shape[-1] == features else (4, 2, 2)
             name = f"block{index}"
-            h = nn.relu(conv(x, features, first, stride, 1, f"{name}_conv1"))
+            h = relu(conv(x, features, first, stride, 1, f"{name}_conv1"))
             h = conv(h, features, 3, 1, 1, f"{name}_conv2")
-            x = nn.relu(h + conv(x, features, skip, stride, 0, f"{name}_skip"))
-        x = nn.relu(dense(self.width, self.dtype, "dense1")(flatten(x)))
+            x = relu(h + conv(x, features, skip, stride, 0, f"{name}_skip"))
+        x = relu(dense(self.width, self.dtype, "dense1")(flatten(x)))
         return as_logits(dense(self.num_classes, self.dtype, "dense2")(x))
