@@ -44,13 +44,15 @@ class Config:
     """
 
     attacks: tuple[str, ...] = ("pgd", "apgd", "ddn", "cw")
-    """Any of pgd, apgd, ddn, cw, fab, square, autoattack."""
+    """Any of pgd, apgd, apgdt, ddn, cw, fab, square, autoattack."""
     images: int = 200
     """Test images attacked."""
     batch_size: int = 500
     """Images at a time, on every side."""
     run: Annotated[Run, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Run)
     seed: int = 0
+    memory: bool = True
+    """Measure peak memory too, by one more call of every side that is not timed."""
     settings: Settings = dataclasses.field(default_factory=Settings)
     """Settings of the attacks."""
 
@@ -92,6 +94,8 @@ def main(config: Config) -> list[dict[str, Any]]:
             seed=config.seed,
         )
         timings, failed = measure([mine, *others], config.run.repeats)
+        if config.memory:
+            timings = [metered(t) for t in timings]
         timings = marked(timings, config.images)
         remarks = notes(timings, [*skipped, *failed])
         heading = f"{called}; {about}" + (f". {remarks}" if remarks else "")
@@ -128,6 +132,13 @@ def describe(
         f"a side, matrix products at {rates} GFLOP/s, jax {jax.__version__}"
         + (f", torch {version('torch')}" if "PyTorch" in peaks else "")
     )
+
+
+def metered(timing: Timing) -> Timing:
+    """The timing with the memory, in MB, that a warm call takes at its peak."""
+    used = timing.entrant.meter(timing.entrant.run)
+    figures = {**timing.figures, "peak MB": None if used is None else used / 1e6}
+    return timing._replace(figures=figures)
 
 
 def marked(timings: Sequence[Timing], images: int) -> list[Timing]:

@@ -13,6 +13,7 @@ from jaxrobust import attacks, losses
 from jaxrobust.evaluation import Report, accuracy, evaluate
 from jaxrobust.types import Array, Attack, AttackResult, Key, PyTree, ThreatModel
 
+from . import memory
 from .subject import Subject
 from .timing import Entrant
 
@@ -86,7 +87,7 @@ def ours(
         costs = {side: float(getattr(whole, side).mean()) for side in ("forwards", "backwards")}
         return {**verdict(whole.x), **costs}
 
-    return Entrant(name, run, figures)
+    return Entrant(name, run, figures, meter=memory.ours())
 
 
 def _suite(
@@ -123,4 +124,4 @@ def _suite(
         }
         return {**verdict(points), **costs}
 
-    return Entrant(name, run, figures)
+    return Entrant(name, run, figures, meter=memory.ours())

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from . import torch_apgd, torch_autoattack, torch_fab, torch_square
 from .peers import Make, Peer
 from .settings import Settings
 from .twin import Perturb, Tensor, Twin
@@ -102,6 +103,24 @@ def _standard(package: Any, twin: Twin, settings: Settings) -> Perturb:
     )
 
 
+def _authors(make: Callable[[Twin, Settings], Any], *, whole: bool = False) -> tuple[Peer, Peer]:
+    """The algorithm of the authors' AutoAttack, as written here, and on a compiled network."""
+
+    def build(twin: Twin, settings: Settings) -> Any:
+        return make(torch_autoattack.compiled(twin), settings)
+
+    return (
+        Peer("authors' algorithm in PyTorch", "torch", make, whole=whole),
+        Peer(
+            "authors' algorithm, compiled network, PyTorch",
+            "torch",
+            build,
+            device="cuda",
+            whole=whole,
+        ),
+    )
+
+
 _NO_CONSTANT = "does not search the constant"
 _LINE_SEARCH = "several passes a step, for a line search"
 _OTHER_SUITE = "another suite, without APGD-T and FAB-T"
@@ -149,6 +168,7 @@ PEERS: Mapping[str, tuple[Peer, ...]] = {
         ),
     ),
     "apgd": (
+        *_authors(torch_apgd.apgd_ce),
         Peer(
             "torchattacks",
             TORCHATTACKS,
@@ -175,6 +195,18 @@ PEERS: Mapping[str, tuple[Peer, ...]] = {
             note="last iterate",
         ),
     ),
+    "apgdt": (
+        *_authors(torch_apgd.apgd_t),
+        Peer(
+            "torchattacks",
+            TORCHATTACKS,
+            _torchattacks(
+                lambda package, twin, s: package.APGDT(
+                    twin.network, eps=s.epsilon, steps=s.steps, n_classes=twin.classes, seed=0
+                )
+            ),
+        ),
+    ),
     "ddn": (
         Peer("foolbox", FOOLBOX, _foolbox(lambda attacks, s: attacks.DDNAttack(steps=s.steps).run)),
     ),
@@ -191,6 +223,7 @@ PEERS: Mapping[str, tuple[Peer, ...]] = {
         Peer("ART", ART, None, note=_LINE_SEARCH),
     ),
     "fab": (
+        *_authors(torch_fab.fab_t),
         Peer(
             "torchattacks",
             TORCHATTACKS,
@@ -206,6 +239,7 @@ PEERS: Mapping[str, tuple[Peer, ...]] = {
         ),
     ),
     "square": (
+        *_authors(torch_square.square),
         Peer(
             "torchattacks",
             TORCHATTACKS,
@@ -217,6 +251,7 @@ PEERS: Mapping[str, tuple[Peer, ...]] = {
         ),
     ),
     "autoattack": (
+        *_authors(torch_autoattack.suite, whole=True),
         Peer("torchattacks parts", TORCHATTACKS, _torchattacks(_standard)),
         Peer(
             "torchattacks.AutoAttack",

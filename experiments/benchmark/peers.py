@@ -5,20 +5,23 @@ Nothing is imported before it is known to be installed: the benchmark runs witho
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import memory
 from .judging import Judge
 from .settings import Settings
 from .subject import Subject
 from .timing import Entrant, Skipped
-from .twin import Perturb, Twin, runner
+from .twin import Twin, runner
 
-Make = Callable[[Twin, Settings], Perturb]
+Make = Callable[[Twin, Settings], Any]
+"""Makes a `Perturb`, or where `Peer.whole` the same with a batch size as a third argument."""
 
 
 class Peer(NamedTuple):
@@ -30,6 +33,10 @@ class Peer(NamedTuple):
     """None: it has no such attack, for the reason in `note`."""
     same: bool = True
     note: str = ""
+    device: str | None = None
+    """The one kind of device, "cpu" or "cuda", that it is for; None: any."""
+    whole: bool = False
+    """Takes all images at once and splits them into batches by itself, as suites do."""
 
     @property
     def label(self) -> str:
@@ -71,17 +78,25 @@ def entrants(
         if reason is not None:
             skipped.append(Skipped(peer.name, reason))
             continue
+        here = next(twin.network.parameters()).device.type
+        if peer.device not in (None, here):
+            skipped.append(Skipped(peer.name, f"for {peer.device} alone, and this is the {here}"))
+            continue
         try:
             perturb = peer.make(twin, settings)
         except ImportError as error:
             skipped.append(Skipped(peer.label, f"does not import: {error}"))
             continue
-        run = runner(perturb, twin, subject, batch=batch, seed=seed)
+        size = batch
+        if peer.whole:
+            perturb, size = functools.partial(perturb, batch=batch), len(subject.x)
+        run = runner(perturb, twin, subject, batch=size, seed=seed)
 
         def figures(points: np.ndarray) -> dict[str, float | None]:
             # Of the call just made: `run` counts anew.
             passes = twin.seen[0] / len(points)
             return {**judge(points), "forwards": passes, "backwards": None}
 
-        ready.append(Entrant(peer.label, run, figures, peer.same, peer.note))
+        meter = memory.torch_cuda if here == "cuda" else memory.host
+        ready.append(Entrant(peer.label, run, figures, peer.same, peer.note, meter))
     return ready, skipped

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxrobust import attacks
+from jaxrobust import attacks, losses
 from jaxrobust.threats import L2, Linf
 from jaxrobust.types import Attack
 
-ATTACKS = ("pgd", "apgd", "ddn", "cw", "fab", "square", "autoattack")
+ATTACKS = ("pgd", "apgd", "apgdt", "ddn", "cw", "fab", "square", "autoattack")
 MINIMUM_NORM = ("ddn", "cw")
 """Attacks that search the least perturbation; the radius only says which of them count."""
 
@@ -43,6 +43,7 @@ def title(name: str, settings: Settings) -> str:
     return {
         "pgd": f"PGD-{settings.pgd_steps}",
         "apgd": f"APGD-CE ({settings.steps})",
+        "apgdt": f"APGD-T ({settings.steps})",
         "ddn": f"DDN ({settings.steps})",
         "cw": f"C&W l2 ({settings.searches} x {settings.cw_steps})",
         "fab": f"FAB-T ({settings.steps})",
@@ -59,6 +60,11 @@ def ours(name: str, settings: Settings) -> dict[str, Attack]:
     make = {
         "pgd": lambda: attacks.pgd(linf, step_size=settings.step_size, steps=settings.pgd_steps),
         "apgd": lambda: attacks.apgd(linf, steps=settings.steps),
+        "apgdt": lambda: attacks.targeted(
+            attacks.apgd(linf, steps=settings.steps),
+            loss=losses.targeted_dlr_or_margin,
+            targets=9,
+        ),
         "ddn": lambda: attacks.ddn(l2, steps=settings.steps),
         "cw": lambda: attacks.carlini_wagner(
             l2,

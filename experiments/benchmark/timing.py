@@ -10,6 +10,8 @@ import numpy as np
 
 from jaxrobust import checks
 
+from . import memory
+
 
 class Entrant(NamedTuple):
     """One implementation of the job, ready to run."""
@@ -22,6 +24,8 @@ class Entrant(NamedTuple):
     same: bool = True
     """Does the same work as ours. An entrant that does not is shown beside, out of the ratio."""
     note: str = ""
+    meter: memory.Meter = memory.host
+    """How to tell what memory a call takes."""
 
 
 class Skipped(NamedTuple):
