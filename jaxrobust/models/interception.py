@@ -20,7 +20,9 @@ class Seen(NamedTuple):
 
 @contextlib.contextmanager
 def training_pass(axes: tuple[str, ...] | None) -> Iterator[Seen]:
-    """In its context every `nn.BatchNorm` averages over the mapped axes, and over no others.
+    """In its context normalizations average over the mapped axes, and over no others.
+
+    These are every `nn.BatchNorm`, and the layers of every module with a field `axes`.
 
     Args:
       axes: None leaves the layers as they are.
@@ -35,17 +37,21 @@ def training_pass(axes: tuple[str, ...] | None) -> Iterator[Seen]:
             seen.averaged.append(layer.path)  # statistics of the weights: the same everywhere
         if isinstance(layer, nn.Dropout) and layer.rate:
             seen.training.append(not _mode(layer, "deterministic", args, kwargs))
-        if not isinstance(layer, nn.BatchNorm):
+        if isinstance(layer, nn.BatchNorm):
+            field, none = "axis_name", None
+            seen.training.append(not _mode(layer, "use_running_average", args, kwargs))
+        elif hasattr(layer, "axes"):
+            field, none = "axes", ()
+        else:
             return call(*args, **kwargs)
         seen.averaged.append(layer.path)
-        seen.training.append(not _mode(layer, "use_running_average", args, kwargs))
-        held = layer.axis_name
+        held = getattr(layer, field)
         # A frozen dataclass, bound for this pass: a clone would be a second layer of its name.
-        object.__setattr__(layer, "axis_name", held if axes is None else axes or None)
+        object.__setattr__(layer, field, held if axes is None else axes or none)
         try:
             return call(*args, **kwargs)
         finally:
-            object.__setattr__(layer, "axis_name", held)
+            object.__setattr__(layer, field, held)
 
     with nn.intercept_methods(intercept):
         yield seen
