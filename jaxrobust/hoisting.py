@@ -70,8 +70,7 @@ class _Plan:
             if len(known) == len(given) and not equation.effects:
                 origin = (operation, given) if operation.inflates else None
                 results = [_Known(value, origin) for value in operation.run(*known)]
-            elif equation.primitive.name in _CALLS and any(np.ndim(value) for value in known):
-                inner = equation.params["jaxpr"]
+            elif (inner := _entered(equation, known)) is not None:
                 results = self.walk(inner.jaxpr, inner.consts, list(map(read, equation.invars)))
             else:
                 results = self.postpone(operation, given)
@@ -100,6 +99,14 @@ class _Plan:
         for operation, given in self.steps:
             values += operation.run(*map(read, given))
         return [read(operand) for operand in results]
+
+
+def _entered(equation: core.JaxprEqn, known: list[Any]) -> core.ClosedJaxpr | None:
+    """What a call runs, where it uses known values that are more than scalars."""
+    if equation.primitive.name not in _CALLS:
+        return None
+    inner = equation.params["jaxpr"]
+    return inner if any(np.ndim(value) for value in (*known, *inner.consts)) else None
 
 
 def _alone(equation: core.JaxprEqn, names: list[Any], jaxpr: core.Jaxpr) -> _Operation:
