@@ -11,22 +11,22 @@ from pathlib import Path
 import jax
 import jaxlib.version
 
-LIMIT = 2**30
+LIMIT = 2**29
 """Bytes above which the folder loses the programs that were not used for the longest time."""
 
 ALARMED = (0, 9), (0, 10, 2)
 """Versions of jaxlib from the first to before the second call every program that they load on a
-processor with AVX-512 a danger, in lines of 2 kB, as they take hints of tuning for instructions
-(github.com/jax-ml/jax/issues/38445)."""
+processor with AVX-512 a danger, in two lines of 2 kB each, as they take hints of tuning for
+instructions (github.com/jax-ml/jax/issues/38445)."""
 
 
 def keep_programs() -> None:
     """Has JAX keep the programs it compiles from here on in `cache_folder()`.
 
-    Those that took a second or more, by JAX's default. Several commands may share the folder: JAX's
-    key to a program holds the versions, the flags and the processor. What the user has set in JAX
-    stays: another folder, limits, or `JAX_ENABLE_COMPILATION_CACHE=0` for none. Where the folder
-    cannot be written, a line on stderr says so, and nothing is kept.
+    Those that took a second or more, by JAX's default. Several commands may share the folder, and
+    several machines: JAX's key to a program holds the versions, the flags and the processor. What
+    the user has set in JAX stays: another folder, or `JAX_ENABLE_COMPILATION_CACHE=0` for none.
+    Where the folder cannot be written, a line on stderr says so, and nothing is kept.
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return

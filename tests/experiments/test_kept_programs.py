@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
+import jaxlib.version
 import pytest
 
 from experiments.common import kept_programs
-from experiments.common.kept_programs import cache_folder, drop_old, keep_programs
+from experiments.common.kept_programs import ALARMED, cache_folder, drop_old, keep_programs
 
+NONE = (0, 0), (0, 0)
 ROOT = Path(kept_programs.__file__).parents[2]
 COMMAND = """
 import dataclasses, sys
@@ -49,8 +51,7 @@ def ran(changed: Mapping[str, str | None]) -> tuple[list[str], str]:
 
 
 @pytest.mark.skipif(
-    kept_programs.ALARMED[0] <= kept_programs.jaxlib.version.__version_info__ < (0, 10, 2),
-    reason="nothing is kept with this jaxlib",
+    ALARMED[0] <= jaxlib.version.__version_info__ < ALARMED[1], reason="this jaxlib keeps none"
 )
 def test_the_next_command_finds_the_programs(tmp_path: Path) -> None:
     folder = tmp_path / "jaxrobust" / "xla"
@@ -63,6 +64,17 @@ def test_the_next_command_finds_the_programs(tmp_path: Path) -> None:
     assert second == [first[1], "0", str(folder)]
     assert told == ""  # JAX's words on instructions that the processor lacks, among others
     assert folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.slow
+def test_a_program_half_written_is_compiled_anew(tmp_path: Path) -> None:
+    home = {"XDG_CACHE_HOME": str(tmp_path)}
+    first, _ = ran(home)
+    for entry in (tmp_path / "jaxrobust" / "xla").glob("*-cache"):
+        entry.write_bytes(entry.read_bytes()[: entry.stat().st_size // 2])
+    again, told = ran(home)
+    assert again == first
+    assert "Error reading persistent compilation cache entry" in told
 
 
 def test_what_the_user_set_stays(tmp_path: Path) -> None:
@@ -84,6 +96,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert told.count("\n") == 1
 
 
+@pytest.fixture
+def unset() -> Iterator[None]:
+    """JAX without a folder, as users have it."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.usefixtures("unset")
 def test_no_home_is_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -91,15 +113,25 @@ def test_no_home_is_one_line_too(
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(kept_programs, "cache_folder", homeless)
-    monkeypatch.setattr(kept_programs, "ALARMED", ((0, 0), (0, 0)))
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", None)
-    try:
-        keep_programs()
-        assert jax.config.jax_compilation_cache_dir is None
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
-    assert "Could not determine home" in capsys.readouterr().err
+    monkeypatch.setattr(kept_programs, "ALARMED", NONE)
+    keep_programs()
+    assert jax.config.jax_compilation_cache_dir is None
+    told = capsys.readouterr().err
+    assert "are not kept for the next time: Could not determine home directory.;" in told
+
+
+@pytest.mark.usefixtures("unset")
+def test_versions_with_false_alarms_keep_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_programs, "cache_folder", lambda: tmp_path)
+    version = jaxlib.version.__version_info__
+    monkeypatch.setattr(kept_programs, "ALARMED", (version, (99,)))
+    keep_programs()
+    assert jax.config.jax_compilation_cache_dir is None
+    monkeypatch.setattr(kept_programs, "ALARMED", ((0, 0), version))
+    keep_programs()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path)
 
 
 def test_the_library_sets_nothing() -> None:
