@@ -8,6 +8,7 @@ jaxrobust dale --seeds 0               the same, where the package is installed
 from __future__ import annotations
 
 import ast
+import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     before, sys.argv = sys.argv, [sys.argv[0], *named[1:]]
     try:
         runpy.run_module(f"{PACKAGE}.{named[0]}", run_name="__main__", alter_sys=True)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "jaxrobust", "experiments") or os.environ.get("JAXROBUST_TRACEBACK"):
+            raise
+        mend = 'pip install "jaxrobust[experiments]"'
+        print(f"error: the commands need the package {missing}: {mend}", file=sys.stderr)
+        sys.exit(2)
     finally:
         sys.argv = before
 

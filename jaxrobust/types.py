@@ -63,7 +63,7 @@ class ThreatModel(Protocol):
         ...
 
     def dual_norm(self, gradient: Array) -> Array:
-        """max <gradient, d> over the unit ball of the threat's norm."""
+        """max `<gradient, d>` over the unit ball of the threat's norm."""
         ...
 
     def size(self, x: Array, z: Array) -> Array:

@@ -137,7 +137,7 @@ def test_a_command_has_the_options_that_a_page_gives_it(
     module, *arguments = shlex.split(command)
     parsed = []
 
-    def parse(main: object, config: Any, description: str | None) -> None:
+    def parse(main: object, config: Any, description: str | None, *, kept: bool = True) -> None:
         options, unknown = tyro.cli(config, args=arguments, return_unknown_args=True)
         assert not unknown
         parsed.append(options)

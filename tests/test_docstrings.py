@@ -1,15 +1,18 @@
 """Docstrings of public functions tell their arguments one a line, and no argument they have not."""
 
+import ast
 import contextlib
 import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import flax.linen as nn
 import optax
 import pytest
 
+import jaxrobust
 from jaxrobust.defenses import Defense
 from jaxrobust.lagrangian import Multiplier
 from jaxrobust.types import Attack, Model
@@ -32,6 +35,9 @@ def public(package: str) -> Iterator[Callable]:
 FUNCTIONS = {f"{p}.{f.__name__}": f for p in PACKAGES for f in public(p)}
 
 
+PACKAGE = Path(jaxrobust.__file__).parent
+SOURCES = sorted(PACKAGE.glob("**/*.py"))
+
 MADE = (Attack, Defense, Model, Multiplier, nn.Module, optax.GradientTransformation)
 """What functions make of their arguments, told by their first sentence."""
 
@@ -50,6 +56,45 @@ def section(function: Callable, title: str) -> str:
     doc = inspect.getdoc(function) or ""
     found = re.search(rf"^{title}:\n(.*?)(?=^\S|\Z)", doc, re.M | re.S)
     return found[1] if found else ""
+
+
+TAG = re.compile(r"<(/?[a-zA-Z][^<>@ ]*( [^<>]*)?|!--.*?--)>", re.S)
+ITALICS = re.compile(
+    r"(?<!\*)\*(?![\s*])[^*]*?(?<![\s*])\*(?!\*)|(?<!\w)_(?![\s_])[^_]*?(?<![\s_])_(?!\w)"
+)
+
+
+def prose(docstring: str) -> Iterator[str]:
+    """The paragraphs that Markdown reads, without `code`."""
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+        formula = all(line.startswith("    ") for line in paragraph.splitlines())
+        if not formula and not paragraph.startswith("Example:"):
+            yield re.sub(r"`[^`]*`", "", paragraph)
+
+
+def test_prose_tells_formulas_from_tags_and_italics() -> None:
+    assert TAG.search("that maximizes <gradient, z>")
+    assert not TAG.search("z <- z + 1 where a < b and c > d")
+    assert ITALICS.search("x *and* y")
+    assert ITALICS.search("as _run_ does")
+    assert not ITALICS.search("2 * x * y_1 + z_2, **bold**")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_markdown_takes_no_formula_for_a_tag_or_italics(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = [
+        node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        # What a module is about is not on the site; what a package is, is.
+        and (node is not tree.body[0] or path.name == "__init__.py")
+    ]
+    for paragraph in (part for text in texts for part in prose(text)):
+        assert not TAG.search(paragraph), paragraph
+        assert not ITALICS.search(paragraph), paragraph
 
 
 def test_there_is_something_to_look_at() -> None:

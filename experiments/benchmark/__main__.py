@@ -34,4 +34,6 @@ def main(options: Any) -> Any:
 
 if __name__ == "__main__":
     defaults = {name: config() for name, (config, _) in COMMANDS.items()}
-    command_line(main, tyro.extras.subcommand_type_from_defaults(defaults), __doc__)
+    command = tyro.extras.subcommand_type_from_defaults(defaults)
+    # Its tables say how long compiling took.
+    command_line(main, command, __doc__, kept=False)

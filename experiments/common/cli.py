@@ -15,15 +15,20 @@ import tyro
 
 from jaxrobust import training
 
+from .kept_programs import keep_programs
+
 MISTAKES = (ValueError, OSError, FloatingPointError, ModuleNotFoundError, training.CheckpointError)
 """What a user can mend, and the message says how."""
 
 
-def command_line(main: Callable[[Any], Any], config: type, description: str | None) -> None:
+def command_line(
+    main: Callable[[Any], Any], config: type, description: str | None, *, kept: bool = True
+) -> None:
     """Runs `main` on the options of the command line; a user's mistake ends in one line, status 2.
 
     So does Ctrl-C, status 130; training and evaluation see it, and SIGTERM, by themselves.
-    `JAXROBUST_TRACEBACK=1` shows where it was raised.
+    `JAXROBUST_TRACEBACK=1` shows where it was raised. The programs that it compiles are `kept` for
+    the next command (`keep_programs`); not by one that times compiling.
     """
     # The package's name, as it is called, and not the place of its file.
     study = getattr(sys.modules["__main__"], "__package__", None) or ""
@@ -35,6 +40,8 @@ def command_line(main: Callable[[Any], Any], config: type, description: str | No
     if unknown:
         print(f"error: {_unknown(unknown[0], config)}", file=sys.stderr)
         sys.exit(2)
+    if kept:
+        keep_programs()
     try:
         main(options)
     except MISTAKES as error:

@@ -14,7 +14,8 @@ class Clock(NamedTuple):
     steady: float
     """What its steps take once compiled."""
     other: float
-    """The rest of what was measured: compiling, for the first run of its program."""
+    """The rest of what was measured: for the first run of its program, compiling it, or loading it
+    where an earlier command kept it."""
     rate: float
     """Images a second."""
 

@@ -67,7 +67,7 @@ def deepfool(threat: BoxedBall, *, steps: int = 50, overshoot: Scalar = 0.02) ->
     costs 2 forward and K backward passes; an example stops on its own. Not meant to be
     differentiated.
 
-    Differences from the paper: each move is the shortest one *inside the pixel box* (the paper
+    Differences from the paper: each move is the shortest one inside the pixel box (the paper
     has no box, and clipping its moves would fall short of the boundary), and boundaries are
     linearized at the overshot point, as the released code does.
 

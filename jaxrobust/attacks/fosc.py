@@ -12,7 +12,7 @@ from jaxrobust.types import Array, LogitsFn, Loss, ThreatModel
 
 
 def fosc(threat: ThreatModel, x: Array, z: Array, gradient: Array) -> Array:
-    """c(z) = max over the ball around `x` of <z' - z, g> = radius ||g||_dual - <z - x, g>.
+    """c(z) = max over the ball around `x` of `<z' - z, g>` = radius ||g||_dual - `<z - x, g>`.
 
     0 when `z` is a first-order stationary maximizer over the ball, larger when it is not; never
     negative (up to rounding) inside the ball. FOSC (Wang et al. 2019), eq. 4; any norm. Measured
@@ -38,7 +38,7 @@ def fosc(threat: ThreatModel, x: Array, z: Array, gradient: Array) -> Array:
 def fosc_box(threat: Linf, x: Array, z: Array, gradient: Array) -> Array:
     """`fosc` over ball and pixel box for a linf threat: 0 also where the box stops the ascent.
 
-    max over z' in [max(x - r, lower), min(x + r, upper)] of <z' - z, g>, coordinate by coordinate.
+    max over z' in [max(x - r, lower), min(x + r, upper)] of `<z' - z, g>`, by coordinates.
 
     Args:
       threat: the ball around `x` and the pixel box.

@@ -58,7 +58,7 @@ class FrankWolfe(Attack):
 def frank_wolfe(
     threat: Known, *, steps: int = 40, loss: Loss = losses.margin, boxed: bool = True
 ) -> FrankWolfe:
-    """Frank-Wolfe ascent: z <- z + 2 / (k + 2) (s - z), s the best point of the set for <g, s>.
+    """Frank-Wolfe ascent: z <- z + 2 / (k + 2) (s - z), s the best point of the set for `<g, s>`.
 
     Every iterate is an average of points of the set, and none needs to be projected. For `Linf`,
     `L2` and `L1` the oracle is exact over the ball in its pixel box (`threats.extreme`). For

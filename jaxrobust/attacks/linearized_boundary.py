@@ -67,7 +67,7 @@ def nearest(f: LogitsFn, threat: BoxedBall, y: Array) -> Linearize:
 
 
 def shortest_move(threat: BoxedBall, z: Array, w: Array, change: Array) -> Array:
-    """The move d of least norm with <w, d> = change and z + d in the pixel box, in exact form.
+    """The move d of least norm with `<w, d>` = change and z + d in the pixel box, in exact form.
 
     FAB's projection onto a hyperplane and the box (Croce & Hein 2020, arXiv:1907.02044), in the
     norm of `threat`, whose radius plays no role. Where no point of the box is on the hyperplane,

@@ -44,7 +44,7 @@ class Reading(Protocol):
         ...
 
     def farthest(self, where: Region, direction: Array) -> Array:
-        """max <direction, x' - x> over the ball, of a split direction."""
+        """max `<direction, x' - x>` over the ball, of a split direction."""
         ...
 
 

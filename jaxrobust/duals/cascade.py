@@ -42,7 +42,8 @@ from jaxrobust.devices import Device
 from jaxrobust.duals.certificates import Certificate, certify
 from jaxrobust.duals.relaxed_network import METHODS
 from jaxrobust.duals.trace import logits_of
-from jaxrobust.types import Array, LogitsFn, Model, ThreatModel, Variables
+from jaxrobust.models.coercion import ModelLike, as_fixed
+from jaxrobust.types import Array, LogitsFn, Model, PyTree, ThreatModel
 
 RULES = ("published", "strict", "unanimous")
 """What makes a cascade's label count as certified; see the module."""
@@ -202,8 +203,8 @@ def _own(
 
 
 def uncertified(
-    model: Model,
-    variables: Variables,
+    model: ModelLike,
+    variables: PyTree,
     split: Split,
     threat: ThreatModel,
     *,
@@ -220,8 +221,9 @@ def uncertified(
     or other parameters do not recompile.
 
     Args:
-      model: the stage.
-      variables: its parameters and statistics.
+      model: the stage; see `models.as_model`.
+      variables: its numbers, None for a function or module that holds its own; see
+        `models.as_variables`.
       split: the data, N examples.
       threat: the set around every example, as in `certify`.
       batch_size: the number of examples that are bounded at a time.
@@ -232,9 +234,11 @@ def uncertified(
       is not certified.
 
     Raises:
-      ValueError: an empty split, `batch_size` below 1, or as `certify`.
+      ValueError: an empty split, `batch_size` below 1, or as `certify` and `models.as_variables`.
+      TypeError: no model, or no variables; the message says what to pass.
     """
     checks.at_least("batch_size", batch_size, 1)
+    model, variables = as_fixed(model, variables)
     devices = tuple(jax.local_devices())
     rows = -(-min(batch_size, split.size) // len(devices)) * len(devices)
     index, mask = (np.asarray(a) for a in padded_batches(split.size, rows))
@@ -253,7 +257,7 @@ def _program(
 ) -> Callable[..., Array]:
     """`run(variables, threat, images [B, ...]) -> certified [B]`, compiled over the devices."""
 
-    def run(variables: Variables, threat: ThreatModel, images: Array) -> Array:
+    def run(variables: PyTree, threat: ThreatModel, images: Array) -> Array:
         f = model.logits_fn(variables)
 
         def one(x: Array) -> Array:

@@ -48,7 +48,7 @@ def reach(threat: Any, x: Array, *, boxed: bool) -> tuple[Array, Array]:
 
 
 def support(threat: ThreatModel, x: Array, direction: Array, *, boxed: bool = False) -> Array:
-    """max <direction, z - x> over the threat set around `x`: eps times the dual norm.
+    """max `<direction, z - x>` over the threat set around `x`: eps times the dual norm.
 
     Raised by what rounding can take away (`rounding`), for the set whose numbers are those of
     `x`'s dtype. Differentiable almost everywhere.

@@ -44,7 +44,7 @@ _HALVINGS = 24
 
 
 class Cut(NamedTuple):
-    """The points x + d with <slope, d> <= most, all violations of a subdomain among them."""
+    """The points x + d with `<slope, d>` <= most, all violations of a subdomain among them."""
 
     slope: Array
     most: Array
@@ -130,7 +130,7 @@ def _cut(
 
 
 def _support_behind(where: Region, cut: Cut, direction: Array) -> tuple[Array, ...]:
-    """Terms that add up to at least the largest <direction, d> of the set behind the cut."""
+    """Terms that add up to at least the largest `<direction, d>` of the set behind the cut."""
 
     def rise(price: Array) -> Array:
         return support_in_box(where.threat, where.x, direction - price * cut.slope)

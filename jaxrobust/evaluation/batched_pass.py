@@ -19,7 +19,7 @@ from jaxrobust.data import padded_batches
 from jaxrobust.devices import Device
 from jaxrobust.evaluation import compiled
 from jaxrobust.evaluation.report import Timing
-from jaxrobust.models import ModelLike, as_model, as_variables
+from jaxrobust.models.coercion import ModelLike, as_fixed
 from jaxrobust.threats.covering import warn_of_covering
 from jaxrobust.types import (
     Array,
@@ -30,7 +30,6 @@ from jaxrobust.types import (
     LogitsFn,
     Model,
     PyTree,
-    Variables,
 )
 
 AttackLike = Attack | Callable[[Key, LogitsFn, Array, Array], AttackResult]
@@ -84,11 +83,7 @@ def prepare(
 ) -> Job:
     """Checks everything that can be known before compiling; arguments and errors of `evaluate`."""
     checks.at_least("batch_size", batch_size, 1)
-    made = as_model(model)
-    variables = as_variables(made, variables)
-    # Without its initial values: an NNX or Equinox module's differ from call to call, and its
-    # program need not.
-    made = made._replace(init=_no_init)
+    made, variables = as_fixed(model, variables)
     x, y = (np.asarray(part) for part in examples)
     attacks = list(attacks)
     for attack in attacks:
@@ -125,10 +120,6 @@ def prepare(
     # Labels take the width of `jnp.arange`, with which losses compare them.
     y = y.astype(jax.dtypes.canonicalize_dtype(np.int64))
     return Job(made, mesh, placed, x, y, index, mask)
-
-
-def _no_init(key: Key, x: Array) -> Variables:
-    raise NotImplementedError("an evaluation draws no parameters")
 
 
 def restricted(job: Job, kept: np.ndarray) -> Job:

@@ -15,7 +15,7 @@ from jaxrobust.models.functions import from_function
 from jaxrobust.models.linen import PARAMS, from_collections, from_linen
 from jaxrobust.models.nnx import from_nnx
 from jaxrobust.models.remembered import OwnValues
-from jaxrobust.types import Attack, Model, PyTree, Variables
+from jaxrobust.types import Array, Attack, Key, Model, PyTree, Variables
 
 ModelLike = Model | nn.Module | nnx.Module | Callable[..., Any]
 """What `as_model` takes."""
@@ -111,6 +111,20 @@ def as_variables(model: Model, variables: PyTree = None) -> PyTree:
             'outer dict, {"params": ...}, or into Variables(params)'
         )
     return from_collections(variables)
+
+
+def as_fixed(model: ModelLike, variables: PyTree = None) -> tuple[Model, PyTree]:
+    """A network and its numbers where nothing is to be trained; see `as_model`, `as_variables`.
+
+    The model is without its initial values: an NNX or Equinox module's differ from call to call,
+    and its program need not.
+    """
+    made = as_model(model)
+    return made._replace(init=_no_init), as_variables(made, variables)
+
+
+def _no_init(key: Key, x: Array) -> Variables:
+    raise NotImplementedError("a network whose numbers are fixed draws none")
 
 
 def _refuse_holder(variables: PyTree, *, own: bool) -> None:

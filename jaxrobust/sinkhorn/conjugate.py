@@ -15,7 +15,7 @@ from jaxrobust.types import Array, Scalar
 
 
 def conjugate(x: Array, y: Array, *, radius: Scalar, lam: Scalar, cost: Array) -> Projection:
-    """Maximizes lam <y, z> plus the plan's entropy over z with local transport cost <= radius.
+    """Maximizes lam `<y, z>` plus the plan's entropy over z with local transport cost <= radius.
 
     Here x and z are in units of `x`'s mass. The optimal plan is P_{i, delta} =
     x_i softmax_delta(lam y_{i+delta} - psi C_delta), and only the price psi >= 0 of transport is

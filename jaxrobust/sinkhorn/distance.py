@@ -51,7 +51,7 @@ class Distance(NamedTuple):
 def distance(
     x: Array, z: Array, *, cost: Array, tolerance: Scalar = 1e-3, steps: int = 100
 ) -> Distance:
-    """min <P, C> over the local plans P that make `z` of `x`.
+    """min `<P, C>` over the local plans P that make `z` of `x`.
 
     Images are divided by `x`'s mass, which must be `z`'s. An entropic transport problem (Cuturi,
     2013, "Sinkhorn distances") with a stiff quadratic penalty in place of the constraint on
@@ -135,7 +135,7 @@ def distance(
 def separate(layout: Layout, problem: Problem, prices: Array) -> Array:
     """The largest radius at which `prices` prove the target to lie outside of the ball.
 
-    max over psi > 0 of (<prices, step> - sum_i x_i max_delta(p_{i+delta} - p_i - psi C)) / psi:
+    max over psi > 0 of (`<prices, step>` - sum_i x_i max_delta(p_{i+delta} - p_i - psi C)) / psi:
     the dual value of the prices over psi. Its slope changes sign where the best responses to the
     prices stop being worth more than the target; psi is bisected to that float.
     """

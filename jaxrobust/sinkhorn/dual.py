@@ -48,7 +48,7 @@ class Duals(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """What a plan does: its column sums less x (`[C, N]`), and <P, C>."""
+    """What a plan does: its column sums less x (`[C, N]`), and `<P, C>`."""
 
     moved: Array
     spent: Array
@@ -100,7 +100,7 @@ def moves(layout: Layout, problem: Problem, share: Array) -> Moves:
 
 
 def spending(layout: Layout, problem: Problem, duals: Duals) -> tuple[Array, Array]:
-    """<P, C> of the plan, and minus its derivative in psi, without forming the plan."""
+    """`<P, C>` of the plan, and minus its derivative in psi, without forming the plan."""
     m, n, cost = layout.margin, layout.length, problem.cost
     terms = [term[:, m : m + n] for term in exponents(layout, cost, duals)]
     top = functools.reduce(jnp.maximum, terms)
@@ -112,7 +112,7 @@ def spending(layout: Layout, problem: Problem, duals: Duals) -> tuple[Array, Arr
 
 
 def shortfall(problem: Problem, beta: Array) -> Array:
-    """w - z for the z <= u that minimizes lam/2 |w - z|^2 + <beta, z>."""
+    """w - z for the z <= u that minimizes lam/2 |w - z|^2 + `<beta, z>`."""
     return jnp.maximum(beta / problem.lam, problem.step - problem.room)
 
 

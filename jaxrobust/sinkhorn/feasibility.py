@@ -31,7 +31,7 @@ def make_feasible(
     """The image inside ball and box that the plan of `duals`, whose rows are exact, leads to.
 
     `logs` is their `partition`. Mass that arrives above the upper bound goes back first (`undo`).
-    Then z <- x + min(1, eps / <P, C>) (z - x): plans are a convex set and standing still costs
+    Then z <- x + min(1, eps / `<P, C>`) (z - x): plans are a convex set and standing still costs
     nothing, so that the budget is met exactly; exact rows keep the mass. The final clip to
     [0, upper] has rounding left to do. `derivative` gives the plan's effect its derivative.
     """

@@ -33,7 +33,7 @@ class Hessian(NamedTuple):
     paid: Array
     """What the mass arriving at pixel j has paid."""
     paid_squares: Array
-    """<P, C^2>, a scalar."""
+    """`<P, C^2>`, a scalar."""
     free: Array
     """bool: psi moves; otherwise it is left out of the system."""
     diagonal: Duals

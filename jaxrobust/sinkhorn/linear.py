@@ -16,13 +16,13 @@ from jaxrobust.types import Array, Scalar
 
 
 class Maximizer(NamedTuple):
-    """A maximizer of <y, z> over a ball, and the proof."""
+    """A maximizer of `<y, z>` over a ball, and the proof."""
 
     z: Array
     cost: Array
-    """<P, C> of the plan from x to z: at most the radius."""
+    """`<P, C>` of the plan from x to z: at most the radius."""
     bound: Array
-    """The dual value: no image of the ball exceeds it, and <y, z> misses it by rounding only."""
+    """The dual value: no image of the ball exceeds it, and `<y, z>` misses it by rounding only."""
 
 
 class Best(NamedTuple):
@@ -37,7 +37,7 @@ class Best(NamedTuple):
 
 
 def linear_maximizer(x: Array, y: Array, *, radius: Scalar, cost: Array) -> Maximizer:
-    """Maximizes <y, z> over the images z that local transport of cost <= radius makes of x.
+    """Maximizes `<y, z>` over the images z that local transport of cost <= radius makes of x.
 
     Pixels have no upper bound. With x's mass taken as 1, the dual is one-dimensional,
 
@@ -58,7 +58,7 @@ def linear_maximizer(x: Array, y: Array, *, radius: Scalar, cost: Array) -> Maxi
     Returns:
       A `Maximizer`: `z`, the image, of `x`'s shape and in its units; `cost`, a scalar, the
       transport cost of the plan from x to z, at most the radius; and `bound`, a scalar in the units
-      of <y, z>, which no image of the ball exceeds.
+      of `<y, z>`, which no image of the ball exceeds.
 
     Raises:
       ValueError: a `y` that has not `x`'s shape, and as `projected`, for the arguments that they
@@ -89,7 +89,7 @@ def respond(layout: Layout, cost: Array, values: Array, psi: Array) -> Best:
 
 
 def vertices(layout: Layout, problem: Problem, values: Array) -> tuple[Moves, Array]:
-    """The maximizing plan's effect for `values` `[C, N]`, and the dual bound less <values, x>."""
+    """The maximizing plan's effect for `values` `[C, N]`, and the dual bound less `<values, x>`."""
     m, n = layout.margin, layout.length
 
     def choose(psi: Array) -> Best:

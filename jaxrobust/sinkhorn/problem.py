@@ -26,7 +26,7 @@ class ProjectionInfo(NamedTuple):
     With the budget met, it bounds the l2 distance to the true entropic projection.
     """
     cost: Array
-    """<P, C> of the plan that moves x to the returned image: at most the radius."""
+    """`<P, C>` of the plan that moves x to the returned image: at most the radius."""
     psi: Array
     """The price of transport: the multiplier of the budget, at least 0."""
     converged: Array

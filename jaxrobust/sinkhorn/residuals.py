@@ -17,7 +17,7 @@ class Residuals(NamedTuple):
     gap: Array
     """z of the multipliers less the plan's column sums: `[C, N]`, the dual's gradient in beta."""
     over: Array
-    """<P, C> - radius, the gradient in psi; 0 where psi is not free."""
+    """`<P, C>` - radius, the gradient in psi; 0 where psi is not free."""
     free: Array
     """bool: psi moves. It does not where it is held, or 0 (too small to matter) and to fall."""
     columns: Array

@@ -41,7 +41,7 @@ def price(threat: L1 | L2, gain: Array, room: Array) -> Array:
 
 
 def extreme(threat: Linf | L2 | L1, x: Array, gradient: Array) -> Array:
-    """The point z of ball and pixel box around `x` that maximizes <gradient, z>, up to rounding.
+    """The point z of ball and pixel box around `x` that maximizes `<gradient, z>`, up to rounding.
 
     For linf each coordinate goes to its end. For l1 the coordinates of largest gain go to theirs
     until the radius is spent, those of equal gain alike. For l2 they go by gain / price, or to the

@@ -108,11 +108,11 @@ class Wasserstein:
         return sinkhorn.linear_maximizer(z, gradient, radius=one, cost=self.cost).z - z
 
     def extreme(self, x: Array, gradient: Array) -> Array:
-        """The image within the radius of `x`, box aside, that maximizes <gradient, z>; exact."""
+        """The image within the radius of `x`, box aside, that maximizes `<gradient, z>`; exact."""
         return sinkhorn.linear_maximizer(x, gradient, radius=self.radius, cost=self.cost).z
 
     def extreme_in_box(self, x: Array, gradient: Array) -> Array:
-        """An image of the set, box included, close to the best for <gradient, z>.
+        """An image of the set, box included, close to the best for `<gradient, z>`.
 
         The projection of x + s gradient: for large s that is the linear maximizer up to an entropy
         of weight 1 / (lam s), as the oracle of Wu, Wang & Yu (2020, section 4.2). It gains 98 % of

@@ -1,6 +1,7 @@
 """Cascades: their rules against brute force, planted adversaries and the released evaluation."""
 
 import dual_cases as cases
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from jaxrobust.duals.cascade import (
     uncertified,
 )
 from jaxrobust.models import load_cascade
+from jaxrobust.models.coercion import as_fixed
 from jaxrobust.threats import Linf
 from jaxrobust.types import Model, Variables
 
@@ -176,9 +178,35 @@ def test_the_next_stage_trains_on_what_is_not_certified():
     moved = variables._replace(params=(jnp.float32(1), jnp.float32(-0.2)))
     mask = uncertified(model, moved, split, Linf(0.1), batch_size=16, methods=RELEASED)
     np.testing.assert_array_equal(mask, np.abs(split.x.reshape(-1) / 255 - 0.2) < 0.1)
-    program = _program(model, tuple(jax.local_devices()), RELEASED, False, None)
+    fixed, _ = as_fixed(model, variables)
+    program = _program(fixed, tuple(jax.local_devices()), RELEASED, False, None)
     # 9, 11 and 16 are rounded up to 16, and 1,000 down to the 26 images: two shapes
     assert program._cache_size() == 2
+
+
+def test_a_stage_is_any_model():
+    _, _, split = points()
+    expected = np.abs(split.x.reshape(-1) / 255 - 0.5) < 0.1
+
+    def f(x):
+        z = x.reshape(len(x), 1) - 0.5
+        return jnp.concatenate([0 * z, z], axis=1)
+
+    mask = uncertified(f, None, split, Linf(0.1), methods=RELEASED)
+    np.testing.assert_array_equal(mask, expected)
+
+    class Stage(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(x.reshape(len(x), 1))
+
+    held = {"params": {"Dense_0": {"kernel": np.float32([[0, 1]]), "bias": np.float32([0, -0.5])}}}
+    mask = uncertified(Stage(), held, split, Linf(0.1), methods=RELEASED)
+    np.testing.assert_array_equal(mask, expected)
+    with pytest.raises(ValueError, match="does not hold its own numbers"):
+        uncertified(Stage(), None, split, Linf(0.1))
+    with pytest.raises(TypeError, match=r"got str: write models\.build"):
+        uncertified("mlp", held, split, Linf(0.1))
 
 
 def test_bad_requests_are_refused():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -94,3 +95,17 @@ def test_an_unknown_command_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "argv", ["jaxrobust", "dael"])
     with pytest.raises(SystemExit, match="unknown command 'dael'"):
         console.main()
+
+
+@pytest.mark.parametrize(("package", "command"), [("tyro", "dale"), ("matplotlib", "trades")])
+def test_a_missing_package_is_one_line_with_the_mend(package: str, command: str) -> None:
+    hidden = (
+        f"import sys; sys.modules[{package!r}] = None; import jaxrobust.__main__ as m; m.main()"
+    )
+    line = [sys.executable, "-c", hidden, command]
+    ended = subprocess.run(
+        line, capture_output=True, text=True, cwd=EXPERIMENTS.parent, check=False
+    )
+    assert ended.returncode == 2
+    mend = 'pip install "jaxrobust[experiments]"'
+    assert ended.stderr == f"error: the commands need the package {package}: {mend}\n"
