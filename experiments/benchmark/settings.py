@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jaxrobust import attacks, losses
+from jaxrobust.attacks.autoattack import SCHEDULE
 from jaxrobust.threats import L2, Linf
 from jaxrobust.types import Attack
 
@@ -74,6 +75,6 @@ def ours(name: str, settings: Settings) -> dict[str, Attack]:
             first=settings.cw_first,
         ),
         "fab": lambda: attacks.fab(linf, steps=settings.steps),
-        "square": lambda: attacks.square(linf, queries=settings.queries),
+        "square": lambda: attacks.square(linf, queries=settings.queries, schedule=SCHEDULE),
     }
     return {name: make[name]()}

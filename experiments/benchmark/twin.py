@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from ..common.arithmetic import cores, matrices, peak, sides
@@ -43,6 +44,7 @@ def twin(subject: Subject, device: str) -> Twin:
             "PyTorch sees no GPU where JAX does; set JAX_PLATFORMS=cpu to compare on the CPU"
         )
     torch.set_num_threads(cores())
+    torch.backends.cuda.matmul.allow_tf32 = True  # as JAX does and cuDNN too
     height, width, channels = subject.x.shape[1:]
     after = sides(subject.convs, height)
     layers, names, last = [], [], channels
@@ -68,8 +70,9 @@ def twin(subject: Subject, device: str) -> Twin:
                 layer.weight.copy_(torch.from_numpy(kernel.transpose(order).copy()))
                 layer.bias.copy_(torch.tensor(np.asarray(subject.variables.params[name]["bias"])))
         network = network.to(device).eval().requires_grad_(False)
-        theirs = network(channels_first(subject.x, device)).cpu().numpy()
-    logits, _ = subject.model.apply(subject.variables, subject.x, train=False)
+        theirs = _whole_floats(network, channels_first(subject.x, device)).cpu().numpy()
+    with jax.default_matmul_precision("highest"):
+        logits, _ = subject.model.apply(subject.variables, subject.x, train=False)
     gap = float(np.max(np.abs(theirs - np.asarray(logits))))
     if not gap <= 1e-4 * max(1.0, float(np.max(np.abs(logits)))):
         raise ValueError(f"the PyTorch twin's logits differ from ours by up to {gap:.2g}")
@@ -81,6 +84,21 @@ def twin(subject: Subject, device: str) -> Twin:
     # On the first layer, not the whole: ART calls the layers of a Sequential one by one.
     network[0].register_forward_pre_hook(count)
     return Twin(network, subject.classes, (channels, height, width), seen)
+
+
+def _whole_floats(network: Any, x: Tensor) -> Tensor:
+    """Logits without TF32, which both sides may use on a GPU and which differs between them."""
+    import torch
+
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    held = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        return network(x)
+    finally:
+        for backend, allowed in zip(backends, held, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def channels_first(x: np.ndarray, device: str) -> Tensor:

@@ -39,10 +39,10 @@ def attacked(attack: Attack, net: cases.Net, x: Any, y: int, dtype: Any = np.flo
     return run(attack, jnp.asarray(x, dtype))
 
 
-def np_side(i: int, queries: int, p: float, least: int, odd: bool) -> int:
+def np_side(i: int, schedule: int, p: float, least: int, odd: bool) -> int:
     """The side of the window of query i, by the schedule's own words."""
     passed = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]
-    share = p / 2 ** sum(i * 10_000 // queries > last for last in passed)
+    share = p / 2 ** sum(i * 10_000 // schedule > last for last in passed)
     side = max(round(math.sqrt(share * GRID[0] * GRID[1])), least)
     return side + (1 if odd and side % 2 == 0 else 0)
 
@@ -69,7 +69,9 @@ def np_bump(height: int, width: int, turned: bool, order: float) -> np.ndarray:
     return np_unit(np.concatenate(halves), order)
 
 
-def np_loop(make: Any, radius: float, queries: int) -> tuple[np.ndarray, list[float]]:
+def np_loop(
+    make: Any, radius: float, queries: int, schedule: int
+) -> tuple[np.ndarray, list[float]]:
     """The attack by slices, with the random draws of the attack under test."""
     order = ORDERS[make]
     height, width, channels = GRID
@@ -100,7 +102,7 @@ def np_loop(make: Any, radius: float, queries: int) -> tuple[np.ndarray, list[fl
     for i in range(queries):
         if values[-1] >= 0:
             break
-        side = np_side(i, queries, 0.8, *((1, False) if make is Linf else (3, True)))
+        side = np_side(i, schedule, 0.8, *((1, False) if make is Linf else (3, True)))
         count = (2 if make is Linf else 5) + channels
         draw = jax.random.uniform(jax.random.fold_in(walk_key, i), (count,), jnp.float32)
         into = slot(draw[0], height, side), slot(draw[1], width, side)
@@ -133,12 +135,16 @@ def np_loop(make: Any, radius: float, queries: int) -> tuple[np.ndarray, list[fl
 
 
 # at smaller L1 radii some proposals are worth what the best is, and rounding would decide
-@pytest.mark.parametrize(("make", "radius"), [(Linf, 0.03), (L2, 0.25), (L1, 2.0)])
-def test_follows_the_float64_loop(make: Any, radius: float) -> None:
-    expected, values = np_loop(make, radius, BUDGET)
+@pytest.mark.parametrize(
+    ("make", "radius", "schedule"),
+    [(Linf, 0.03, BUDGET), (Linf, 0.03, 2 * BUDGET), (L2, 0.25, BUDGET), (L1, 2.0, BUDGET)],
+)
+def test_follows_the_float64_loop(make: Any, radius: float, schedule: int) -> None:
+    expected, values = np_loop(make, radius, BUDGET, schedule)
     assert len(set(values)) > 15, "this problem must make the attack move"
     with jax.enable_x64():
-        result = attacked(square(make(radius), queries=BUDGET), NET, X, LABEL, np.float64)
+        attack = square(make(radius), queries=BUDGET, schedule=schedule)
+        result = attacked(attack, NET, X, LABEL, np.float64)
     assert result.x.dtype == jnp.float64
     np.testing.assert_allclose(result.x, expected, atol=1e-10)
     assert float(result.margin) == pytest.approx(values[-1], abs=1e-9)

@@ -102,6 +102,7 @@ class Square(Attack):
     threat: Linf | L2 | L1
     p: Scalar
     queries: int = static()
+    schedule: int = static()
     loss: Loss = static()
 
     def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
@@ -115,9 +116,8 @@ class Square(Attack):
         image = x.reshape(grid)
         start, propose = method.prepare(start_key, self.threat, image)
         heights, widths = _sides(grid, shared(self.p, jnp.float32), method)
-        # The query after which the area halves for the nth time, for this budget in place of
-        # 10,000.
-        passed = np.array([-(-(last + 1) * self.queries // 10_000) for last in HALVINGS], np.int32)
+        # The query after which the area halves for the nth time.
+        passed = np.array([-(-(last + 1) * self.schedule // 10_000) for last in HALVINGS], np.int32)
 
         def proceed(carry: tuple[Array, Point]) -> Array:
             count, best = carry
@@ -141,6 +141,7 @@ def square(
     threat: Linf | L2 | L1,
     *,
     queries: int = 5000,
+    schedule: int | None = None,
     p: Scalar = 0.8,
     loss: Loss = losses.margin,
 ) -> Square:
@@ -149,7 +150,7 @@ def square(
     Needs scores but no gradients, so it sees through masked ones. Stops at the first misclassified
     point (tie and NaN included); otherwise returns the best point queried. The window's area is
     the share `p` of the image, halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of
-    10,000 queries, or the same fractions of `queries`. Andriushchenko et al. 2020, "Square
+    10,000 queries, or the same fractions of `schedule`. Andriushchenko et al. 2020, "Square
     attack: a query-efficient black-box adversarial attack via random search".
 
     - linf (Algorithm 2): start at vertical stripes of +-radius, one sign per channel and column;
@@ -167,17 +168,23 @@ def square(
       threat: `Linf`, `L2` or `L1`. Inputs are [H, W, C] images, [H, W], or vectors (one row).
       queries: windows tried at most; the clean point, the start and the verdict cost a forward
         pass each besides. A mapped batch runs as long as its slowest example.
+      schedule: queries for which the windows' shrinking is meant (default `queries`). AutoAttack
+        stops after 5,000 of 10,000.
       p: share of the image that the first windows cover, in (0, 1].
       loss: what has to rise, from logits and label.
 
     Raises:
       TypeError: another threat.
-      ValueError: queries < 1, p outside (0, 1]; when called, an input of more than 3 dimensions.
+      ValueError: queries or schedule < 1, p outside (0, 1]; when called, an input of more than 3
+        dimensions.
     """
     if type(threat) not in _METHODS:
         raise TypeError(f"square needs a Linf, L2 or L1 threat, got {type(threat).__name__}")
-    checks.at_least("queries", queries, 1)
+    schedule = queries if schedule is None else schedule
+    for name, count in (("queries", queries), ("schedule", schedule)):
+        checks.at_least(name, count, 1)
     checks.positive("p", p)
     if checks.is_concrete(p) and np.max(p) > 1:
         raise ValueError(f"p is a share of the image and at most 1, got {p}")
-    return Square(threat=threat, **stacked({"p": p}, threat), queries=queries, loss=loss)
+    scalars = stacked({"p": p}, threat)
+    return Square(threat=threat, **scalars, queries=queries, schedule=schedule, loss=loss)
