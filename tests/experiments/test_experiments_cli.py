@@ -10,6 +10,7 @@ import pytest
 
 import experiments.__main__ as commands
 import jaxrobust.__main__ as console
+from experiments.common import cli
 from experiments.common.cli import command_line
 
 EXPERIMENTS = Path(commands.__file__).parent
@@ -65,6 +66,17 @@ def test_examples_keep_their_lines(
         runpy.run_module("experiments.evaluate", run_name="__main__")
     told = capsys.readouterr().out
     assert "--pretrained-dir weights \\\n        --dataset mnist" in told
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_programs_are_kept_but_where_compiling_is_timed(
+    kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+    monkeypatch.setattr(cli, "keep_programs", lambda: order.append("kept"))
+    monkeypatch.setattr(sys, "argv", ["study"])
+    command_line(lambda config: order.append("ran"), Config, "A study.", kept=kept)
+    assert order == (["kept", "ran"] if kept else ["ran"])
 
 
 def test_every_command_is_listed_with_what_it_does(capsys: pytest.CaptureFixture) -> None:
