@@ -36,7 +36,9 @@ CHANCE = 4
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Times attacks against foolbox, torchattacks and ART, each side alone, in one run.
+    """Times attacks against foolbox, torchattacks, ART and the algorithm of AutoAttack's authors.
+
+    That algorithm is written here, in PyTorch. All sides run in one run, each alone.
 
     Every attack's table is written when its timing is done; a summary closes the run. Needs an
     idle machine: PyTorch's threads wait for one another, and beside other work they lose far more
