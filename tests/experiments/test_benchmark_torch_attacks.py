@@ -4,6 +4,7 @@ import functools
 import json
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 import scipy.optimize
@@ -299,7 +300,8 @@ def test_the_suite_leaves_the_intersection_of_what_its_parts_leave():
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("network")
-    target = subject.load("digits", None, None, 50, folder)
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes types
+        target = subject.load("digits", None, None, 50, folder)
     return target, twin(target, "cpu")
 
 
