@@ -19,7 +19,7 @@ from ..common.tables import publish
 from . import judging, options, peers, twin
 from .options import Run
 from .peer_attacks import PEERS
-from .settings import ATTACKS, MINIMUM_NORM, Settings, ours, title
+from .settings import ATTACKS, MINIMUM_NORM, Settings, judged, ours, title
 from .subject import Subject
 from .timing import Timing, fastest, measure, notes, table
 
@@ -36,7 +36,9 @@ CHANCE = 4
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Times attacks against foolbox, torchattacks and ART, each side alone, in one run.
+    """Times attacks against foolbox, torchattacks, ART and the algorithm of AutoAttack's authors.
+
+    That algorithm is written here, in PyTorch. All sides run in one run, each alone.
 
     Every attack's table is written when its timing is done; a summary closes the run. Needs an
     idle machine: PyTorch's threads wait for one another, and beside other work they lose far more
@@ -81,7 +83,7 @@ def main(config: Config) -> list[dict[str, Any]]:
     summary = []
     for name in config.attacks:
         called, suite = title(name, settings), ours(name, settings)
-        threat = next(iter(suite.values())).settings["threat"]
+        threat = judged(name, settings)
         verdict = judging.judge(target, threat, minimum=name in MINIMUM_NORM)
         mine = judging.ours("jaxrobust", target, suite, verdict, batch=batch, seed=config.seed)
         others, skipped = peers.entrants(

@@ -7,7 +7,7 @@ import dataclasses
 from jaxrobust import attacks, losses
 from jaxrobust.attacks.autoattack import SCHEDULE
 from jaxrobust.threats import L2, Linf
-from jaxrobust.types import Attack
+from jaxrobust.types import Attack, ThreatModel
 
 ATTACKS = ("pgd", "apgd", "apgdt", "ddn", "cw", "fab", "square", "autoattack")
 MINIMUM_NORM = ("ddn", "cw")
@@ -51,6 +51,11 @@ def title(name: str, settings: Settings) -> str:
         "square": f"Square ({settings.queries})",
         "autoattack": "AutoAttack",
     }[name]
+
+
+def judged(name: str, settings: Settings) -> ThreatModel:
+    """The set inside of which a point of the attack counts."""
+    return L2(settings.epsilon_l2) if name in MINIMUM_NORM else Linf(settings.epsilon)
 
 
 def ours(name: str, settings: Settings) -> dict[str, Attack]:

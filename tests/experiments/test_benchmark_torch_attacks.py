@@ -1,8 +1,10 @@
 """The AutoAttack in PyTorch: closed forms, a linear program, ours, torchattacks."""
 
 import functools
+import json
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 import scipy.optimize
@@ -18,9 +20,12 @@ from experiments.benchmark import (
     torch_square,
     torch_survivors,
 )
+from experiments.benchmark.attacks import Config, main
+from experiments.benchmark.options import Run
 from experiments.benchmark.peer_attacks import PEERS
 from experiments.benchmark.settings import Settings, ours
 from experiments.benchmark.twin import Twin, twin
+from experiments.common import arithmetic
 from jaxrobust.threats import Linf
 
 torch = pytest.importorskip("torch")
@@ -295,7 +300,8 @@ def test_the_suite_leaves_the_intersection_of_what_its_parts_leave():
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("network")
-    target = subject.load("digits", None, None, 50, folder)
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes types
+        target = subject.load("digits", None, None, 50, folder)
     return target, twin(target, "cpu")
 
 
@@ -355,6 +361,26 @@ def test_the_compiled_network_is_for_a_gpu_and_counts_images(monkeypatch):
         torch.testing.assert_close(fast.network(x[:size]), plain[:size])
     assert target.seen == fast.seen == [8]
     assert modes == ["reduce-overhead"]
+
+
+def test_the_command_times_the_algorithm_beside_ours(tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(peers, "installed", lambda package: package == "torch")
+    monkeypatch.setattr(arithmetic, "SIZE", 64)
+    config = Config(
+        attacks=("apgdt",),
+        images=6,
+        batch_size=3,
+        run=Run(repeats=1, pretrained=weights, out=tmp_path),
+        settings=Settings(steps=2),
+    )
+    (row,) = main(config)
+    assert row["method"] == "APGD-T (2)"
+    assert row["peer"].startswith("authors' algorithm in PyTorch")
+    saved = json.loads((tmp_path / "digits-6" / "apgdt.json").read_text())
+    for side in saved["rows"]:
+        assert (side["peak MB"] is None) == (not memory.STATM.exists())
+        assert "compile" in side
+    assert "compiled network, PyTorch: skipped, for cuda alone" in saved["title"]
 
 
 def test_a_suite_gets_all_images_and_the_batch_size():

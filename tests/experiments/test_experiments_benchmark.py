@@ -200,21 +200,6 @@ def test_our_side_attacks_in_batches_and_as_a_suite(images):
             assert (figures["forwards"], figures["backwards"]) == (passes, 3)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Random weights of Wong's small network for 8 x 8 digits, in the released layout."""
-    random = np.random.default_rng(0)
-    shapes = {"conv1": (16, 1, 4, 4), "conv2": (32, 16, 4, 4), "dense1": (100, 128)}
-    arrays = {}
-    for name, shape in (shapes | {"dense2": (10, 100)}).items():
-        scale = np.sqrt(2 / np.prod(shape[1:]))
-        arrays[f"{name}/weight"] = (scale * random.normal(size=shape)).astype(np.float32)
-        arrays[f"{name}/bias"] = (0.1 * random.normal(size=shape[0])).astype(np.float32)
-    path = tmp_path_factory.mktemp("weights") / "net.npz"
-    np.savez(path, **arrays)
-    return path
-
-
 def test_without_peers_the_command_still_times_ours(tmp_path, weights, monkeypatch, capsys):
     monkeypatch.setattr(peers, "installed", lambda package: False)
     monkeypatch.setattr(arithmetic, "SIZE", 64)
