@@ -20,9 +20,7 @@ class Seen(NamedTuple):
 
 @contextlib.contextmanager
 def training_pass(axes: tuple[str, ...] | None) -> Iterator[Seen]:
-    """In its context normalizations average over the mapped axes, and over no others.
-
-    These are every `nn.BatchNorm`, and the layers of every module with a field `axes`.
+    """In its context every `nn.BatchNorm` averages over the mapped axes, and over no others.
 
     Args:
       axes: None leaves the layers as they are.
@@ -37,21 +35,17 @@ def training_pass(axes: tuple[str, ...] | None) -> Iterator[Seen]:
             seen.averaged.append(layer.path)  # statistics of the weights: the same everywhere
         if isinstance(layer, nn.Dropout) and layer.rate:
             seen.training.append(not _mode(layer, "deterministic", args, kwargs))
-        if isinstance(layer, nn.BatchNorm):
-            field, none = "axis_name", None
-            seen.training.append(not _mode(layer, "use_running_average", args, kwargs))
-        elif hasattr(layer, "axes"):
-            field, none = "axes", ()
-        else:
+        if not isinstance(layer, nn.BatchNorm):
             return call(*args, **kwargs)
         seen.averaged.append(layer.path)
-        held = getattr(layer, field)
+        seen.training.append(not _mode(layer, "use_running_average", args, kwargs))
+        held = layer.axis_name
         # A frozen dataclass, bound for this pass: a clone would be a second layer of its name.
-        object.__setattr__(layer, field, held if axes is None else axes or none)
+        object.__setattr__(layer, "axis_name", held if axes is None else axes or None)
         try:
             return call(*args, **kwargs)
         finally:
-            object.__setattr__(layer, field, held)
+            object.__setattr__(layer, "axis_name", held)
 
     with nn.intercept_methods(intercept):
         yield seen

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrobust.models.convolution import Conv, along_channels, parameter_dtype
-from jaxrobust.models.standardization import standardize
 from jaxrobust.types import Array, Key
 
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -113,19 +112,10 @@ def norm_layer(axes: tuple[str, ...], dtype: Any, name: str) -> nn.BatchNorm:
 def batch_norm(norm: nn.BatchNorm, x: Array, *, train: bool) -> Array:
     """`x` `[..., C]` normalized by `norm`, in the dtype of `x`; inside a compact linen method."""
     wide = x.astype(norm.dtype)
-    if norm.is_initializing():
-        return norm(wide, use_running_average=True).astype(x.dtype)
-    if not train:
-        scale, offset = (along_channels(a, x.ndim) for a in _affine(norm))
-        return (wide * scale + offset).astype(x.dtype)
-    learned, running = norm.variables["params"], norm.variables["batch_stats"]
-    y, mean, var = standardize(
-        norm.axis_name, norm.epsilon, wide, learned["scale"], learned["bias"]
-    )
-    for name, value in (("mean", mean), ("var", var)):
-        moved = norm.momentum * running[name] + (1 - norm.momentum) * value
-        norm.put_variable("batch_stats", name, moved)
-    return y.astype(x.dtype)
+    if train or norm.is_initializing():
+        return norm(wide, use_running_average=not train).astype(x.dtype)
+    scale, offset = (along_channels(a, x.ndim) for a in _affine(norm))
+    return (wide * scale + offset).astype(x.dtype)
 
 
 def _affine(norm: nn.BatchNorm) -> tuple[Array, Array]:

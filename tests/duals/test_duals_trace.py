@@ -12,7 +12,7 @@ from jaxrobust import duals, models
 from jaxrobust.duals.graph import run
 from jaxrobust.duals.relaxations import Relaxation, relaxation
 from jaxrobust.models.convolution import Conv
-from jaxrobust.models.layers import batch_norm, max_pool
+from jaxrobust.models.layers import batch_norm, norm_layer, max_pool
 
 X = np.linspace(-1.5, 1.5, 12).astype(np.float32)
 
@@ -98,7 +98,7 @@ class Residual(nn.Module):
     def __call__(self, x, *, train=False):
         x = nn.Dense(4, name="first")(nn.relu(Conv(2, strides=2, name="conv")(x)).reshape(1, -1))
         twice = nn.Dense(4, name="twice")
-        h = batch_norm(twice(x), train=train, axes=(), dtype=jnp.float32, name="norm")
+        h = batch_norm(norm_layer((), jnp.float32, "norm"), twice(x), train=train)
         return nn.Dense(3, name="head")(jnp.concatenate([nn.relu(twice(nn.relu(h))) + h, x], -1))
 
 
