@@ -12,7 +12,7 @@ from jaxrobust import duals, models
 from jaxrobust.duals.graph import run
 from jaxrobust.duals.relaxations import Relaxation, relaxation
 from jaxrobust.models.convolution import Conv
-from jaxrobust.models.layers import batch_norm, norm_layer, max_pool
+from jaxrobust.models.layers import batch_norm, max_pool, norm_layer
 
 X = np.linspace(-1.5, 1.5, 12).astype(np.float32)
 
