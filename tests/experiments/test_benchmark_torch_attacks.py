@@ -322,7 +322,9 @@ def test_the_algorithm_is_as_strong_as_ours_on_digits(digits, name):
     here = mine.figures(mine.run())["robust %"]
     assert 0 < here < 90
     there = robust(name, target, other, settings, PEERS[name][0])
-    assert abs(there - here) <= 4  # 2 of 50 images
+    # 2 of 50 images; Square may leave more: as released it never redraws the last row and column,
+    # which are 15 of these 64 pixels.
+    assert -4 <= there - here <= (10 if name == "square" else 4)
 
 
 @pytest.mark.slow
