@@ -54,7 +54,7 @@ class Config:
     run: Annotated[Run, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Run)
     seed: int = 0
     memory: bool = True
-    """Measure peak memory too, by one more call of every side that is not timed."""
+    """Measure peak memory too, by two more calls of every side, which are not timed."""
     settings: Settings = dataclasses.field(default_factory=Settings)
     """Settings of the attacks."""
 

@@ -22,6 +22,8 @@ STATM = Path("/proc/self/statm")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """As in glibc's malloc.h."""
 
+LIBC = ctypes.CDLL(None)
+
 Meter = Callable[[Callable[[], Any]], float | None]
 """Makes the call; the bytes it took at its peak, or None where nobody can tell."""
 
@@ -47,14 +49,25 @@ def sampled(run: Callable[[], Any], used: Callable[[], int]) -> float:
 
 
 def host(run: Callable[[], Any]) -> float | None:
-    """Growth of the process's resident memory; None where the system does not tell (not Linux)."""
+    """Growth of the process's resident memory; None where the system does not tell (not Linux).
+
+    Makes the call twice and looks at the second.
+    """
     if not STATM.exists():
         return None
     page = os.sysconf("SC_PAGE_SIZE")
-    gc.collect()
-    time.sleep(REST)
     with returned():
+        run()  # uses up, and so gives back, what the threads kept from earlier calls
+        gc.collect()
+        time.sleep(REST)
+        trim()
         return sampled(run, lambda: page * int(STATM.read_text().split()[1]))
+
+
+def trim() -> None:
+    """Gives free blocks of the main thread back."""
+    if hasattr(LIBC, "malloc_trim"):
+        LIBC.malloc_trim(0)
 
 
 @contextlib.contextmanager
@@ -64,11 +77,12 @@ def returned() -> Iterator[None]:
     It keeps what was freed, up to 32 MB a block: a call that takes that again would seem to need
     none. Afterwards it keeps as much as it does after a while by itself. No effect elsewhere.
     """
-    options = getattr(ctypes.CDLL(None), "mallopt", None)
+    options = getattr(LIBC, "mallopt", None)
     if options is None:
         yield
         return
     options(M_MMAP_THRESHOLD, 2**17)
+    options(M_TRIM_THRESHOLD, 2**17)
     try:
         yield
     finally:

@@ -316,13 +316,15 @@ def robust(name, target, other, settings, peer):
 @pytest.mark.parametrize("name", ["apgd", "apgdt", "fab", "square", "autoattack"])
 def test_the_algorithm_is_as_strong_as_ours_on_digits(digits, name):
     target, other = digits
-    settings = Settings(epsilon=0.2, queries=1000)
+    settings = Settings(epsilon=0.2)
     verdict = judging.judge(target, Linf(0.2), minimum=False)
     mine = judging.ours("ours", target, ours(name, settings), verdict, batch=25, seed=0)
     here = mine.figures(mine.run())["robust %"]
     assert 0 < here < 90
     there = robust(name, target, other, settings, PEERS[name][0])
-    assert abs(there - here) <= 4  # 2 of 50 images
+    # 2 of 50 images; Square may leave more: as released it never redraws the last row and column,
+    # which are 15 of these 64 pixels.
+    assert -4 <= there - here <= (10 if name == "square" else 4)
 
 
 @pytest.mark.slow
@@ -330,7 +332,7 @@ def test_the_algorithm_is_as_strong_as_ours_on_digits(digits, name):
 def test_the_algorithm_is_as_strong_as_torchattacks(digits, name):
     pytest.importorskip("torchattacks")
     target, other = digits
-    settings = Settings(epsilon=0.2, steps=50, queries=500)
+    settings = Settings(epsilon=0.2, steps=50)
     chosen = [PEERS[name][0], next(p for p in PEERS[name] if p.name == "torchattacks")]
     written, packaged = (robust(name, target, other, settings, peer) for peer in chosen)
     assert abs(written - packaged) <= 4
