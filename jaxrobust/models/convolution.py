@@ -7,7 +7,8 @@ are not affected, so the CPU lowering is built from those; accelerators get the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -53,49 +54,72 @@ def patch_convolution(x: Array, kernel: Array, strides: _Pair, pads: _Pads) -> A
     """Cross-correlates `x` `[B, H, W, C]` with `kernel` `[kh, kw, C, F]` by one matrix product.
 
     Returns `[B, H', W', F]`. Plain affine operations only, so it differentiates any number of
-    times and `jax.linear_transpose` accepts it. Where strides divide the kernel the image is
-    first folded, space to depth, which leaves fewer and contiguous slices. The patches
-    (`kh kw C` numbers per output pixel) are kept for the kernel's gradient.
+    times and `jax.linear_transpose` accepts it. The patches, the numbers in each window, are kept
+    for the kernel's gradient. Where strides divide the kernel, blocks of `strides[0]` image rows
+    are gathered along W first; `_shifts_pay` says how to go on along H.
     """
-    if max(strides) > 1 and all(k % s == 0 for k, s in zip(kernel.shape, strides, strict=False)):
-        x, kernel = _fold(x, kernel, strides, pads)
-        strides = (1, 1)
-    else:
-        x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
     height, width, channels, features = kernel.shape
-    rows = (x.shape[1] - height) // strides[0] + 1
-    columns = (x.shape[2] - width) // strides[1] + 1
-    slices = [
-        lax.slice(
-            x,
-            (0, i, j, 0),
-            (len(x), i + strides[0] * (rows - 1) + 1, j + strides[1] * (columns - 1) + 1, channels),
-            (1, *strides, 1),
+    down, across = strides
+    rows = (x.shape[1] + sum(pads[0]) - height) // down + 1
+    columns = (x.shape[2] + sum(pads[1]) - width) // across + 1
+    used = ((rows - 1) * down + height, (columns - 1) * across + width)
+    # the last pixels may belong to no window: a negative pad crops them
+    ends = [(low, u - n - low, 0) for u, n, (low, _) in zip(used, x.shape[1:3], pads, strict=True)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *ends, (0, 0, 0)))
+    if height % down or width % across:
+        patches = _side_by_side(
+            x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * across + 1 : across]
+            for i in range(height)
+            for j in range(width)
         )
-        for i in range(height)
-        for j in range(width)
-    ]
-    patches = slices[0] if len(slices) == 1 else jnp.concatenate(slices, axis=-1)
-    return patches @ kernel.reshape(height * width * channels, features)
+        return _product(patches, kernel.reshape(-1, features))
+    x = x.reshape(len(x), used[0] // down, down, used[1] // across, across * channels)
+    blocks = _side_by_side(
+        x[:, :, i, j : j + columns] for i in range(down) for j in range(width // across)
+    )
+    return _along_rows(blocks, kernel.reshape(height // down, -1, features), rows)
 
 
-def _fold(x: Array, kernel: Array, strides: _Pair, pads: _Pads) -> tuple[Array, Array]:
-    """The stride-1 problem equal to a strided one: each stride x stride block becomes channels."""
-    batch, *size, channels = x.shape
-    blocks = [k // s for k, s in zip(kernel.shape, strides, strict=False)]
-    shape: list[int] = []
-    config = [(0, 0, 0)]
-    for n, k, s, m, (low, high) in zip(size, kernel.shape, strides, blocks, pads, strict=False):
-        cells = (n + low + high - k) // s + m
-        # the last pixels may belong to no window: a negative pad crops them
-        config.append((low, cells * s - n - low, 0))
-        shape += [cells, s]
-    x = lax.pad(x, jnp.zeros((), x.dtype), (*config, (0, 0, 0)))
-    x = x.reshape(batch, *shape, channels).transpose(0, 1, 3, 2, 4, 5)
-    depth = strides[0] * strides[1] * channels
-    kernel = kernel.reshape(blocks[0], strides[0], blocks[1], strides[1], channels, -1)
-    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(*blocks, depth, -1)
-    return x.reshape(batch, shape[0], shape[2], depth), kernel
+def _along_rows(x: Array, kernel: Array, rows: int) -> Array:
+    """Cross-correlates `[B, H, W, C]` with `kernel` `[n, C, F]` along H: `[B, rows, W, F]`."""
+    size, channels, features = kernel.shape
+    if not _shifts_pay(size, channels, features, rows):
+        patches = _side_by_side(x[:, i : i + rows] for i in range(size))
+        return _product(patches, kernel.reshape(-1, features))
+    y = _product(x, kernel.swapaxes(0, 1).reshape(channels, -1))
+    shifted = [y[:, i : i + rows, :, i * features : (i + 1) * features] for i in range(size)]
+    return functools.reduce(jnp.add, shifted)
+
+
+def _shifts_pay(size: int, channels: int, features: int, rows: int) -> bool:
+    """Whether to multiply each row by the whole kernel and add the products up, shifted.
+
+    Against the patches of `_along_rows`, each of whose `rows` output rows costs `size * channels`
+    numbers a pixel to gather, that moves `size * features` numbers and multiplies the
+    `size - 1` rows at the edge more. A number moved costs about as much as 16 multiplications
+    (measured on two AVX-512 cores; docs/decisions/006-convolution.md).
+    """
+    saved = size * (channels - features)
+    extra = size * channels * features * (size - 1) / rows
+    return 0 < extra < 16 * saved
+
+
+def _side_by_side(pieces: Iterable[Array]) -> Array:
+    """Equal arrays `[B, H, W, C]`, joined along the last axis.
+
+    By a new axis before it: then XLA gathers all pieces in one pass, but it copies each of them
+    first when they are concatenated along the minor axis.
+    """
+    pieces = list(pieces)
+    if len(pieces) == 1:
+        return pieces[0]
+    *shape, channels = pieces[0].shape
+    return jnp.stack(pieces, axis=-2).reshape(*shape, len(pieces) * channels)
+
+
+def _product(x: Array, kernel: Array) -> Array:
+    """`x @ kernel` by matrices: for more axes XLA copies the cotangent in the kernel's gradient."""
+    return (x.reshape(-1, len(kernel)) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
 
 
 def convolve(

@@ -15,17 +15,20 @@ from jaxrobust.models import Conv, convolve, max_pool
 from jaxrobust.models.convolution import native_convolution, patch_convolution
 
 CASES = [
-    # image, kernel, strides, padding
-    ((7, 7), (3, 3), (1, 1), "SAME"),
-    ((7, 6), (3, 3), (1, 1), "VALID"),
-    ((8, 8), (4, 4), (2, 2), 1),
-    ((9, 7), (4, 4), (2, 2), 1),
-    ((9, 8), (4, 4), (2, 2), "SAME"),
-    ((7, 9), (3, 3), (2, 2), 1),
-    ((8, 7), (1, 1), (2, 2), 0),
-    ((9, 6), (2, 5), (1, 1), 2),
-    ((9, 11), (6, 4), (3, 2), "VALID"),
-    ((10, 9), (2, 2), (2, 2), "VALID"),
+    # image, kernel, strides, padding, features
+    ((7, 7), (3, 3), (1, 1), "SAME", 4),
+    ((7, 6), (3, 3), (1, 1), "VALID", 4),
+    ((8, 8), (4, 4), (2, 2), 1, 4),
+    ((9, 7), (4, 4), (2, 2), 1, 4),
+    ((9, 8), (4, 4), (2, 2), "SAME", 4),
+    ((7, 9), (3, 3), (2, 2), 1, 4),
+    ((8, 7), (1, 1), (2, 2), 0, 4),
+    ((9, 6), (2, 5), (1, 1), 2, 4),
+    ((9, 11), (6, 4), (3, 2), "VALID", 4),
+    ((10, 9), (2, 2), (2, 2), "VALID", 4),
+    # more features than numbers in a block of rows: patches of whole windows
+    ((7, 6), (3, 3), (1, 1), "SAME", 40),
+    ((9, 7), (4, 4), (2, 2), 1, 40),
 ]
 
 
@@ -48,10 +51,10 @@ def xla_shape(x, w, strides, padding):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("image", "kernel", "strides", "padding"), CASES)
-def test_value_and_both_gradients_are_xlas(image, kernel, strides, padding, dtype):
+@pytest.mark.parametrize(("image", "kernel", "strides", "padding", "features"), CASES)
+def test_value_and_both_gradients_are_xlas(image, kernel, strides, padding, features, dtype):
     with jax.enable_x64(dtype == "float64"):
-        x, w = problem(image, kernel, dtype)
+        x, w = problem(image, kernel, dtype, features=features)
         size = xla_shape(x, w, strides, padding)
         cotangent = jnp.cos(jnp.arange(np.prod(size), dtype=dtype)).reshape(size)
 
@@ -81,9 +84,10 @@ def test_value_is_scipys_correlation():
         np.testing.assert_allclose(ours, full[:: strides[0], :: strides[1]], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("features", [4, 40])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
-def test_linear_transpose_is_the_adjoint(strides):
-    x, w = problem((8, 7), (4, 4), "float32")
+def test_linear_transpose_is_the_adjoint(strides, features):
+    x, w = problem((8, 7), (4, 4), "float32", features=features)
     f = jax.jit(functools.partial(convolve, kernel=w, strides=strides, padding=1))
     z = jnp.sin(jnp.arange(f(x).size, dtype=x.dtype)).reshape(f(x).shape)
     (back,) = jax.jit(jax.linear_transpose(f, x))(z)
@@ -126,6 +130,36 @@ def test_both_lowerings_agree_on_a_large_training_shape():
         rtol=1e-4,
         atol=1e-4,
     )
+
+
+@pytest.mark.parametrize(
+    ("image", "channels", "kernel", "strides", "features", "gathered"),
+    [
+        # Wong's small network on MNIST: windows of its first layer, half windows of the second's
+        (28, 1, 4, 2, 16, 4 * 4 * 1),
+        (14, 16, 4, 2, 32, 2 * 4 * 16),
+        # residual networks: one row of three, except where the edge's extra products weigh more
+        (32, 3, 3, 1, 16, 3 * 3 * 3),
+        (32, 16, 3, 1, 16, 1 * 3 * 16),
+        (4, 512, 3, 1, 512, 3 * 3 * 512),
+        (32, 16, 3, 2, 32, 3 * 3 * 16),
+        (32, 16, 1, 2, 32, 16),
+    ],
+)
+def test_numbers_gathered_for_a_product(image, channels, kernel, strides, features, gathered):
+    f = functools.partial(
+        patch_convolution, strides=(strides, strides), pads=((kernel // 2,) * 2,) * 2
+    )
+    equations = jax.make_jaxpr(f)(
+        np.zeros((2, image, image, channels)), np.zeros((kernel, kernel, channels, features))
+    ).eqns
+    (product,) = (e for e in equations if e.primitive.name == "dot_general")
+    assert product.invars[0].aval.shape[-1] == gathered
+
+
+def test_an_empty_batch_stays_empty():
+    x, w = problem((8, 8), (4, 4), "float32")
+    assert convolve(x[:0], w, strides=(2, 2), padding=1).shape == (0, 4, 4, 4)
 
 
 @pytest.mark.parametrize("bias", [True, False])
