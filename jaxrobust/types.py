@@ -151,6 +151,11 @@ class Attack:
     def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
         raise NotImplementedError(f"{type(self).__name__} has no __call__(key, f, x, y)")
 
+    def lanes(self, classes: int) -> int:
+        """How many copies of an example it runs side by side, on a model of so many classes."""
+        del classes
+        return 1
+
     def replace(self, **changes: Any) -> Self:
         """The same attack with other settings; an unknown name is an error."""
         settings = self.settings

@@ -13,6 +13,9 @@ from jaxrobust import checks
 from jaxrobust.hoisting import hoisted
 from jaxrobust.types import Array, Attack, AttackResult, Key, LogitsFn, PyTree, Scalar
 
+LANES = 144
+"""Examples whose activations a CPU's caches hold; 50 to 150 were alike."""
+
 Box = tuple[Scalar, Scalar]
 """Lower and upper end of every input."""
 
@@ -100,17 +103,37 @@ def side_by_side(
     Args:
       own: which of the attack's numbers are by row, from `per_example`.
     """
-    if axis_name is None:  # else it may speak to the other examples, whom it meets below only
+    group = None
+    if axis_name is None:  # else an example may speak to the others, whom it meets below only
         _, x, *_ = rows
-        f = hoisted(f, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-    if own is None:
+        example = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        f = hoisted(f, example)
+        lanes = attack.lanes(jax.eval_shape(f, example).size) if isinstance(attack, Attack) else 1
+        group = group_size(len(x), lanes)
+    if own is not None:
+        run = jax.vmap(
+            lambda a, k, *example: a(k, f, *example),
+            in_axes=(own, *(0,) * len(rows)),
+            axis_name=axis_name,
+        )
+        return run(attack, *rows)
+    if group is None:
         return jax.vmap(lambda k, *example: attack(k, f, *example), axis_name=axis_name)(*rows)
-    run = jax.vmap(
-        lambda a, k, *example: a(k, f, *example),
-        in_axes=(own, *(0,) * len(rows)),
-        axis_name=axis_name,
-    )
-    return run(attack, *rows)
+    return jax.lax.map(lambda row: attack(row[0], f, *row[1:]), rows, batch_size=group)
+
+
+def group_size(count: int, lanes: int) -> int | None:
+    """How many of `count` examples to attack at a time; None for all of them.
+
+    On a CPU as many as have about `LANES` copies side by side: for more, a network's activations
+    leave the caches, and all passes together take nearly twice as long
+    (docs/decisions/006-convolution.md). A divisor of `count`, so that one program serves all
+    groups; where none is near, all at once. On accelerators all, which they need to be busy.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    sizes = [n for n in range(1, count) if count % n == 0 and n * lanes <= LANES]
+    return sizes[-1] if sizes and 3 * sizes[-1] * lanes >= LANES and count * lanes > LANES else None
 
 
 def per_example(attack: Any, shape: tuple[int, ...], count: int) -> Attack | None:

@@ -49,6 +49,9 @@ class Expectation(Attack):
     attack: Attack
     draws: int = static()
 
+    def lanes(self, classes: int) -> int:
+        return self.draws * self.attack.lanes(classes)
+
     def __call__(self, key: Key, f: Callable[..., Array], x: Array, y: Array) -> AttackResult:
         attack_key, noise_key, verdict_key = jax.random.split(key, 3)
         result = self.attack(attack_key, expected(f, noise_key, draws=self.draws), x, y)

@@ -16,7 +16,7 @@ from jaxrobust.attacks.linearized_boundary import (
     toward,
 )
 from jaxrobust.attacks.minimum_norm import Nearest, closer, conclude, nearest_of, unmoved
-from jaxrobust.attacks.wrappers import check_chunk, over, rivals
+from jaxrobust.attacks.wrappers import abreast, check_chunk, over, rivals
 from jaxrobust.threats import Linf
 from jaxrobust.threats.box import numbers
 from jaxrobust.types import (
@@ -57,6 +57,10 @@ class FAB(Attack):
     targets: int | None = static()
     restarts: int = static()
     chunk: int | None = static()
+
+    def lanes(self, classes: int) -> int:
+        goals = 1 if self.targets is None else min(self.targets, classes - 1)
+        return abreast(goals * self.restarts, self.chunk)
 
     def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
         logits = f(x)

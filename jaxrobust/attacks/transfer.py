@@ -20,6 +20,9 @@ class Transfer(Attack):
     model: Model = static()
     clean: bool = static(default=True)
 
+    def lanes(self, classes: int) -> int:
+        return self.attack.lanes(classes)
+
     def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
         # What the source model errs on tells nothing about the attacked one.
         crafted = self.attack.bare(key, self.model.logits_fn(self.variables), x, y)

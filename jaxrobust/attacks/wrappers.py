@@ -65,6 +65,11 @@ def over(run: Callable[..., Found], args: tuple, *, chunk: int | None) -> Found:
     return jax.lax.map(lambda a: run(*a), args, batch_size=chunk) if chunk else jax.vmap(run)(*args)
 
 
+def abreast(runs: int, chunk: int | None) -> int:
+    """How many of so many runs are side by side."""
+    return min(runs, chunk or runs)
+
+
 class Restarts(Attack):
     """What `restarts` makes; see there."""
 
@@ -72,6 +77,9 @@ class Restarts(Attack):
     count: int = static()
     by: str = static()
     chunk: int | None = static()
+
+    def lanes(self, classes: int) -> int:
+        return abreast(self.count, self.chunk) * self.attack.lanes(classes)
 
     def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
         keys = jax.random.split(key, self.count)
@@ -136,6 +144,10 @@ class Targeted(Attack):
     targets: int | None = static()
     chunk: int | None = static()
 
+    def lanes(self, classes: int) -> int:
+        runs = min(self.targets or classes, classes - 1)
+        return abreast(runs, self.chunk) * self.attack.lanes(classes)
+
     def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
         ranked = rivals(f(x), y, self.targets)
         result = worst(
@@ -174,6 +186,9 @@ class WorstOf(Attack):
 
     attacks: tuple[Attack, ...]
     by: str = static()
+
+    def lanes(self, classes: int) -> int:
+        return max(attack.lanes(classes) for attack in self.attacks)
 
     def __call__(self, key: Key, f: LogitsFn, x: Array, y: Array) -> AttackResult:
         keys = jax.random.split(key, len(self.attacks))
