@@ -92,12 +92,11 @@ def _along_rows(x: Array, kernel: Array, rows: int) -> Array:
 
 
 def _shifts_pay(size: int, channels: int, features: int, rows: int) -> bool:
-    """Whether to multiply each row by the whole kernel and add the products up, shifted.
+    """Whether `_along_rows` multiplies each row by the whole kernel and adds the products, shifted.
 
-    Against the patches of `_along_rows`, each of whose `rows` output rows costs `size * channels`
-    numbers a pixel to gather, that moves `size * features` numbers and multiplies the
-    `size - 1` rows at the edge more. A number moved costs about as much as 16 multiplications
-    (measured on two AVX-512 cores; docs/decisions/006-convolution.md).
+    For each output pixel, windows of `size * channels` numbers are gathered, or products of
+    `size * features` written, of which those of `size - 1` rows at the edge come on top. Moving a
+    number takes as long as some 16 multiplications (docs/decisions/006-convolution.md).
     """
     saved = size * (channels - features)
     extra = size * channels * features * (size - 1) / rows
@@ -105,10 +104,10 @@ def _shifts_pay(size: int, channels: int, features: int, rows: int) -> bool:
 
 
 def _side_by_side(pieces: Iterable[Array]) -> Array:
-    """Equal arrays `[B, H, W, C]`, joined along the last axis.
+    """Arrays of one shape, joined along the last axis.
 
-    By a new axis before it: then XLA gathers all pieces in one pass, but it copies each of them
-    first when they are concatenated along the minor axis.
+    They are stacked on an axis before it, which XLA does in one pass. What it concatenates along
+    the last axis it copies first, piece by piece.
     """
     pieces = list(pieces)
     if len(pieces) == 1:
