@@ -14,6 +14,7 @@ from rich.console import Console
 from jaxrobust import checks
 
 from ..common.arithmetic import cores, jax_peak
+from ..common.cpu_devices import one_device_a_core
 from ..common.recipes import recipe
 from ..common.tables import publish
 from . import judging, options, peers, twin
@@ -66,6 +67,7 @@ def main(config: Config) -> list[dict[str, Any]]:
       ValueError: an unknown or repeated attack, images that do not fill whole batches, a PyTorch
         twin whose logits differ or that has no GPU where JAX has, or what `subject.load` raises.
     """
+    one_device_a_core()
     batch, before = check(config), options.load()
     settings = config.settings
     if settings.epsilon is None:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import attacks, losses
 from jaxrobust.evaluation import Report, accuracy, evaluate
-from jaxrobust.types import Array, Attack, AttackResult, Key, PyTree, ThreatModel
+from jaxrobust.types import Array, Attack, AttackResult, PyTree, ThreatModel
 
 from . import memory
 from .subject import Subject
@@ -62,43 +61,9 @@ def ours(
     batch: int,
     seed: int,
 ) -> Entrant:
-    """This library's attack, compiled; a suite of several runs over survivors."""
-    key = jax.random.key(seed)
-    if len(suite) > 1:
-        return _suite(name, subject, suite, verdict, batch=batch, key=key)
-    (attack,) = suite.values()
+    """This library's attack, over all devices; a suite of several runs over survivors."""
+    key, several = jax.random.key(seed), len(suite) > 1
 
-    @jax.jit
-    def program(
-        variables: PyTree, attack: Attack, key: Key, index: Array, x: Array, y: Array
-    ) -> AttackResult:
-        f = subject.model.logits_fn(variables)
-        return attacks.batched(attack, key, f, x, y, index=index)
-
-    rows = (jnp.arange(len(subject.x)), jnp.asarray(subject.x), jnp.asarray(subject.y))
-    batches = list(zip(*(jnp.split(a, len(a) // batch) for a in rows), strict=True))
-
-    def run() -> list[AttackResult]:
-        found = [program(subject.variables, attack, key, *rows) for rows in batches]
-        return jax.block_until_ready(found)
-
-    def figures(found: list[AttackResult]) -> dict[str, float | None]:
-        whole = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-        costs = {side: float(getattr(whole, side).mean()) for side in ("forwards", "backwards")}
-        return {**verdict(whole.x), **costs}
-
-    return Entrant(name, run, figures, meter=memory.ours())
-
-
-def _suite(
-    name: str,
-    subject: Subject,
-    suite: Mapping[str, Attack],
-    verdict: Judge,
-    *,
-    batch: int,
-    key: Key,
-) -> Entrant:
     def run() -> Report:
         return evaluate(
             key,
@@ -107,7 +72,7 @@ def _suite(
             (subject.x, subject.y),
             suite,
             batch_size=batch,
-            survivors=True,
+            survivors=several,
             keep_examples=True,
             progress=False,
         )
@@ -115,8 +80,9 @@ def _suite(
     def figures(report: Report) -> dict[str, Any]:
         points, standing = subject.x.copy(), report.clean
         for found in report.attacks.values():
-            broken = standing & ~found.robust
-            points[broken] = found.examples[broken]
+            # A search of the least perturbation is judged by all of its points.
+            taken = standing & ~found.robust if several else np.ones_like(standing)
+            points[taken] = found.examples[taken]
             standing = found.robust
         costs = {
             side: sum(getattr(found, side) for found in report.attacks.values())

@@ -29,12 +29,14 @@ from jaxrobust.files import write_text_atomic
 
 from ..common.attack_menu import MENU, listed, make_attacks, number
 from ..common.cli import command_line
+from ..common.cpu_devices import one_device_a_core
 from .config import Config, default_folder
 from .plots import draw_curve, draw_grid
 
 
 def main(config: Config) -> Report:
     """Evaluates the model; writes report, warnings and figures, and returns the report."""
+    one_device_a_core()
     began = time.perf_counter()
     radius, radii = number(config.eps), [number(r, "curve") for r in listed(config.curve)]
     suite = make_attacks(listed(config.attacks), config.threat, radius, config.budget)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxrobust import losses
 from jaxrobust.float_bisection import largest_where
 from jaxrobust.threats import L1, L2, Linf
-from jaxrobust.threats.box import numbers
+from jaxrobust.threats.box import magnitude, numbers
 from jaxrobust.types import Array, BoxedBall, LogitsFn
 
 
@@ -96,9 +96,10 @@ def shortest_move(threat: BoxedBall, z: Array, w: Array, change: Array) -> Array
     w, change = jax.lax.stop_gradient((_finite(w), _finite(change)))
     up = jnp.sign(w) * jnp.sign(change)
     # Largest weight 1: products of tiny gradients would underflow.
-    scale = jnp.max(jnp.abs(w))
+    weight = magnitude(w)
+    scale = jnp.max(weight)
     scale = jnp.where(scale == 0, 1, scale)
-    weight = jnp.abs(w) / scale
+    weight = weight / scale
     budget = jnp.abs(change) / scale
     room = jnp.where(up > 0, upper - z, z - lower)
     room = jnp.where(up == 0, 0, jnp.maximum(room, 0))

@@ -13,6 +13,7 @@ from jaxrobust.threats.box import (
     from_radii,
     in_box,
     in_radii,
+    magnitude,
     near_in_radii,
     numbers,
     projected_in_radii,
@@ -125,7 +126,7 @@ class L2:
 
 def _rescaled(v: Array) -> tuple[Array, Array]:
     """`v` over about its largest magnitude, and that divisor (1 for zero): its squares are safe."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(v)))
+    largest = jax.lax.stop_gradient(jnp.max(magnitude(v)))
     # Compilers divide by multiplying with the reciprocal, which is flushed to 0 near the maximum.
     largest = jnp.minimum(largest, jnp.finfo(v.dtype).max / 8)
     largest = jnp.where(largest == 0, 1, largest)
