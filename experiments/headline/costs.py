@@ -16,7 +16,10 @@ LARGE = 8192
 
 
 def forward_flops(recipe: Recipe, dataset: Dataset) -> float:
-    """Operations of one image's forward pass, as XLA counts them."""
+    """Operations of one image's forward pass as it is compiled here, as XLA counts them.
+
+    On a CPU convolutions may multiply some rows at the image's edge more than there are windows.
+    """
     model = network(recipe.model, recipe.dtype, dataset, recipe.model_options)
     image = jax.ShapeDtypeStruct(dataset.shape, jnp.float32)
     batch = jax.ShapeDtypeStruct((1, *dataset.shape), jnp.float32)

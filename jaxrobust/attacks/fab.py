@@ -47,7 +47,7 @@ def _halfway(key: Key, threat: BoxedBall, x: Array) -> Array:
 
 
 def _inner(w: Array, move: Array) -> Array:
-    """<w, move> over all coordinates.
+    """The inner product of `w` and `move`.
 
     The comparison keeps XLA on a CPU from a batched matrix product of vectors, which took twenty
     times as long (jax 0.10).

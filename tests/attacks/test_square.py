@@ -241,6 +241,7 @@ def test_budget_and_early_stop_are_counted_per_example() -> None:
     np.testing.assert_allclose(moved, 0.1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_never_returns_less_than_the_clean_point() -> None:
     """Where every perturbation lowers the loss, the clean point is the best one seen."""
     f = lambda z: jnp.stack([jnp.sum(jnp.abs(z - 0.5)) + 1, jnp.zeros((), z.dtype)])  # noqa: E731

@@ -27,6 +27,7 @@ def loss(defense: Defense, progress: float) -> float:
     return float(run(np.float32(progress)))
 
 
+@pytest.mark.slow
 def test_each_part_is_its_own_method() -> None:
     both = defenses.phased(WEAK, STRONG, share=0.25)
     weak, strong = (loss(defenses.adversarial(a), 0.0) for a in (WEAK, STRONG))
@@ -35,6 +36,7 @@ def test_each_part_is_its_own_method() -> None:
         np.testing.assert_allclose(loss(both, progress), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_radius_and_steps_of_both_grow() -> None:
     both = defenses.phased(WEAK, STRONG, share=0.25, ramp=0.5)
     for progress, attack in ((0.1, WEAK), (0.3, STRONG)):

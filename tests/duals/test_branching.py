@@ -142,6 +142,7 @@ def test_clauses_hold_where_one_of_their_rows_does():
             assert verify(f, x, goal, threat, batch_size=8).status == status
 
 
+@pytest.mark.slow
 def test_labels_ask_for_margins():
     f, x = partial(0), example(0)
     y = int(jnp.argmax(f(x)))
@@ -211,6 +212,7 @@ def excess(seed, apply=network):
     return np.asarray(jax.jit(bounds)(root, domains, own)) - np.array(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apply", [network, bent])
 def test_any_multipliers_are_sound(apply):
     assert excess(1, apply).max() <= 0

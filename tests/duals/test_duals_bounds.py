@@ -149,6 +149,7 @@ def test_bounds_hold_at_sampled_points(names):
             assert np.all((box.lower <= z) & (z <= box.upper))
 
 
+@pytest.mark.slow
 def test_bounds_hold_on_other_balls_and_a_box_tightens_them():
     f = cases.mlp(jax.nn.relu, cases.weights(1, (4, 6, 3)))
     x = jnp.asarray([0.05, 0.95, 0.5, 0.9])
@@ -235,6 +236,7 @@ def test_chunks_and_vmap_change_nothing():
     np.testing.assert_allclose(batch, jnp.stack([chunked(v) for v in x]), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_differences():
     rng = np.random.default_rng(3)
 

@@ -130,6 +130,7 @@ def test_an_adversary_beats_the_published_rule_and_the_strict_one_refuses():
     assert [bool(v) for v in verdicts(jnp.asarray([0.55]))] == [False, False]
 
 
+@pytest.mark.slow
 def test_strict_labels_of_networks_are_contradicted_nowhere_on_a_grid():
     draws = [[cases.weights(10 * s + i, (1, 8, 2)) for i in range(16)] for s in range(3)]
     stacked = [jax.tree.map(lambda *w: np.stack(w), *own) for own in draws]

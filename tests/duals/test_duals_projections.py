@@ -209,6 +209,7 @@ def test_the_chance_is_divided_among_all_estimated_norms(monkeypatch):
     np.testing.assert_allclose(failures, [0.1 / 7, 0.1 / 7, 0.1 / 14, 0.1 / 14])
 
 
+@pytest.mark.slow
 def test_random_certificates_hold_at_sampled_points_and_shrink_with_the_radius():
     f = cases.mlp(jax.nn.relu, cases.weights(0, (4, 6, 6, 3), np.float32))
     x = jnp.asarray(X, jnp.float32)

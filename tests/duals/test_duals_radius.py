@@ -51,6 +51,7 @@ def test_radii_of_linear_classifiers_are_margin_over_dual_norm():
     assert found._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_radii_of_networks_hold_and_are_those_of_their_certificates():
     f = cases.mlp(jax.nn.relu, cases.weights(3, (4, 10, 3)))
     options = {"methods": ("wong_kolter",)}

@@ -47,6 +47,7 @@ def test_decisions_are_those_of_integer_programs(apply):
             )
 
 
+@pytest.mark.slow
 def test_decisions_of_smooth_networks_are_those_of_a_grid():
     ticks = np.linspace(-1, 1, 401)
     grid = jnp.asarray(np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2), jnp.float32)

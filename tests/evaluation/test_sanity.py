@@ -68,6 +68,7 @@ def test_an_honest_model_passes():
     assert not any(" at " in name for name in result.report.attacks)
 
 
+@pytest.mark.slow
 def test_another_radius_and_other_weights_do_not_compile():
     plain()
     before = len(CALLS)

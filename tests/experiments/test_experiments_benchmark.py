@@ -200,6 +200,7 @@ def test_our_side_attacks_in_batches_and_as_a_suite(images):
             assert (figures["forwards"], figures["backwards"]) == (passes, 3)
 
 
+@pytest.mark.slow
 def test_without_peers_the_command_still_times_ours(tmp_path, weights, monkeypatch, capsys):
     monkeypatch.setattr(peers, "installed", lambda package: False)
     monkeypatch.setattr(arithmetic, "SIZE", 64)

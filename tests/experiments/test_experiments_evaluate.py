@@ -85,6 +85,7 @@ def small(trained, out, **changes) -> Config:
     return config_of(**(settings | changes))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_and_writes_everything(
     trained, tmp_path, monkeypatch, capsys
 ):

@@ -275,6 +275,7 @@ def test_mistakes_name_the_value(tmp_path: Path, changes: dict[str, Any], messag
     assert not any(tmp_path.rglob("metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_the_command_ends_a_mistake_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "experiments.imagenet", "--out", str(tmp_path), "--epochs", "1"],

@@ -97,6 +97,7 @@ def test_a_judge_sees_last_and_best_epochs_and_a_suite_of_few_images(tmp_path, s
     assert "nu" not in row
 
 
+@pytest.mark.slow
 def test_a_row_may_train_on_other_data_and_is_judged_on_the_studys(tmp_path, digits, small):
     fewer = dataclasses.replace(digits, train=data.Split(digits.train.x[:32], digits.train.y[:32]))
     rows = [Method("erm", defenses.erm()), Method("few", defenses.erm(), dataset=fewer)]

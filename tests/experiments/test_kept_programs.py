@@ -50,6 +50,7 @@ def ran(changed: Mapping[str, str | None]) -> tuple[list[str], str]:
     return ended.stdout.split(), ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     ALARMED[0] <= jaxlib.version.__version_info__ < ALARMED[1], reason="this jaxlib keeps none"
 )

@@ -384,6 +384,7 @@ def test_mistakes_are_told():
         from_linen(Cached()).init(jax.random.key(0), cases.X)
 
 
+@pytest.mark.slow
 def test_a_linen_network_trains_and_is_attacked_as_it_is(one_device, tmp_path):
     run = cases.trained(Train(), tmp_path / "run")
     variables = run.state.variables

@@ -319,6 +319,7 @@ def test_the_projection_shortcut_sees_what_it_is_said_to(shortcut: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_torch_initialization_is_uniform_by_fan_in() -> None:
     """Variance 1 / (3 fan in), within 1 / sqrt(fan in); He's weighs 4.8 times as much."""
     x = jnp.zeros((1, 32, 32, 3))

@@ -78,6 +78,7 @@ def test_conjugate_nears_the_maximum_as_entropy_vanishes():
     np.testing.assert_array_equal(far.z, corner)
 
 
+@pytest.mark.slow
 def test_exact_projection_is_the_quadratic_programs():
     x, y = (np.concatenate(v) for v in zip(images(2), images(3), strict=True))
     w, radii = x + 0.4 * y, np.tile(RADII, 2)

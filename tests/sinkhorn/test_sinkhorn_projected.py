@@ -77,6 +77,7 @@ def tiny():
     return call
 
 
+@pytest.mark.slow
 def test_hard_cases_stay_in_ball_and_box(tiny):
     found = tiny(CASES)
     for k, (x, _, radius, lam, upper) in enumerate(CASES):
@@ -122,6 +123,7 @@ def test_units_of_mass(tiny):
     np.testing.assert_allclose(3 * once, thrice, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_newton_and_published_iteration_agree():
     """Two solvers of one problem, with channels, which share a budget and exchange no mass."""
     rng = np.random.default_rng(1)
@@ -156,6 +158,7 @@ def test_newton_and_published_iteration_agree():
     assert (b.info.iterations > 2 * a.info.iterations).all()
 
 
+@pytest.mark.slow
 def test_derivatives_are_finite_differences():
     rng = np.random.default_rng(2)
     x = rng.uniform(size=(3, 4)) * (rng.uniform(size=(3, 4)) < 0.8)

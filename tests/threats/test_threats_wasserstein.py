@@ -175,6 +175,7 @@ def test_growing_attack_on_a_linear_model() -> None:
             assert lp_gain(x, w, float(norm) * 1.01) * x.sum() >= -(score + bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boxed", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_frank_wolfe_attains_the_linear_maximum(boxed: bool) -> None:
     """On a linear model one oracle call is optimal: success exactly where the program says so."""

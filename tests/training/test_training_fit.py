@@ -133,6 +133,7 @@ def test_variables_given_to_validation_outlive_the_donated_state(tmp_path: Path)
     assert not np.array_equal(seen[0][1].params["w"], seen[2][1].params["w"])
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_and_float32_stores(tmp_path: Path) -> None:
     half, full = (
         train(tmp_path / str(dtype.dtype), model=normalized(dtype=dtype), epochs=3)

@@ -43,6 +43,7 @@ def train(folder: Path, dataset: Dataset, **changes: Any) -> training.Run:
     return training.fit(0, dataset=dataset, **settings)
 
 
+@pytest.mark.slow
 def test_floats_train_bit_for_bit_as_the_bytes_that_they_are(tmp_path: Path) -> None:
     augment = training.compose(training.crop_flip(1), training.cutout(2))
     runs = [
@@ -54,6 +55,7 @@ def test_floats_train_bit_for_bit_as_the_bytes_that_they_are(tmp_path: Path) -> 
     assert runs[0].history[-1]["train_adversarial_accuracy"] > 0
 
 
+@pytest.mark.slow
 def test_floats_are_evaluated_as_the_bytes_that_they_are(tmp_path: Path) -> None:
     state = train(tmp_path, DATA).state
     attack = attacks.pgd(threats.Linf(0.1), step_size=0.05, steps=2)

@@ -252,6 +252,7 @@ def test_impossible_phases_are_refused(changes: dict[str, Any], message: str) ->
         Phase(**{"epochs": 1, "size": 4, "batch_size": 8, "rates": FLAT, **changes})
 
 
+@pytest.mark.slow
 def test_a_stream_starts_from_given_weights_and_calls_back_as_fit_does(tmp_path: Path) -> None:
     start = MODEL.init(jax.random.key(5), jnp.zeros((1, SIDE, SIDE, 3)))
     rows: list[Any] = []
