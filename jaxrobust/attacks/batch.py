@@ -43,7 +43,7 @@ def batched(
     index: Array | None = None,
     axis_name: str | None = None,
 ) -> AttackResult:
-    """Runs `attack` on every example of a batch, side by side.
+    """Runs `attack` on every example of a batch, side by side; on a CPU in groups of examples.
 
     Where the attack's threat sets hold one number for each example, `[B]`, or one for each of its
     coordinates, `[B, ...]`, every example is attacked within its own set; numbers of the shape of
@@ -99,6 +99,8 @@ def side_by_side(
     axis_name: str | None = None,
 ) -> AttackResult:
     """The attack on each of the rows (keys, examples, labels, ...), unchecked.
+
+    What of `f` does not depend on its argument is computed once, see `hoisting.hoisted`.
 
     Args:
       own: which of the attack's numbers are by row, from `per_example`.
