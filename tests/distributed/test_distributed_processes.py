@@ -131,7 +131,8 @@ def test_what_is_killed_ends_like_what_was_left_alone(
 def test_a_signal_ends_with_one_line_and_what_ended_is_safe(
     tmp_path: Path, number: int, status: int, work: str
 ) -> None:
-    worker = start(tmp_path, "first", epochs=6, work=work, pause=0.5)
+    # epochs enough that a busy machine does not end them before the signal comes
+    worker = start(tmp_path, "first", epochs=24, work=work, pause=0.5)
     wait_for(lambda: rows(tmp_path) > 1, worker)
     worker.send_signal(number)
     output, _ = worker.communicate(timeout=60)
