@@ -135,7 +135,7 @@ def group_size(count: int, lanes: int) -> int | None:
     if jax.default_backend() != "cpu":
         return None
     sizes = [n for n in range(1, count) if count % n == 0 and n * lanes <= LANES]
-    return sizes[-1] if sizes and 3 * sizes[-1] * lanes >= LANES and count * lanes > LANES else None
+    return sizes[-1] if sizes and 4 * sizes[-1] * lanes >= LANES and count * lanes > LANES else None
 
 
 def per_example(attack: Any, shape: tuple[int, ...], count: int) -> Attack | None:

@@ -18,6 +18,7 @@ BALL = Linf(0.1)
         (100, 1, None),  # few enough
         (500, 1, 125),
         (100, 9, 10),
+        (125, 9, 5),
         (16, 9, None),
         (1000, 200, None),  # each more than a group by itself
         (127, 9, None),  # no divisor
