@@ -22,7 +22,7 @@ STATM = Path("/proc/self/statm")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """As in glibc's malloc.h."""
 
-LIBC = ctypes.CDLL(None)
+LIBC = ctypes.CDLL(None) if os.name == "posix" else None
 
 Meter = Callable[[Callable[[], Any]], float | None]
 """Makes the call; the bytes it took at its peak, or None where nobody can tell."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxrobust import attacks, losses
-from jaxrobust.attacks.autoattack import SCHEDULE
+from jaxrobust import attacks
 from jaxrobust.threats import L2, Linf
 from jaxrobust.types import Attack, ThreatModel
 
 ATTACKS = ("pgd", "apgd", "apgdt", "ddn", "cw", "fab", "square", "autoattack")
+PARTS = {"apgd": "APGD-CE", "apgdt": "APGD-T", "fab": "FAB-T", "square": "Square"}
+"""Attacks that are parts of AutoAttack, by their names there."""
 MINIMUM_NORM = ("ddn", "cw")
 """Attacks that search the least perturbation; the radius only says which of them count."""
 
@@ -61,16 +62,13 @@ def judged(name: str, settings: Settings) -> ThreatModel:
 def ours(name: str, settings: Settings) -> dict[str, Attack]:
     """This library's attack, or its parts in their order."""
     linf, l2 = Linf(settings.epsilon), L2(settings.epsilon_l2)
+    suite = attacks.autoattack(linf, steps=settings.steps, queries=settings.queries)
     if name == "autoattack":
-        return attacks.autoattack(linf, steps=settings.steps, queries=settings.queries)
+        return suite
+    if name in PARTS:
+        return {name: suite[PARTS[name]]}
     make = {
         "pgd": lambda: attacks.pgd(linf, step_size=settings.step_size, steps=settings.pgd_steps),
-        "apgd": lambda: attacks.apgd(linf, steps=settings.steps),
-        "apgdt": lambda: attacks.targeted(
-            attacks.apgd(linf, steps=settings.steps),
-            loss=losses.targeted_dlr_or_margin,
-            targets=9,
-        ),
         "ddn": lambda: attacks.ddn(l2, steps=settings.steps),
         "cw": lambda: attacks.carlini_wagner(
             l2,
@@ -79,7 +77,5 @@ def ours(name: str, settings: Settings) -> dict[str, Attack]:
             step_size=settings.cw_step_size,
             first=settings.cw_first,
         ),
-        "fab": lambda: attacks.fab(linf, steps=settings.steps),
-        "square": lambda: attacks.square(linf, queries=settings.queries, schedule=SCHEDULE),
     }
     return {name: make[name]()}

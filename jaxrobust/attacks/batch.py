@@ -105,13 +105,11 @@ def side_by_side(
     Args:
       own: which of the attack's numbers are by row, from `per_example`.
     """
-    group = None
-    if axis_name is None:  # else an example may speak to the others, whom it meets below only
-        _, x, *_ = rows
-        example = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+    _, x, *_ = rows
+    example = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+    alone = axis_name is None  # else an example may speak to the others, whom it meets below only
+    if alone:
         f = hoisted(f, example)
-        lanes = attack.lanes(jax.eval_shape(f, example).size) if isinstance(attack, Attack) else 1
-        group = group_size(len(x), lanes)
     if own is not None:
         run = jax.vmap(
             lambda a, k, *example: a(k, f, *example),
@@ -119,6 +117,10 @@ def side_by_side(
             axis_name=axis_name,
         )
         return run(attack, *rows)
+    lanes = 1
+    if alone and isinstance(attack, Attack):
+        lanes = attack.lanes(jax.eval_shape(f, example).size)
+    group = group_size(len(x), lanes) if alone else None
     if group is None:
         return jax.vmap(lambda k, *example: attack(k, f, *example), axis_name=axis_name)(*rows)
     return jax.lax.map(lambda row: attack(row[0], f, *row[1:]), rows, batch_size=group)
